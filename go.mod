@@ -1,0 +1,3 @@
+module github.com/ebpfpackets/ebpfpackets
+
+go 1.26.0

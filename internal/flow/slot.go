@@ -1,0 +1,73 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import "net/netip"
+
+// Direction is the hook's, as the interface sees it; never a guess about the conversation. IPFIX 61.
+type Direction uint8
+
+const (
+	DirectionIngress Direction = iota // received by the interface
+	DirectionEgress                   // transmitted by the interface
+)
+
+// Addr is an address in network byte order. IPv4 lies in the last four bytes, the rest zero; Key.IPv6 tells the two
+// apart, so a forged ::a.b.c.d never joins the flow of a.b.c.d.
+type Addr [16]byte
+
+// Key names one direction of a conversation at one interface. It is comparable and free of pointers: tables of 10^5
+// of them cost the garbage collector nothing.
+type Key struct {
+	SrcAddr, DstAddr Addr
+	SrcPort, DstPort uint16 // valid iff Proto is TCP, UDP or SCTP and not LaterFragment; ICMP: 0
+	IfIndex          uint32
+	NetNS            uint16 // 0: the receiver's own network namespace
+	VLAN             uint16 // 12-bit id of the outermost tag, valid iff Tagged
+	Proto            uint8  // IANA protocol number, after IPv6 extension headers; IPFIX 4
+	IPv6             bool
+	Tagged           bool // an 802.1Q or 802.1ad tag was present, even if its id is 0 (priority tag)
+	LaterFragment    bool // a fragment other than the first: it carries no ports
+}
+
+// Src returns the source address.
+func (k *Key) Src() netip.Addr { return k.SrcAddr.netip(k.IPv6) }
+
+// Dst returns the destination address.
+func (k *Key) Dst() netip.Addr { return k.DstAddr.netip(k.IPv6) }
+
+// Reversed returns the key of the opposite direction at the same interface.
+func (k Key) Reversed() Key {
+	k.SrcAddr, k.DstAddr = k.DstAddr, k.SrcAddr
+	k.SrcPort, k.DstPort = k.DstPort, k.SrcPort
+	return k
+}
+
+func (a Addr) netip(v6 bool) netip.Addr {
+	if v6 {
+		return netip.AddrFrom16(a)
+	}
+	return netip.AddrFrom4([4]byte(a[12:]))
+}
+
+// Volume is an amount of traffic as it crosses the wire: packets after segmentation, bytes with link header and tags,
+// without FCS and padding.
+type Volume struct {
+	Packets, Bytes uint64
+}
+
+// Add adds o to v.
+func (v *Volume) Add(o Volume) {
+	v.Packets += o.Packets
+	v.Bytes += o.Bytes
+}
+
+// Slot is what the kernel counted for one Key and Direction on one CPU between two drains.
+type Slot struct {
+	Key
+	Direction Direction
+	TCPFlags  uint8 // OR of the flags of every packet; 0 unless TCP; RFC 9293 3.1, IPFIX 6
+	Volume
+	First, Last int64 // ns since 1970 of the first and last packet; Last has the grain of a jiffy and is >= First
+}

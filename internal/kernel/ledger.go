@@ -1,0 +1,53 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import "github.com/ebpfpackets/ebpfpackets/internal/flow"
+
+// Class is traffic counted at an interface without a flow.
+type Class struct {
+	Reason    flow.Reason
+	EtherType uint16 // host byte order, valid iff Reason is flow.ReasonEtherType
+	IfIndex   uint32 // 0: the class area was full, the interface is unknown
+	NetNS     uint16
+	Direction flow.Direction
+	flow.Volume
+}
+
+// Ledger is the closed account of every packet: Seen is exactly the sum of Entries.
+type Ledger struct {
+	Seen    flow.Volume
+	Entries [flow.ReasonCount]flow.Volume
+}
+
+// Add adds o to l.
+func (l *Ledger) Add(o *Ledger) {
+	l.Seen.Add(o.Seen)
+	for r := range l.Entries {
+		l.Entries[r].Add(o.Entries[r])
+	}
+}
+
+// SampleCounts account for every frame chosen: Selected = Emitted + RateLimited + RingFull.
+type SampleCounts struct {
+	Selected, Emitted, RateLimited, RingFull uint64
+}
+
+// Drained is what one drain took from the kernel besides the slots.
+type Drained struct {
+	Time       int64 // ns since 1970 of the flip
+	Classes    []Class
+	Ledger     Ledger
+	Samples    SampleCounts
+	Mismatches []Mismatch // empty unless the program disagrees with itself
+	Slots      int        // slots in use in the fullest region
+	LateCPU    uint64     // packets of CPUs that came online after loading, in flow.ReasonOverflow without interface
+}
+
+// Mismatch is an identity that did not hold in one region at one drain: a defect of this project, never of the traffic.
+type Mismatch struct {
+	Identity  string // seen_counted, slot_packets, slot_bytes, reentered, samples
+	Region    int
+	Want, Got uint64
+}

@@ -1,0 +1,29 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package packet
+
+import "github.com/ebpfpackets/ebpfpackets/internal/flow"
+
+// Reasons says why a frame was chosen; a frame chosen for several reasons is copied once.
+type Reasons uint8
+
+// ReasonRandom marks a frame chosen by the geometric 1-in-N skip.
+const ReasonRandom Reasons = 1 << 0
+
+// Sample is one chosen frame as the kernel saw it. Data is valid only until the callback that received it returns.
+type Sample struct {
+	Time      int64 // ns since 1970
+	IfIndex   uint32
+	NetNS     uint16
+	Direction flow.Direction
+	Reasons   Reasons
+	Pool      uint32 // buffers seen on this CPU since its last emitted sample of this kind, this one included: the weight for estimates
+	Segments  uint32 // wire packets this buffer stands for (GSO, GRO); at least 1
+	WireLen   uint32 // bytes of all segments on the wire, link header and tags included
+	L3        bool   // Data starts at the IP header: a device without link header
+	Tagged    bool   // VLANTCI is valid: the outermost tag was offloaded and is not in Data
+	VLANTCI   uint16 // priority 3, DEI 1, id 12 bits; host byte order
+	VLANProto uint16 // ethertype of the offloaded tag, 0x8100 or 0x88a8; host byte order
+	Data      []byte // captured bytes from the link header on, at most snap_length
+}
