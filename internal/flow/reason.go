@@ -8,7 +8,7 @@ type Reason uint8
 
 const (
 	ReasonAccounted          Reason = iota // in the slot of its flow
-	ReasonOverflow                         // an IP packet for which no slot was free
+	ReasonOverflow                         // no slot was free, or the CPU came online after loading and has no region
 	ReasonARP                              // not IP: ARP and RARP
 	ReasonLLC                              // not IP: 802.3 frame, its type field is a length (< 1536)
 	ReasonEtherType                        // not IP: any other ethertype, kept beside the reason
@@ -23,7 +23,6 @@ const (
 	ReasonIPv6ExtensionDepth               // unparsed: more extension headers than are walked
 	ReasonShortTransport                   // unparsed: ends inside the TCP, UDP, SCTP or ICMP header
 	ReasonNotIP                            // unparsed: neither version 4 nor 6 on a device without link header
-	ReasonLookup                           // unparsed: a map lookup that cannot fail did
 	ReasonCount                            // how many there are
 )
 
@@ -45,7 +44,6 @@ var entries = [ReasonCount]string{
 	ReasonIPv6ExtensionDepth: "unparsed_ipv6_extension_depth",
 	ReasonShortTransport:     "unparsed_short_transport",
 	ReasonNotIP:              "unparsed_not_ip",
-	ReasonLookup:             "unparsed_lookup",
 }
 
 // Entry returns the ledger entry that r is counted under.

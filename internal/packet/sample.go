@@ -18,7 +18,7 @@ type Sample struct {
 	NetNS     uint16
 	Direction flow.Direction
 	Reasons   Reasons
-	Pool      uint32 // buffers seen on this CPU since its last emitted sample of this kind, this one included: the weight for estimates
+	Pool      uint64 // buffers seen on this CPU since its last emitted sample of this kind, this one included: the weight for estimates
 	Segments  uint32 // wire packets this buffer stands for (GSO, GRO); at least 1
 	WireLen   uint32 // bytes of all segments on the wire, link header and tags included
 	L3        bool   // Data starts at the IP header: a device without link header
