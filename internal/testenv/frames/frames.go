@@ -1,0 +1,38 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package frames is the corpus that both parsers are held against: one annotated frame per phenomenon, and what is to be
+// read of it, written by hand from the RFCs. It serves the tests of packet.Decode, of the kernel program and the
+// benchmarks. It holds no traffic, only headers: a frame ends where the last header does unless its name says otherwise.
+package frames
+
+import (
+	"slices"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+)
+
+// Frame is the bytes of one packet and what both parsers must say of them.
+type Frame struct {
+	Name    string        // a sentence, unique
+	L3      bool          // Data starts at the IP header: a device without link header
+	Tagged  bool          // VLANTCI is the outermost tag, offloaded: set only in Offloaded
+	VLANTCI uint16        // priority 3, DEI 1, id 12 bits; host byte order
+	Data    []byte        // read-only; BPF_PROG_TEST_RUN takes no frame below 14 bytes
+	Want    packet.Packet // of a sample whose IfIndex and NetNS are 0
+}
+
+// All holds every frame that can be handed to a parser as bytes alone.
+var All = slices.Concat(link, l3, ipv4, ipv6, transport, tcpFlags())
+
+// Sample returns f as the kernel would have sampled it, whole. The sample shares f's bytes.
+func (f *Frame) Sample() packet.Sample {
+	return packet.Sample{
+		Segments: 1,
+		WireLen:  uint32(len(f.Data)),
+		L3:       f.L3,
+		Tagged:   f.Tagged,
+		VLANTCI:  f.VLANTCI,
+		Data:     f.Data,
+	}
+}
