@@ -13,6 +13,11 @@ const (
 	DirectionEgress                   // transmitted by the interface
 )
 
+// String returns the hook's name.
+func (d Direction) String() string {
+	return [...]string{"ingress", "egress"}[d]
+}
+
 // Addr is an address in network byte order. IPv4 lies in the last four bytes, the rest zero; Key.IPv6 tells the two
 // apart, so a forged ::a.b.c.d never joins the flow of a.b.c.d.
 type Addr [16]byte
@@ -32,10 +37,10 @@ type Key struct {
 }
 
 // Src returns the source address.
-func (k *Key) Src() netip.Addr { return k.SrcAddr.netip(k.IPv6) }
+func (k *Key) Src() netip.Addr { return k.SrcAddr.IP(k.IPv6) }
 
 // Dst returns the destination address.
-func (k *Key) Dst() netip.Addr { return k.DstAddr.netip(k.IPv6) }
+func (k *Key) Dst() netip.Addr { return k.DstAddr.IP(k.IPv6) }
 
 // Reversed returns the key of the opposite direction at the same interface.
 func (k Key) Reversed() Key {
@@ -44,7 +49,8 @@ func (k Key) Reversed() Key {
 	return k
 }
 
-func (a Addr) netip(v6 bool) netip.Addr {
+// IP returns a as an address of version 6, else 4; v6 is the IPv6 of the Key it belongs to.
+func (a Addr) IP(v6 bool) netip.Addr {
 	if v6 {
 		return netip.AddrFrom16(a)
 	}
@@ -63,11 +69,38 @@ func (v *Volume) Add(o Volume) {
 	v.Bytes += o.Bytes
 }
 
+// Bits of TCPFlags; RFC 9293 3.1.
+const (
+	tcpFIN = 1 << 0
+	tcpSYN = 1 << 1
+	tcpRST = 1 << 2
+	tcpPSH = 1 << 3
+	tcpACK = 1 << 4
+)
+
+// Handshake says which opening packets a slot holds. TCPFlags cannot: it is OR-ed over the packets of the slot, so SYN
+// with ACK is what a server's SYN-ACK leaves there, and what a client's SYN followed by its first ACK leaves there too.
+type Handshake uint8
+
+const (
+	HandshakeSYN    Handshake = 1 << 0 // a packet with SYN and without ACK: its source opens; RFC 9293 3.5
+	HandshakeSYNACK Handshake = 1 << 1 // a packet with SYN and ACK: its source answers; beside HandshakeSYN: simultaneous open
+)
+
 // Slot is what the kernel counted for one Key and Direction on one CPU between two drains.
 type Slot struct {
 	Key
 	Direction Direction
-	TCPFlags  uint8 // OR of the flags of every packet; 0 unless TCP; RFC 9293 3.1, IPFIX 6
+	TCPFlags  uint8     // OR of the flags of every packet; 0 unless TCP; RFC 9293 3.1, IPFIX 6
+	Handshake Handshake // 0 unless TCP
 	Volume
 	First, Last int64 // ns since 1970 of the first and last packet; Last has the grain of a jiffy and is >= First
+}
+
+// handshake returns Handshake, with what follows from flags alone: SYN among packets none of which had ACK.
+func (s *Slot) handshake() Handshake {
+	if s.TCPFlags&(tcpSYN|tcpACK) == tcpSYN {
+		return s.Handshake | HandshakeSYN
+	}
+	return s.Handshake
 }

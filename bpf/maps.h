@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Every map: who writes it, who reads it. Sizes of regions and samplers are set at load. */
+#pragma once
+
+#include "config.h"
+
+/* Flow slots. Programs write the active buffer, user space reads and clears the quiet one through mmap. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct region);
+	__uint(max_entries, 2);
+} regions SEC(".maps");
+
+/* One sampler for each region. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct sampler);
+	__uint(max_entries, 1);
+} samplers SEC(".maps");
+
+/* Samples on their way to user space, which polls: no wake-up is paid for on the packet path. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__type(value, struct sample); // head of each record, for bpf2go; the kernel does not see it
+	__uint(max_entries, 1 << 20);
+} samples SEC(".maps");
+
+/* Wakes the drain when a region is half full; at most one record for each region and flip. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__type(value, struct pressure);
+	__uint(max_entries, 4096);
+} pressure SEC(".maps");
+
+struct sample_scratch {
+	struct sample head;
+	__u8 data[SNAP_MAX];
+};
+
+/* Where a sample is put together: a ring reservation of variable size is refused by every verifier. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct sample_scratch);
+	__uint(max_entries, 1);
+} scratch SEC(".maps");
+
+struct control control; // alone in .bss, which user space maps

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * Counts every packet that passes an interface, and copies a few. An observer: it never ends the tcx chain, never writes to
+ * a packet, never re-allocates one.
+ *
+ *   observe: region of this CPU -> parse -> wire size -> slot -> count -> perhaps sample
+ *
+ * contract.h shared structs, config.h knobs, maps.h maps, then one header for each step.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <linux/bpf.h>
+
+#include "bpf_endian.h"
+#include "bpf_helpers.h"
+
+#include "sample.h"
+
+#ifndef TCX_NEXT // linux/bpf.h has it from 6.6 on
+#define TCX_NEXT -1 // go on with the next program; the same number as TC_ACT_UNSPEC for a clsact filter
+#endif
+
+/* A CPU without a region has company in its counters: atomics. It came online after loading. */
+static __always_inline void count_late(struct __sk_buff *skb, __u32 buffer)
+{
+	struct late *l = &control.late[buffer & 1];
+	struct wire w = wire_of(skb, 0);
+
+	__sync_fetch_and_add(&l->buffers, 1);
+	__sync_fetch_and_add(&l->packets, w.packets);
+	__sync_fetch_and_add(&l->bytes, w.bytes);
+}
+
+static __always_inline void observe_in(void *region, struct __sk_buff *skb, __u32 number, __u32 buffer, bool egress,
+				       bool link_header)
+{
+	struct packet p = {.key = {.ifindex = skb->ifindex, .netns = netns, .bits = egress ? KEY_EGRESS : 0}};
+	struct slot *s = NULL;
+	struct wire w;
+
+	parse(skb, &p, link_header);
+	w = wire_of(skb, p.offset);
+	if (!p.reason) {
+		s = flow_slot(region, &p.key, number, buffer);
+		if (!s)
+			p.reason = REASON_OVERFLOW;
+		else if (p.tcp_flags & TCP_SYN)
+			note_handshake(region, s, p.tcp_flags);
+	}
+	if (!s)
+		s = class_slot(region, &p);
+	count(region, s, &p, w);
+	if (sample_random)
+		sample(skb, region, number, &p, w, link_header);
+}
+
+static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link_header)
+{
+	__u32 buffer = *(volatile __u32 *)&control.active; // read once: slots, colds and ledger must agree
+	__u32 cpu = bpf_get_smp_processor_id();
+	__u32 number, index;
+	struct region_header *h;
+
+	if (buffer >= STOPPED)
+		return TCX_NEXT;
+	number = cpu < MAX_CPUS ? region_of_cpu[cpu] : 0;
+	index = (number - 1) * 2 + buffer; // no region: far beyond the last
+	h = bpf_map_lookup_elem(&regions, &index);
+	if (!h) {
+		count_late(skb, buffer);
+		return TCX_NEXT;
+	}
+	h->buffers_seen++;
+	if (h->busy)
+		h->reentered++;
+	*(volatile __u32 *)&h->busy = 1;
+	observe_in(h, skb, number - 1, buffer, egress, link_header);
+	*(volatile __u32 *)&h->busy = 0;
+	return TCX_NEXT;
+}
+
+SEC("tc")
+int ingress_l2(struct __sk_buff *skb)
+{
+	return observe(skb, false, true);
+}
+
+SEC("tc")
+int egress_l2(struct __sk_buff *skb)
+{
+	return observe(skb, true, true);
+}
+
+SEC("tc")
+int ingress_l3(struct __sk_buff *skb)
+{
+	return observe(skb, false, false);
+}
+
+SEC("tc")
+int egress_l3(struct __sk_buff *skb)
+{
+	return observe(skb, true, false);
+}
+
+/* Run by user space at every drain: the clock of struct slot .last, read together with a clock it knows. */
+SEC("tc")
+int jiffies_now(struct __sk_buff *skb __attribute__((unused)))
+{
+	return (__u32)bpf_jiffies64();
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

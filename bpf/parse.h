@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * From a socket buffer to a key, or to the reason why there is none. internal/packet decodes sampled frames by the same
+ * rules in the same order; a test compares the two on every frame.
+ */
+#pragma once
+
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include "config.h"
+
+#ifndef IPPROTO_SCTP
+#define IPPROTO_SCTP 132
+#endif
+#define IPPROTO_HIP 139	  // RFC 7401
+#define IPPROTO_SHIM6 140 // RFC 5533
+
+#define FRAGMENT_OFFSET 0x1fff	    // IPv4: low 13 bits; RFC 791
+#define FRAGMENT_OFFSET_IPV6 0xfff8 // IPv6: high 13 bits; RFC 8200 4.5
+#define ETHERTYPE_MIN 1536	    // below, the field is the length of an 802.3 frame
+
+struct vlan_tag {
+	__be16 tci;
+	__be16 ethertype; // of what follows
+};
+
+/* The first bytes of any IPv6 extension header; RFC 8200 4. */
+struct extension {
+	__u8 next;
+	__u8 length;	 // in 8 octets without the first 8; AH: in 4 octets minus 2
+	__be16 fragment; // offset, if this is a fragment header
+	__u32 rest;
+};
+
+struct sctp_header {
+	__be16 source;
+	__be16 dest;
+	__be32 tag;
+	__be32 checksum;
+};
+
+struct packet {
+	struct key key;
+	__u32 offset;	 // cursor; at the end: bytes of headers, which segmentation repeats in every segment
+	__u16 ethertype; // of what follows the tags
+	__u8 reason;
+	__u8 tcp_flags;
+};
+
+/*
+ * Bytes [offset, offset + size) of the packet, NULL if it ends before. Read in place where the header lies at its usual
+ * offset: a constant, which the verifier of every kernel accepts. Elsewhere, and outside the linear area, copied:
+ * bpf_skb_pull_data would re-allocate the packet, which an observer must not.
+ */
+static __always_inline const void *peek(struct __sk_buff *skb, __u32 offset, __u32 usual, void *copy, __u32 size)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+	if (offset == usual && data + usual + size <= end)
+		return data + usual;
+	return bpf_skb_load_bytes(skb, offset, copy, size) ? NULL : copy;
+}
+
+/* The outermost tag names the VLAN of the flow. */
+static __always_inline void set_vlan(struct packet *p, __u16 tci)
+{
+	if (!(p->key.bits & KEY_TAGGED))
+		p->key.bits |= KEY_TAGGED | (tci & KEY_VLAN_ID);
+}
+
+/* Ethernet, then the inline tags; the offloaded tag, if there is one, lies outside of them. */
+static __always_inline __u8 parse_link(struct __sk_buff *skb, struct packet *p)
+{
+	struct ethhdr eth_copy;
+	const struct ethhdr *eth = peek(skb, 0, 0, &eth_copy, sizeof(eth_copy));
+	__be16 ethertype;
+
+	if (skb->vlan_present)
+		set_vlan(p, skb->vlan_tci);
+	if (!eth)
+		return REASON_SHORT_ETHERNET;
+	ethertype = eth->h_proto;
+	p->offset = ETH_HLEN;
+	for (int depth = 0; depth <= VLAN_DEPTH; depth++) {
+		struct vlan_tag tag;
+
+		if (ethertype != bpf_htons(ETH_P_8021Q) && ethertype != bpf_htons(ETH_P_8021AD))
+			break;
+		if (depth == VLAN_DEPTH)
+			return REASON_VLAN_DEPTH;
+		if (bpf_skb_load_bytes(skb, p->offset, &tag, sizeof(tag)))
+			return REASON_SHORT_VLAN;
+		set_vlan(p, bpf_ntohs(tag.tci));
+		ethertype = tag.ethertype;
+		p->offset += sizeof(tag);
+	}
+	p->ethertype = bpf_ntohs(ethertype);
+	return REASON_ACCOUNTED;
+}
+
+static __always_inline __u8 parse_ipv4(struct __sk_buff *skb, struct packet *p, __u32 usual)
+{
+	struct iphdr copy;
+	const struct iphdr *ip = peek(skb, p->offset, usual, &copy, sizeof(copy));
+
+	if (!ip)
+		return REASON_SHORT_IPV4;
+	if (ip->version != 4 || ip->ihl < 5)
+		return REASON_BAD_IPV4;
+	if (ip->ihl > 5 && p->offset + ip->ihl * 4 > skb->len)
+		return REASON_SHORT_IPV4;
+	p->key.src_addr[3] = ip->saddr;
+	p->key.dst_addr[3] = ip->daddr;
+	p->key.ip_proto = ip->protocol;
+	if (ip->frag_off & bpf_htons(FRAGMENT_OFFSET))
+		p->key.bits |= KEY_LATER_FRAGMENT;
+	p->offset += ip->ihl * 4;
+	return REASON_ACCOUNTED;
+}
+
+static __always_inline bool is_extension(__u8 next)
+{
+	switch (next) {
+	case IPPROTO_HOPOPTS:
+	case IPPROTO_ROUTING:
+	case IPPROTO_FRAGMENT:
+	case IPPROTO_AH:
+	case IPPROTO_DSTOPTS:
+	case IPPROTO_MH:
+	case IPPROTO_HIP:
+	case IPPROTO_SHIM6:
+		return true;
+	}
+	return false;
+}
+
+/* Walks the extension chain; after a later fragment's header comes payload, whatever "next" says. */
+static __always_inline __u8 parse_extensions(struct __sk_buff *skb, struct packet *p, __u8 next)
+{
+	for (int depth = 0; depth <= IPV6_EXTENSION_DEPTH; depth++) {
+		struct extension ext;
+
+		if (!is_extension(next) || (p->key.bits & KEY_LATER_FRAGMENT))
+			break;
+		if (depth == IPV6_EXTENSION_DEPTH)
+			return REASON_IPV6_EXTENSION_DEPTH;
+		if (bpf_skb_load_bytes(skb, p->offset, &ext, sizeof(ext)))
+			return REASON_SHORT_IPV6_EXTENSION;
+		if (next == IPPROTO_FRAGMENT) {
+			if (ext.fragment & bpf_htons(FRAGMENT_OFFSET_IPV6))
+				p->key.bits |= KEY_LATER_FRAGMENT;
+			p->offset += sizeof(ext);
+		} else if (next == IPPROTO_AH) {
+			p->offset += (ext.length + 2) * 4;
+		} else {
+			p->offset += (ext.length + 1) * 8;
+		}
+		next = ext.next;
+	}
+	p->key.ip_proto = next;
+	return REASON_ACCOUNTED;
+}
+
+static __always_inline __u8 parse_ipv6(struct __sk_buff *skb, struct packet *p, __u32 usual)
+{
+	struct ipv6hdr copy;
+	const struct ipv6hdr *ip = peek(skb, p->offset, usual, &copy, sizeof(copy));
+
+	if (!ip)
+		return REASON_SHORT_IPV6;
+	if (ip->version != 6)
+		return REASON_BAD_IPV6;
+	__builtin_memcpy(p->key.src_addr, &ip->saddr, sizeof(p->key.src_addr));
+	__builtin_memcpy(p->key.dst_addr, &ip->daddr, sizeof(p->key.dst_addr));
+	p->key.bits |= KEY_IPV6;
+	p->offset += sizeof(*ip);
+	return parse_extensions(skb, p, ip->nexthdr);
+}
+
+static __always_inline __u8 parse_tcp(struct __sk_buff *skb, struct packet *p, __u32 usual)
+{
+	struct tcphdr copy;
+	const struct tcphdr *tcp = peek(skb, p->offset, usual, &copy, sizeof(copy));
+
+	if (!tcp)
+		return REASON_SHORT_TRANSPORT;
+	p->key.src_port = bpf_ntohs(tcp->source);
+	p->key.dst_port = bpf_ntohs(tcp->dest);
+	p->tcp_flags = ((const __u8 *)tcp)[13]; // RFC 9293 3.1: CWR ECE URG ACK PSH RST SYN FIN
+	p->offset += tcp->doff > 5 ? tcp->doff * 4 : sizeof(*tcp);
+	return REASON_ACCOUNTED;
+}
+
+static __always_inline __u8 parse_udp(struct __sk_buff *skb, struct packet *p, __u32 usual)
+{
+	struct udphdr copy;
+	const struct udphdr *udp = peek(skb, p->offset, usual, &copy, sizeof(copy));
+
+	if (!udp)
+		return REASON_SHORT_TRANSPORT;
+	p->key.src_port = bpf_ntohs(udp->source);
+	p->key.dst_port = bpf_ntohs(udp->dest);
+	p->offset += sizeof(*udp);
+	return REASON_ACCOUNTED;
+}
+
+static __always_inline __u8 parse_sctp(struct __sk_buff *skb, struct packet *p, __u32 usual)
+{
+	struct sctp_header copy;
+	const struct sctp_header *sctp = peek(skb, p->offset, usual, &copy, sizeof(copy));
+
+	if (!sctp)
+		return REASON_SHORT_TRANSPORT;
+	p->key.src_port = bpf_ntohs(sctp->source);
+	p->key.dst_port = bpf_ntohs(sctp->dest);
+	p->offset += sizeof(*sctp);
+	return REASON_ACCOUNTED;
+}
+
+/* ICMP (RFC 792) and ICMPv6 (RFC 4443) have no ports; their first 8 bytes must be there all the same. */
+static __always_inline __u8 parse_icmp(struct __sk_buff *skb, struct packet *p)
+{
+	if (p->offset + 8 > skb->len)
+		return REASON_SHORT_TRANSPORT;
+	p->offset += 8;
+	return REASON_ACCOUNTED;
+}
+
+static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet *p, __u32 usual)
+{
+	if (p->key.bits & KEY_LATER_FRAGMENT)
+		return REASON_ACCOUNTED; // its bytes are payload: never ports
+	switch (p->key.ip_proto) {
+	case IPPROTO_TCP:
+		return parse_tcp(skb, p, usual);
+	case IPPROTO_UDP:
+		return parse_udp(skb, p, usual);
+	case IPPROTO_SCTP:
+		return parse_sctp(skb, p, usual);
+	case IPPROTO_ICMP:
+		return p->key.bits & KEY_IPV6 ? REASON_ACCOUNTED : parse_icmp(skb, p);
+	case IPPROTO_ICMPV6:
+		return p->key.bits & KEY_IPV6 ? parse_icmp(skb, p) : REASON_ACCOUNTED;
+	}
+	return REASON_ACCOUNTED;
+}
+
+/* A device without link header hands over IP at offset 0; its first nibble is the version. */
+static __always_inline __u8 parse_version(struct __sk_buff *skb, struct packet *p)
+{
+	__u8 copy;
+	const __u8 *first = peek(skb, 0, 0, &copy, sizeof(copy));
+
+	if (!first)
+		return REASON_NOT_IP;
+	switch (*first >> 4) {
+	case 4:
+		p->ethertype = ETH_P_IP;
+		return REASON_ACCOUNTED;
+	case 6:
+		p->ethertype = ETH_P_IPV6;
+		return REASON_ACCOUNTED;
+	}
+	return REASON_NOT_IP;
+}
+
+static __always_inline __u8 parse_network(struct __sk_buff *skb, struct packet *p, __u32 usual)
+{
+	__u8 reason;
+
+	switch (p->ethertype) {
+	case ETH_P_IP:
+		reason = parse_ipv4(skb, p, usual);
+		return reason ?: parse_transport(skb, p, usual + sizeof(struct iphdr));
+	case ETH_P_IPV6:
+		reason = parse_ipv6(skb, p, usual);
+		return reason ?: parse_transport(skb, p, usual + sizeof(struct ipv6hdr));
+	case ETH_P_ARP:
+	case ETH_P_RARP:
+		return REASON_ARP;
+	}
+	return p->ethertype < ETHERTYPE_MIN ? REASON_LLC : REASON_ETHERTYPE;
+}
+
+/* Fills p, which is zero but for the fixed part of its key. */
+static __always_inline void parse(struct __sk_buff *skb, struct packet *p, bool link_header)
+{
+	p->reason = link_header ? parse_link(skb, p) : parse_version(skb, p);
+	if (!p->reason)
+		p->reason = parse_network(skb, p, link_header ? ETH_HLEN : 0);
+}

@@ -1,0 +1,58 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// clock turns the kernel's times into ns since 1970. Programs stamp first packets with CLOCK_BOOTTIME, which goes on in
+// suspend, and every packet with jiffies, which cost nothing.
+type clock struct {
+	jiffies *ebpf.Program
+	tick    int64 // ns of one jiffy
+}
+
+// instant is one reading of all clocks.
+type instant struct {
+	unix    int64  // ns since 1970
+	booted  int64  // ns since 1970 at which CLOCK_BOOTTIME was 0
+	jiffies uint32 // low 32 bits of jiffies64
+	tick    int64
+}
+
+func newClock(jiffies *ebpf.Program) (*clock, error) {
+	var tick unix.Timespec // the coarse clock moves once per tick; HZ is not told to user space
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &tick); err != nil {
+		return nil, fmt.Errorf("read the length of a tick: %w", err)
+	}
+	return &clock{jiffies: jiffies, tick: tick.Nano()}, nil
+}
+
+func (c *clock) now() (instant, error) {
+	frame := make([]byte, 14) // the least BPF_PROG_TEST_RUN takes
+	jiffies, err := c.jiffies.Run(&ebpf.RunOptions{Data: frame})
+	if err != nil {
+		return instant{}, fmt.Errorf("read jiffies: %w", err)
+	}
+	var real, boot unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &real); err != nil {
+		return instant{}, fmt.Errorf("read the clock: %w", err)
+	}
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
+		return instant{}, fmt.Errorf("read the clock: %w", err)
+	}
+	return instant{unix: real.Nano(), booted: real.Nano() - boot.Nano(), jiffies: jiffies, tick: c.tick}, nil
+}
+
+// boot converts bpf_ktime_get_boot_ns.
+func (i instant) boot(ns uint64) int64 { return i.booted + int64(ns) }
+
+// jiffy converts the low 32 bits of jiffies64; they wrap five minutes after boot, so they are compared modulo 2^32.
+func (i instant) jiffy(jiffies uint32) int64 {
+	return i.unix - int64(i.jiffies-jiffies)*i.tick
+}

@@ -1,0 +1,53 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import "time"
+
+// credit shares one rate among CPUs without a clock or a lock in the kernel: user space grants, a program uses up. A CPU
+// that is idle keeps what it has and gets no more; the busy ones share the rest. It stops by itself when nobody reads.
+type credit struct {
+	rate   float64 // per second, all CPUs together
+	budget float64 // earned and not granted yet, at most one second's worth
+	held   []uint32
+	last   time.Time
+	turn   int // who is served first rotates, so that a budget smaller than the number of CPUs starves none
+}
+
+func newCredit(rate float64, cpus int, now time.Time) *credit {
+	return &credit{rate: rate, budget: max(rate/10, 1), held: make([]uint32, cpus), last: now}
+}
+
+// grants returns what each CPU gets, given what each still holds of earlier grants. The sum of all grants up to any moment
+// is at most rate x time + the first tenth of a second's worth; what a CPU holds is at most its share of one second's.
+func (c *credit) grants(now time.Time, outstanding []uint32) []uint32 {
+	c.budget = min(c.budget+c.rate*now.Sub(c.last).Seconds(), max(c.rate, 1))
+	c.last = now
+	grants := make([]uint32, len(outstanding))
+	busy := c.busy(outstanding)
+	for n, i := range busy {
+		share := max(uint32(c.budget/float64(len(busy)-n)), 1)
+		if c.budget >= 1 && share > outstanding[i] {
+			grants[i] = share - outstanding[i]
+			c.budget -= float64(grants[i])
+		}
+	}
+	for i := range grants {
+		c.held[i] = outstanding[i] + grants[i]
+	}
+	return grants
+}
+
+// busy lists the CPUs that used credit since the last grant or have none.
+func (c *credit) busy(outstanding []uint32) []int {
+	var busy []int
+	c.turn++
+	for n := range outstanding {
+		i := (n + c.turn) % len(outstanding)
+		if outstanding[i] == 0 || outstanding[i] < c.held[i] {
+			busy = append(busy, i)
+		}
+	}
+	return busy
+}

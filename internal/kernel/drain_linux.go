@@ -1,0 +1,218 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+)
+
+const stopped = 2 // STOPPED of bpf/contract.h
+
+// drainState says which buffer the programs write.
+type drainState struct {
+	active  uint32
+	flipped bool // the other buffer has been written and is not read yet: an earlier barrier failed
+	stopped bool
+}
+
+// Drain makes the programs count into the other buffer, waits until none writes the old one, and takes everything from it:
+// slots through visit, the rest as a result. No packet is lost or counted twice, at any rate. Slot is valid during visit
+// only. If the barrier fails, nothing is taken and nothing is lost: the next Drain goes on where this one stopped.
+func (k *Kernel) Drain(visit func(*flow.Slot)) (*Drained, error) {
+	if err := k.flip(); err != nil {
+		return nil, err
+	}
+	now, err := k.clock.now()
+	if err != nil {
+		return nil, err
+	}
+	d := &Drained{Time: now.unix}
+	quiet := 1 - k.drain.active
+	k.take(quiet, now, visit, d)
+	k.drain.flipped = false
+	if k.drain.stopped {
+		k.take(k.drain.active, now, visit, d)
+	}
+	return d, nil
+}
+
+func (k *Kernel) flip() error {
+	if !k.drain.stopped && !k.drain.flipped {
+		next := 1 - k.drain.active
+		if err := k.regions.redraw(next); err != nil {
+			return err
+		}
+		atomic.StoreUint32(&k.control.Active, next)
+		k.drain.active, k.drain.flipped = next, true
+	}
+	if err := k.barrier.wait(); err != nil {
+		return fmt.Errorf("wait for running programs: %w", err)
+	}
+	return nil
+}
+
+// stopCounting must not run beside Drain. Afterwards both buffers may hold counts.
+func (k *Kernel) stopCounting() error {
+	atomic.StoreUint32(&k.control.Active, stopped)
+	k.drain.stopped = true
+	if err := k.barrier.wait(); err != nil {
+		return fmt.Errorf("stop counting: wait for running programs: %w", err)
+	}
+	return nil
+}
+
+// redraw gives a buffer new hash keys: an attacker cannot learn them, an unlucky draw does not last.
+func (r *regions) redraw(buffer uint32) error {
+	var random [56]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return fmt.Errorf("draw hash keys: %w", err)
+	}
+	for number := range r.count {
+		h := r.at(number, buffer).header
+		for i := range h.HashKeys {
+			h.HashKeys[i] = binary.NativeEndian.Uint32(random[4*i:])
+		}
+		h.HashOdd = binary.NativeEndian.Uint64(random[48:]) | 1
+	}
+	return nil
+}
+
+// take reads and clears one quiet buffer of every region.
+func (k *Kernel) take(buffer uint32, now instant, visit func(*flow.Slot), d *Drained) {
+	for number := range k.regions.count {
+		r := k.regions.at(number, buffer)
+		if r.header.BuffersSeen == 0 {
+			continue
+		}
+		sum := r.takeSlots(now, visit)
+		d.Ledger.Entries[flow.ReasonAccounted].Add(sum)
+		d.Slots = max(d.Slots, int(r.header.Colds))
+		sum.Add(r.takeClasses(d))
+		d.check(number, r.header, sum)
+		d.takeHeader(r.header)
+	}
+	k.takeLate(buffer, d)
+}
+
+// takeSlots walks the slots in the order of their first packets; only what was used is touched.
+func (r *region) takeSlots(now instant, visit func(*flow.Slot)) (sum flow.Volume) {
+	var out flow.Slot
+	for i := range min(int(r.header.Colds), len(r.colds)) {
+		c := &r.colds[i]
+		s := &r.slots[int(c.Slot)&(len(r.slots)-1)]
+		convert(s, c, now, &out)
+		sum.Add(out.Volume)
+		visit(&out)
+		*s, *c = bpfSlot{}, bpfCold{}
+	}
+	return sum
+}
+
+func (r *region) takeClasses(d *Drained) (sum flow.Volume) {
+	for i := range r.classes {
+		s := &r.classes[i]
+		if s.Packets == 0 {
+			continue
+		}
+		c := Class{
+			Reason:    flow.Reason(s.SrcPort),
+			EtherType: s.DstPort,
+			IfIndex:   s.Ifindex,
+			NetNS:     s.Netns,
+			Direction: direction(s.Bits),
+			Volume:    flow.Volume{Packets: uint64(s.Packets), Bytes: s.Bytes},
+		}
+		d.Classes = append(d.Classes, c)
+		d.Ledger.Entries[c.Reason].Add(c.Volume)
+		sum.Add(c.Volume)
+		*s = bpfSlot{}
+	}
+	return sum
+}
+
+// check compares what the region says of itself; every difference is a defect of this project.
+func (d *Drained) check(number int, h *bpfRegionHeader, sum flow.Volume) {
+	for _, identity := range []struct {
+		name      string
+		want, got uint64
+	}{
+		{"buffers", h.BuffersSeen, h.BuffersCounted},
+		{"packets", h.Packets, sum.Packets},
+		{"bytes", h.Bytes, sum.Bytes},
+		{"reentered", 0, h.Reentered},
+		{"samples", h.SamplesSelected, h.SamplesEmitted + h.SamplesRateLimited + h.SamplesRingFull},
+	} {
+		if identity.want != identity.got {
+			d.Mismatches = append(d.Mismatches, Mismatch{identity.name, number, identity.want, identity.got})
+		}
+	}
+}
+
+func (d *Drained) takeHeader(h *bpfRegionHeader) {
+	d.Ledger.Seen.Add(flow.Volume{Packets: h.Packets, Bytes: h.Bytes})
+	d.Samples.Selected += h.SamplesSelected
+	d.Samples.Emitted += h.SamplesEmitted
+	d.Samples.RateLimited += h.SamplesRateLimited
+	d.Samples.RingFull += h.SamplesRingFull
+	*h = bpfRegionHeader{}
+}
+
+func (k *Kernel) takeLate(buffer uint32, d *Drained) {
+	late := &k.control.Late[buffer]
+	if late.Buffers == 0 {
+		return
+	}
+	v := flow.Volume{Packets: late.Packets, Bytes: late.Bytes}
+	d.Ledger.Seen.Add(v)
+	d.Ledger.Entries[flow.ReasonOverflow].Add(v)
+	d.Classes = append(d.Classes, Class{Reason: flow.ReasonOverflow, Volume: v})
+	d.LateCPU += v.Packets
+	late.Buffers, late.Packets, late.Bytes = 0, 0, 0
+}
+
+// enum key_bits of bpf/contract.h
+const (
+	keyVLANID        = 0x0fff
+	keyTagged        = 0x1000
+	keyLaterFragment = 0x2000
+	keyIPv6          = 0x4000
+	keyEgress        = 0x8000
+)
+
+func direction(bits uint16) flow.Direction {
+	if bits&keyEgress != 0 {
+		return flow.DirectionEgress
+	}
+	return flow.DirectionIngress
+}
+
+func convert(s *bpfSlot, c *bpfCold, now instant, out *flow.Slot) {
+	*out = flow.Slot{
+		Key: flow.Key{
+			SrcAddr:       *(*flow.Addr)(unsafe.Pointer(&s.SrcAddr)), // network byte order on both sides
+			DstAddr:       *(*flow.Addr)(unsafe.Pointer(&s.DstAddr)),
+			SrcPort:       s.SrcPort,
+			DstPort:       s.DstPort,
+			IfIndex:       s.Ifindex,
+			NetNS:         s.Netns,
+			VLAN:          s.Bits & keyVLANID,
+			Proto:         s.IpProto,
+			IPv6:          s.Bits&keyIPv6 != 0,
+			Tagged:        s.Bits&keyTagged != 0,
+			LaterFragment: s.Bits&keyLaterFragment != 0,
+		},
+		Direction: direction(s.Bits),
+		TCPFlags:  s.TcpFlags,
+		Handshake: flow.Handshake(c.Handshake),
+		Volume:    flow.Volume{Packets: uint64(s.Packets), Bytes: s.Bytes},
+		First:     now.boot(c.FirstNs),
+	}
+	out.Last = max(now.jiffy(s.Last), out.First)
+}

@@ -1,0 +1,188 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+// regionHead is the part of a region that does not depend on the number of slots.
+const regionHead = int(unsafe.Offsetof(bpfRegion{}.Slots))
+
+// regionSize is the size of the value of one region with this many slots.
+func regionSize(slots int) int {
+	return regionHead + slots*int(unsafe.Sizeof(bpfSlot{})+unsafe.Sizeof(bpfCold{}))
+}
+
+func (k *Kernel) load(cfg Config) error {
+	if err := rlimit.RemoveMemlock(); err != nil { // below 5.11 maps are charged to RLIMIT_MEMLOCK
+		return fmt.Errorf("lift the memlock limit (needs CAP_SYS_RESOURCE or LimitMEMLOCK=infinity below Linux 5.11): %w", err)
+	}
+	cpus, err := onlineCPUs()
+	if err != nil {
+		return err
+	}
+	if k.cfg, err = fit(cfg, len(cpus)); err != nil {
+		return err
+	}
+	if err := k.loadObjects(cpus); err != nil {
+		return err
+	}
+	return k.open(len(cpus))
+}
+
+// fit fills in defaults and halves the slots until both buffers of all regions lie under the ceiling.
+func fit(cfg Config, regions int) (Config, error) {
+	if cfg.Slots == 0 {
+		cfg.Slots = DefaultSlots
+	}
+	if cfg.MemoryCeiling == 0 {
+		cfg.MemoryCeiling = DefaultMemoryCeiling
+	}
+	if cfg.Slots < MinSlots || cfg.Slots > MaxSlots || cfg.Slots&(cfg.Slots-1) != 0 {
+		return cfg, fmt.Errorf("slots of a region must be a power of two from %d to %d, got %d", MinSlots, MaxSlots, cfg.Slots)
+	}
+	for cfg.Slots > MinSlots && 2*regions*regionSize(cfg.Slots) > cfg.MemoryCeiling {
+		cfg.Slots /= 2
+	}
+	if !cfg.Samples {
+		cfg.RandomOneIn = 0
+	}
+	if cfg.RandomOneIn > 0 && (cfg.SnapLength < 1 || cfg.SnapLength > MaxSnapLength) {
+		return cfg, fmt.Errorf("snap length must be from 1 to %d bytes, got %d", MaxSnapLength, cfg.SnapLength)
+	}
+	return cfg, nil
+}
+
+func (k *Kernel) loadObjects(cpus []int) error {
+	spec, err := loadBpf()
+	if err != nil {
+		return err
+	}
+	sizeMaps(spec, k.cfg, len(cpus))
+	if err := setKnobs(spec, k.cfg, cpus); err != nil {
+		return err
+	}
+	into := struct {
+		*bpfObjects
+		BSS *ebpf.Map `ebpf:".bss"`
+	}{bpfObjects: &k.objects}
+	if err := spec.LoadAndAssign(&into, nil); err != nil {
+		return err
+	}
+	k.bss = into.BSS
+	return nil
+}
+
+func sizeMaps(spec *ebpf.CollectionSpec, cfg Config, regions int) {
+	m := spec.Maps[bpfMapRegions]
+	m.MaxEntries = uint32(2 * regions)
+	if cfg.Slots != DefaultSlots {
+		m.ValueSize, m.Value = uint32(regionSize(cfg.Slots)), nil // its BTF type says the default size
+	}
+	spec.Maps[bpfMapSamplers].MaxEntries = uint32(regions)
+	if cfg.RandomOneIn == 0 {
+		spec.Maps[bpfMapSamples].MaxEntries = uint32(os.Getpagesize()) // the least a ring can be; nothing is ever written
+	}
+}
+
+func setKnobs(spec *ebpf.CollectionSpec, cfg Config, cpus []int) error {
+	var regionOfCPU [4096]uint16 // MAX_CPUS of bpf/config.h
+	for region, cpu := range cpus {
+		if cpu < len(regionOfCPU) {
+			regionOfCPU[cpu] = uint16(region + 1)
+		}
+	}
+	var errs []error
+	for name, value := range map[string]any{
+		bpfVarRegionOfCpu:  regionOfCPU,
+		bpfVarSlotMask:     uint32(cfg.Slots - 1),
+		bpfVarHashShift:    uint32(64 - bits.TrailingZeros(uint(cfg.Slots))),
+		bpfVarSampleRandom: uint32(min(cfg.RandomOneIn, 1)),
+		bpfVarSnapLength:   uint32(max(cfg.SnapLength, 1)),
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			errs = append(errs, fmt.Errorf("set %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// open maps what user space shares with the programs and starts counting into buffer 0.
+func (k *Kernel) open(regions int) error {
+	control, err := k.mmap(k.bss)
+	if err != nil {
+		return err
+	}
+	k.control = (*bpfControl)(unsafe.Pointer(&control[0]))
+	memory, err := k.mmap(k.objects.Regions)
+	if err != nil {
+		return err
+	}
+	k.regions = newRegions(memory, regions, k.cfg.Slots)
+	if k.barrier, err = newBarrier(); err != nil {
+		return err
+	}
+	if k.clock, err = newClock(k.objects.JiffiesNow); err != nil {
+		return err
+	}
+	if k.pressed, err = ringbuf.NewReader(k.objects.Pressure); err != nil {
+		return fmt.Errorf("open the pressure ring: %w", err)
+	}
+	if k.cfg.RandomOneIn > 0 {
+		samplers, err := k.mmap(k.objects.Samplers)
+		if err != nil {
+			return err
+		}
+		k.sampling, err = newSampling(k.cfg, k.objects.Samples, samplers, regions)
+		if err != nil {
+			return err
+		}
+	}
+	return k.regions.redraw(0)
+}
+
+// onlineCPUs reads the list of CPUs that can run programs now. One that comes later has no region: see struct late.
+func onlineCPUs() ([]int, error) {
+	const path = "/sys/devices/system/cpu/online"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("list online CPUs: %w", err)
+	}
+	cpus, err := parseCPUs(strings.TrimSpace(string(text)))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return cpus, nil
+}
+
+// parseCPUs reads the kernel's list format: "0-3,7".
+func parseCPUs(list string) ([]int, error) {
+	var cpus []int
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		low, err1 := strconv.ParseUint(first, 10, 16)
+		high, err2 := strconv.ParseUint(last, 10, 16)
+		if err := errors.Join(err1, err2); err != nil || high < low {
+			return nil, fmt.Errorf("not a list of CPUs: %q", list)
+		}
+		for cpu := low; cpu <= high; cpu++ {
+			cpus = append(cpus, int(cpu))
+		}
+	}
+	return cpus, nil
+}

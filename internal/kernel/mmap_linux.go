@@ -1,0 +1,60 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"fmt"
+	"os"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// mmap maps a whole array into the process, unmapped by Close. The library's own Memory copies on every access.
+func (k *Kernel) mmap(m *ebpf.Map) ([]byte, error) {
+	length := int(m.MaxEntries()) * int(m.ValueSize()+7) / 8 * 8
+	page := os.Getpagesize()
+	memory, err := unix.Mmap(m.FD(), 0, (length+page-1)/page*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map %s into memory: %w", m, err)
+	}
+	k.unmap = append(k.unmap, func() error { return unix.Munmap(memory) })
+	return memory, nil
+}
+
+// regions is the table: for each CPU two buffers, one of which the programs write.
+type regions struct {
+	memory []byte
+	count  int // CPUs with a region
+	slots  int // in one region
+	size   int // bytes of one region
+}
+
+func newRegions(memory []byte, count, slots int) *regions {
+	return &regions{memory: memory, count: count, slots: slots, size: regionSize(slots)}
+}
+
+func (r *regions) bytes() int { return 2 * r.count * r.size }
+
+// region is one buffer of one CPU, as struct region lays it out.
+type region struct {
+	header  *bpfRegionHeader
+	classes []bpfSlot
+	slots   []bpfSlot
+	colds   []bpfCold
+}
+
+func (r *regions) at(number int, buffer uint32) region {
+	base := unsafe.Pointer(&r.memory[(2*number+int(buffer))*r.size])
+	value := (*bpfRegion)(base)
+	slots := unsafe.Add(base, regionHead)
+	colds := unsafe.Add(slots, r.slots*int(unsafe.Sizeof(bpfSlot{})))
+	return region{
+		header:  &value.Header,
+		classes: value.Classes[:],
+		slots:   unsafe.Slice((*bpfSlot)(slots), r.slots),
+		colds:   unsafe.Slice((*bpfCold)(colds), r.slots),
+	}
+}

@@ -1,0 +1,174 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	crand "crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+)
+
+// sampling is user space's half of the samplers: it draws the gaps, grants the credit and reads the ring.
+type sampling struct {
+	ring     *ringbuf.Reader
+	ringSize int
+	samplers []bpfSampler
+	drawn    []uint32 // by sampler: entries of skips replaced so far, modulo 2^32
+	random   *rand.Rand
+	oneIn    float64
+	credit   *credit
+	record   ringbuf.Record
+	out      packet.Sample
+}
+
+func newSampling(cfg Config, ring *ebpf.Map, memory []byte, regions int) (*sampling, error) {
+	reader, err := ringbuf.NewReader(ring)
+	if err != nil {
+		return nil, fmt.Errorf("open the sample ring: %w", err)
+	}
+	if cfg.Seed == ([32]byte{}) {
+		if _, err := crand.Read(cfg.Seed[:]); err != nil {
+			return nil, errors.Join(fmt.Errorf("draw the sampling seed: %w", err), reader.Close())
+		}
+	}
+	s := &sampling{
+		ring:     reader,
+		ringSize: reader.BufferSize(),
+		samplers: unsafe.Slice((*bpfSampler)(unsafe.Pointer(&memory[0])), regions),
+		drawn:    make([]uint32, regions),
+		random:   rand.New(rand.NewChaCha8(cfg.Seed)),
+		oneIn:    float64(cfg.RandomOneIn),
+		credit:   newCredit(float64(cfg.MaxPerSecond), regions, time.Now()),
+	}
+	for i := range s.samplers {
+		s.begin(&s.samplers[i])
+	}
+	s.grant()
+	return s, nil
+}
+
+// begin fills all skips and draws the gap before the first sample too: no CPU samples its first buffer for certain.
+func (s *sampling) begin(one *bpfSampler) {
+	for i := range one.Skips {
+		one.Skips[i] = s.skip()
+	}
+	one.Gap = s.skip()
+	one.Countdown = one.Gap
+}
+
+// skip draws the number of buffers before the next sample: geometric, so that every buffer is chosen with probability 1/N
+// independently of all others.
+func (s *sampling) skip() uint32 {
+	if s.oneIn <= 1 {
+		return 0
+	}
+	gap := math.Log(1-s.random.Float64()) / math.Log1p(-1/s.oneIn)
+	return uint32(min(gap, math.MaxUint32))
+}
+
+// refresh replaces the skips that were used since the last time.
+func (s *sampling) refresh() {
+	for i := range s.samplers {
+		one := &s.samplers[i]
+		cursor := atomic.LoadUint32(&one.Cursor)
+		used := min(cursor-s.drawn[i], uint32(len(one.Skips)))
+		for n := range used {
+			one.Skips[(cursor-1-n)%uint32(len(one.Skips))] = s.skip()
+		}
+		s.drawn[i] = cursor
+	}
+}
+
+func (s *sampling) grant() {
+	outstanding := make([]uint32, len(s.samplers))
+	for i := range s.samplers {
+		outstanding[i] = s.samplers[i].Allowed - atomic.LoadUint32(&s.samplers[i].Used)
+	}
+	for i, n := range s.credit.grants(time.Now(), outstanding) {
+		atomic.StoreUint32(&s.samplers[i].Allowed, s.samplers[i].Allowed+n)
+	}
+}
+
+// ReadSamples passes on every sample in the ring, without waiting for more, and grants credit for the next ones. Call it
+// every 100 ms or less: MaxPerSecond is reached only if it is. It returns the number of samples read.
+func (k *Kernel) ReadSamples(visit func(*packet.Sample)) (int, error) {
+	s := k.sampling
+	if s == nil {
+		return 0, nil
+	}
+	s.refresh()
+	defer s.grant()
+	now, err := k.clock.now()
+	if err != nil {
+		return 0, err
+	}
+	s.ring.SetDeadline(time.Unix(1, 0)) // past: take what is there
+	for n := 0; ; n++ {
+		if err := s.ring.ReadInto(&s.record); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				err = nil
+			}
+			return n, err
+		}
+		if err := s.decode(now); err != nil {
+			return n, err
+		}
+		visit(&s.out)
+	}
+}
+
+const sampleHead = int(unsafe.Sizeof(bpfSample{}))
+
+// enum sample_bits of bpf/contract.h
+const (
+	sampleEgress = 1 << iota
+	sampleL3
+	sampleTagged
+)
+
+func (s *sampling) decode(now instant) error {
+	raw := s.record.RawSample
+	if len(raw) < sampleHead {
+		return fmt.Errorf("read a sample: %d bytes, its head has %d", len(raw), sampleHead)
+	}
+	h := (*bpfSample)(unsafe.Pointer(&raw[0]))
+	data := raw[sampleHead:]
+	if int(h.Captured) > len(data) {
+		return fmt.Errorf("read a sample: %d bytes captured, %d present", h.Captured, len(data))
+	}
+	s.out = packet.Sample{
+		Time:      now.boot(h.BootNs),
+		IfIndex:   h.Ifindex,
+		NetNS:     h.Netns,
+		Direction: flow.Direction(h.Bits & sampleEgress),
+		Reasons:   packet.Reasons(h.Reasons),
+		Pool:      h.Pool,
+		Segments:  h.Segments,
+		WireLen:   h.WireBytes,
+		L3:        h.Bits&sampleL3 != 0,
+		Tagged:    h.Bits&sampleTagged != 0,
+		VLANTCI:   h.VlanTci,
+		VLANProto: h.VlanProto,
+		Data:      data[:h.Captured], // the ring pads records to 8 bytes
+	}
+	return nil
+}
+
+func (s *sampling) bytes() int {
+	return s.ringSize + len(s.samplers)*int(unsafe.Sizeof(bpfSampler{})+unsafe.Sizeof(bpfSampleScratch{}))
+}
+
+func (s *sampling) close() error { return s.ring.Close() }
