@@ -1,0 +1,210 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"bytes"
+	"math"
+)
+
+// protoTCP is the only protocol whose packets tell where a conversation begins and ends.
+const protoTCP = 6
+
+// id is the identity of a flow: a Key turned so that the lower endpoint is the source, and side.
+//
+// Loopback shows every packet twice, on egress and on ingress, with one tuple. Side keeps the two apart: it is equal for
+// a packet and for its answer seen by the other hook. So one flow is forward-egress + reverse-ingress, the other forward-
+// ingress + reverse-egress, and neither counts a packet twice. The same holds for a router that sends back out of the
+// interface it received from. On any other interface, side only says which endpoint is the near one.
+type id struct {
+	Key
+	side bool
+}
+
+// identify returns the flow that s belongs to, and which half of it: 0 is the lower endpoint's.
+func identify(s *Slot) (id, uint8) {
+	egress := s.Direction == DirectionEgress
+	c := bytes.Compare(s.SrcAddr[:], s.DstAddr[:])
+	if c > 0 || c == 0 && s.SrcPort > s.DstPort {
+		return id{s.Reversed(), !egress}, 1
+	}
+	return id{s.Key, egress}, 0
+}
+
+// direction returns the hook that sees the packets of half h.
+func (i *id) direction(h uint8) Direction {
+	if i.side == (h == 0) {
+		return DirectionEgress
+	}
+	return DirectionIngress
+}
+
+// Flow is both directions of a conversation at one interface. It holds no pointers: the garbage collector skips tables
+// of them. A *Flow is valid until the next Add, Expire or Flush of its Table: its storage is used again.
+//
+// A half is 0 for the lower endpoint's packets, 1 for the higher one's: what forward means may still change.
+type Flow struct {
+	id
+
+	halves      [2]Half // since the last record
+	start, end  int64   // of the packets in halves, valid iff there are any
+	first, last int64   // of the whole flow; first is fixed with the first record
+	synFirst    int64   // First of the earliest slot with a SYN, valid iff synSeen
+	closeLast   int64   // Last of the latest slot with FIN or RST, valid iff there was one
+
+	older, newer uint32 // neighbours in order of use; newer also links the free list
+
+	firstHalf uint8 // of the packet at first
+	synHalf   uint8 // of the SYN at synFirst
+	forward   uint8 // fixed with the first record
+	initiator Initiator
+
+	fin, synack, answered [2]bool
+	rst                   bool
+	synSeen               bool
+	synTie                bool // both halves have a SYN at synFirst
+	exported              bool // a record was written: forward, initiator and first stay
+	live                  bool
+}
+
+// Key returns the key of the forward direction as far as known.
+func (f *Flow) Key() Key {
+	if f.forward == 0 {
+		return f.id.Key
+	}
+	return f.Reversed()
+}
+
+// Initiator returns how the roles are known. Unless it is InitiatorUnknown, the source of Key is the client.
+func (f *Flow) Initiator() Initiator { return f.initiator }
+
+// Client returns the endpoint that opened the conversation; ok is false while the roles are unknown.
+func (f *Flow) Client() (addr Addr, port uint16, ok bool) {
+	k := f.Key()
+	return k.SrcAddr, k.SrcPort, f.initiator != InitiatorUnknown
+}
+
+// Server returns the endpoint that was asked; ok is false while the roles are unknown.
+func (f *Flow) Server() (addr Addr, port uint16, ok bool) {
+	k := f.Key()
+	return k.DstAddr, k.DstPort, f.initiator != InitiatorUnknown
+}
+
+// Answered reports whether the server sent anything but RST: whether somebody listens there. A slot that holds a RST
+// counts only if its flags cannot all come from RST packets. False while the roles are unknown.
+func (f *Flow) Answered() bool {
+	return f.initiator != InitiatorUnknown && f.answered[1-f.forward]
+}
+
+// closed reports whether the packets said that the conversation is over. FIN from one side leaves the other half open
+// for as long as it likes.
+func (f *Flow) closed() bool { return f.rst || f.fin[0] && f.fin[1] }
+
+// reopenedBy reports whether s belongs to a new connection with the tuple of a closed one. Only a handshake later than
+// everything that closed the old one says so: the last acknowledgements and retransmissions belong to the old one.
+func (f *Flow) reopenedBy(s *Slot) bool {
+	return s.handshake() != 0 && f.closed() && s.First > f.closeLast
+}
+
+// add merges s, half h of this flow. Apart from reopenedBy, the result does not depend on the order of slots: within one
+// drain they come CPU by CPU.
+func (f *Flow) add(s *Slot, h uint8) {
+	if f.halves == ([2]Half{}) {
+		f.start, f.end = s.First, s.Last
+	}
+	f.start, f.end = min(f.start, s.First), max(f.end, s.Last)
+	f.last = max(f.last, s.Last)
+	f.halves[h].Add(s.Volume)
+	f.halves[h].TCPFlags |= s.TCPFlags
+
+	if !f.exported && (s.First < f.first || s.First == f.first && h < f.firstHalf) {
+		f.first, f.firstHalf = s.First, h
+	}
+	if s.Proto == protoTCP {
+		f.addTCP(s, h)
+	} else {
+		f.answered[h] = true
+	}
+	if !f.exported {
+		f.decideRoles()
+	}
+}
+
+func (f *Flow) addTCP(s *Slot, h uint8) {
+	flags := s.TCPFlags
+	if flags&(tcpFIN|tcpRST) != 0 {
+		f.closeLast = max(f.closeLast, s.Last)
+	}
+	f.fin[h] = f.fin[h] || flags&tcpFIN != 0
+	f.rst = f.rst || flags&tcpRST != 0
+	f.answered[h] = f.answered[h] || flags&tcpRST == 0 || flags&(tcpSYN|tcpFIN|tcpPSH) != 0
+	f.synack[h] = f.synack[h] || s.handshake()&HandshakeSYNACK != 0
+
+	if s.handshake()&HandshakeSYN == 0 {
+		return
+	}
+	switch {
+	case !f.synSeen || s.First < f.synFirst:
+		f.synSeen, f.synFirst, f.synHalf, f.synTie = true, s.First, h, false
+	case s.First == f.synFirst && h != f.synHalf:
+		f.synTie = true
+	}
+}
+
+// decideRoles follows the handshake. A SYN names its source as the initiator, and the earliest one decides: in a
+// simultaneous open (RFC 9293 3.5) both sides send SYN and SYN-ACK, and neither is a server. Without SYN, a SYN-ACK names
+// its destination. SYN-ACK from both, or two SYNs at the same time, name nobody; nor does any other packet: it may be
+// the middle of a connection. Then forward is the direction of the earliest packet.
+func (f *Flow) decideRoles() {
+	f.forward, f.initiator = f.firstHalf, InitiatorUnknown
+	switch {
+	case f.synTie:
+	case f.synSeen:
+		f.forward, f.initiator = f.synHalf, InitiatorSYN
+	case f.synack[0] != f.synack[1]:
+		f.initiator = InitiatorSYN
+		f.forward = 0
+		if f.synack[0] {
+			f.forward = 1
+		}
+	}
+}
+
+// due says which record f owes at now, 0 for none.
+func (f *Flow) due(now int64, c *Config) EndReason {
+	switch {
+	case f.closed() && now-f.closeLast >= int64(closeGrace):
+		return EndReasonEndOfFlow
+	case now-f.last >= int64(c.IdleTimeout):
+		return EndReasonIdleTimeout
+	case f.halves != ([2]Half{}) && now-f.start >= int64(c.ActiveTimeout):
+		return EndReasonActiveTimeout
+	}
+	return 0
+}
+
+// export fills r with what f did since its last record, and starts the next one.
+func (f *Flow) export(r *Record, reason EndReason) {
+	if f.halves == ([2]Half{}) {
+		f.start, f.end = f.last, f.last
+	}
+	*r = Record{
+		Key:             f.Key(),
+		Direction:       f.direction(f.forward),
+		Forward:         f.halves[f.forward],
+		Reverse:         f.halves[1-f.forward],
+		Start:           f.start,
+		End:             f.end,
+		ConnectionStart: f.first,
+		EndReason:       reason,
+		Initiator:       f.initiator,
+	}
+	f.halves = [2]Half{}
+	f.exported = true
+}
+
+// begin makes f a new flow without packets.
+func (f *Flow) begin(i id) {
+	*f = Flow{id: i, first: math.MaxInt64, last: math.MinInt64, closeLast: math.MinInt64, live: true}
+}

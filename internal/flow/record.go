@@ -1,0 +1,80 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+// Half is one direction of a flow: traffic, and the OR of its TCP flags.
+type Half struct {
+	Volume
+	TCPFlags uint8 // 0 unless TCP; IPFIX 6
+}
+
+// Record is what a flow did since its last record. The volumes of all records of all flows add up to the volumes of all
+// slots; nothing is told twice.
+//
+// Every flow ends with exactly one record whose EndReason is not EndReasonActiveTimeout. That last record is told even
+// if no packet came since the record before it (it then has no volume, and Start and End are the time of the flow's last
+// packet): whoever keeps state about a flow learns that it ended and why, and flows begun = flows ended stays checkable.
+// An active timeout without packets is not told.
+type Record struct {
+	Key              Key       // of the forward direction: the initiator's if known, else the first packet's
+	Direction        Direction // the hook's, for the forward half; the reverse half has the other
+	Forward, Reverse Half
+
+	Start, End      int64 // ns since 1970; bound the packets counted in this record; IPFIX 156, 157
+	ConnectionStart int64 // ns since 1970 of the first packet of the whole flow; equal in all records of a flow
+	EndReason       EndReason
+	Initiator       Initiator // how the forward direction was decided; equal in all records of a flow
+}
+
+// EndReason says why a record was written. The numbers are IPFIX 136, flowEndReason.
+type EndReason uint8
+
+const (
+	EndReasonIdleTimeout     EndReason = 1 // no packet for Config.IdleTimeout
+	EndReasonActiveTimeout   EndReason = 2 // lasts for Config.ActiveTimeout or longer; the flow continues
+	EndReasonEndOfFlow       EndReason = 3 // TCP: RST seen, or FIN from both sides
+	EndReasonForcedEnd       EndReason = 4 // shutdown
+	EndReasonLackOfResources EndReason = 5 // pushed out by Config.MaxFlows
+)
+
+var endReasons = [...]string{
+	EndReasonIdleTimeout:     "idle_timeout",
+	EndReasonActiveTimeout:   "active_timeout",
+	EndReasonEndOfFlow:       "end_of_flow",
+	EndReasonForcedEnd:       "forced_end",
+	EndReasonLackOfResources: "lack_of_resources",
+}
+
+// String returns the value of the attribute "flow.end_reason".
+func (r EndReason) String() string {
+	if int(r) >= len(endReasons) {
+		return ""
+	}
+	return endReasons[r]
+}
+
+// Initiator says by which evidence the initiator of a flow, its client, is known.
+type Initiator uint8
+
+const (
+	InitiatorUnknown     Initiator = iota // forward is the first packet's direction: no claim about roles
+	InitiatorSYN                          // TCP handshake seen
+	InitiatorFirstPacket                  // watched long enough to take the first packet seen for the first sent
+	InitiatorPort                         // exactly one port is below the ephemeral range: the other side is the client
+)
+
+var initiators = [...]string{
+	InitiatorUnknown:     "unknown",
+	InitiatorSYN:         "syn",
+	InitiatorFirstPacket: "first_packet",
+	InitiatorPort:        "port",
+}
+
+// String returns the value of the attribute "flow.initiator.method".
+func (i Initiator) String() string {
+	if int(i) >= len(initiators) {
+		return ""
+	}
+	return initiators[i]
+}

@@ -1,0 +1,195 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package flow joins what the kernel counted into conversations. A slot is one direction on one CPU between two drains;
+// a flow is both directions at one interface, over its whole life. It knows neither the kernel nor OpenTelemetry.
+package flow
+
+import (
+	"iter"
+	"math"
+	"time"
+)
+
+const (
+	// closeGrace is how long a closed TCP flow waits for its last acknowledgements before its record is written. It is
+	// measured from the last FIN or RST. Packets after that begin a new flow, without known roles.
+	closeGrace = 2 * time.Second
+
+	chunkFlows = 1024           // flows allocated at once; a chunk never moves
+	none       = math.MaxUint32 // no flow
+)
+
+// Config bounds a Table.
+type Config struct {
+	MaxFlows      int           // flows held at once; at least 1
+	IdleTimeout   time.Duration // without packets, after which a flow ends
+	ActiveTimeout time.Duration // after which a flow that continues is told
+	EphemeralLow  uint16        // first port of the namespace's ip_local_port_range; not used yet
+}
+
+// Table holds the flows of all interfaces. It is not safe for concurrent use, and must not be called from the callbacks
+// that it calls; the *Record they get is valid until they return. A nil callback drops the records.
+//
+// Memory is at most MaxFlows times about 250 bytes and is kept once used.
+type Table struct {
+	config Config
+	index  map[id]uint32 // number of each live flow
+	chunks []*[chunkFlows]Flow
+	used   uint32 // flows with a lower number were handed out before
+	free   uint32 // first of the flows to use again, linked by newer
+
+	oldest, newest uint32 // ends of the order of use
+
+	record Record // of the callback in progress
+}
+
+// NewTable returns an empty table.
+func NewTable(c Config) *Table {
+	c.MaxFlows = max(c.MaxFlows, 1)
+	return &Table{config: c, index: map[id]uint32{}, free: none, oldest: none, newest: none}
+}
+
+// Len returns the number of flows.
+func (t *Table) Len() int { return len(t.index) }
+
+// Add merges s into its flow and returns it. If that flow is new and the table full, the flow that was added to least
+// recently is told to end and dropped: as EndReasonLackOfResources, or as EndReasonEndOfFlow if it had closed anyway. A
+// handshake after the end of a closed TCP flow ends that flow (EndReasonEndOfFlow) and begins a new one.
+//
+// The roles of the returned flow rest on the slots added so far. Who has more slots of the same drain adds them all and
+// then asks Lookup.
+func (t *Table) Add(s *Slot, end func(*Record)) *Flow {
+	i, h := identify(s)
+	n, ok := t.index[i]
+	if ok && t.at(n).reopenedBy(s) {
+		t.end(n, EndReasonEndOfFlow, end)
+		ok = false
+	}
+	if ok {
+		t.unlink(n)
+	} else {
+		if len(t.index) >= t.config.MaxFlows {
+			t.end(t.oldest, EndReasonLackOfResources, end)
+		}
+		n = t.take()
+		t.at(n).begin(i)
+		t.index[i] = n
+	}
+	t.link(n)
+	f := t.at(n)
+	f.add(s, h)
+	return f
+}
+
+// Lookup returns the flow that s belongs to, nil if it is not or no longer in the table.
+func (t *Table) Lookup(s *Slot) *Flow {
+	i, _ := identify(s)
+	if n, ok := t.index[i]; ok {
+		return t.at(n)
+	}
+	return nil
+}
+
+// All visits every flow in no particular order.
+func (t *Table) All() iter.Seq[*Flow] {
+	return func(yield func(*Flow) bool) {
+		for n := range t.used {
+			if f := t.at(n); f.live && !yield(f) {
+				return
+			}
+		}
+	}
+}
+
+// Expire tells and drops the flows that are over at now: closed by TCP for longer than a grace period, or without
+// packets for IdleTimeout. Flows whose untold packets began ActiveTimeout ago or earlier are told and continue; their
+// next record starts with their next packet. It walks the whole table, so call it once per drain, after the drain's
+// slots were added.
+func (t *Table) Expire(now int64, end func(*Record)) {
+	for n := range t.used {
+		f := t.at(n)
+		if !f.live {
+			continue
+		}
+		switch reason := f.due(now, &t.config); reason {
+		case 0:
+		case EndReasonActiveTimeout:
+			t.tell(f, reason, end)
+		default:
+			t.end(n, reason, end)
+		}
+	}
+}
+
+// Flush tells every flow to end for reason (EndReasonForcedEnd at shutdown), or as EndReasonEndOfFlow if it had closed
+// anyway, and empties the table.
+func (t *Table) Flush(reason EndReason, end func(*Record)) {
+	for n := range t.used {
+		if t.at(n).live {
+			t.end(n, reason, end)
+		}
+	}
+}
+
+// end tells and drops flow n. The packets know better than we why a closed flow ended.
+func (t *Table) end(n uint32, reason EndReason, end func(*Record)) {
+	f := t.at(n)
+	if f.closed() {
+		reason = EndReasonEndOfFlow
+	}
+	t.tell(f, reason, end)
+	t.unlink(n)
+	delete(t.index, f.id)
+	f.live = false
+	f.newer, t.free = t.free, n
+}
+
+func (t *Table) tell(f *Flow, reason EndReason, end func(*Record)) {
+	f.export(&t.record, reason)
+	if end != nil {
+		end(&t.record)
+	}
+}
+
+func (t *Table) at(n uint32) *Flow { return &t.chunks[n/chunkFlows][n%chunkFlows] }
+
+// take returns the number of a flow that is not in use.
+func (t *Table) take() uint32 {
+	if n := t.free; n != none {
+		t.free = t.at(n).newer
+		return n
+	}
+	n := t.used
+	if n%chunkFlows == 0 {
+		t.chunks = append(t.chunks, new([chunkFlows]Flow))
+	}
+	t.used++
+	return n
+}
+
+// link makes flow n the newest in order of use.
+func (t *Table) link(n uint32) {
+	f := t.at(n)
+	f.older, f.newer = t.newest, none
+	if t.newest == none {
+		t.oldest = n
+	} else {
+		t.at(t.newest).newer = n
+	}
+	t.newest = n
+}
+
+func (t *Table) unlink(n uint32) {
+	f := t.at(n)
+	if f.older == none {
+		t.oldest = f.newer
+	} else {
+		t.at(f.older).newer = f.newer
+	}
+	if f.newer == none {
+		t.newest = f.older
+	} else {
+		t.at(f.newer).older = f.older
+	}
+}

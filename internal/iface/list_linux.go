@@ -1,0 +1,242 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package iface
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	sysClassNet = "/sys/class/net"
+
+	dumpAttempts  = 3                      // a dump is told to be inconsistent if links change meanwhile
+	watchInterval = 100 * time.Millisecond // at most one call of changed in this time
+)
+
+// List returns every interface of the network namespace of the calling thread.
+//
+// Device comes from IFLA_PARENT_DEV_NAME, which is right in any namespace. Kernels before 5.14 lack it: there it is the
+// link "device" in sysfs, which shows the interfaces of the namespace it was mounted in. An entry of sysfs is believed
+// only if it has the index and the address of the interface, so that an interface of the same name in another namespace
+// is not mistaken for ours; in a namespace without a sysfs of its own, no interface is then backed by a device, and
+// kind:uplink means those with a default route.
+func List() ([]Interface, error) {
+	links, err := dump(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
+		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	var all []Interface
+	devices := false
+	for _, link := range links {
+		i, err := parseLink(link)
+		if err != nil {
+			return nil, fmt.Errorf("list interfaces: %w", err)
+		}
+		devices = devices || i.Device
+		all = append(all, i)
+	}
+	if devices {
+		return all, nil
+	}
+	// Only now, because a router's table is large and the kernel does not filter it.
+	routes, err := defaultRoutes()
+	if err != nil {
+		return nil, fmt.Errorf("list default routes: %w", err)
+	}
+	for n := range all {
+		all[n].DefaultRoute = routes[int(all[n].Index)]
+	}
+	return all, nil
+}
+
+// dump calls get until the kernel says that nothing changed while it answered. The last answer is good enough: what
+// changed is announced to Watch.
+func dump[T any](get func() ([]T, error)) (all []T, err error) {
+	for range dumpAttempts {
+		all, err = get()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+// parseLink reads one RTM_NEWLINK. The netlink package's own reading renames kinds (tun to tuntap) and loses the
+// hardware type.
+func parseLink(data []byte) (Interface, error) {
+	if len(data) < unix.SizeofIfInfomsg {
+		return Interface{}, fmt.Errorf("link message has %d bytes, needs %d", len(data), unix.SizeofIfInfomsg)
+	}
+	msg := nl.DeserializeIfInfomsg(data)
+	attrs, err := nl.ParseRouteAttr(data[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return Interface{}, fmt.Errorf("link %d: %w", msg.Index, err)
+	}
+	i := Interface{
+		Index:    uint32(msg.Index),
+		Kind:     kindDevice,
+		HWType:   msg.Type,
+		Up:       msg.Flags&unix.IFF_UP != 0,
+		Loopback: msg.Flags&unix.IFF_LOOPBACK != 0,
+	}
+	var address []byte
+	for _, a := range attrs {
+		switch a.Attr.Type &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER) {
+		case unix.IFLA_IFNAME:
+			i.Name = unix.ByteSliceToString(a.Value)
+		case unix.IFLA_ADDRESS:
+			address = a.Value
+		case unix.IFLA_MASTER:
+			if len(a.Value) == 4 {
+				i.Master = nl.NativeEndian().Uint32(a.Value)
+			}
+		case unix.IFLA_PARENT_DEV_NAME:
+			i.Device = true
+		case unix.IFLA_LINKINFO:
+			if i.Kind, err = parseKind(a.Value); err != nil {
+				return Interface{}, fmt.Errorf("link %d: %w", msg.Index, err)
+			}
+		}
+	}
+	i.Device = i.Device || deviceInSysfs(sysClassNet, &i, address)
+	return i, nil
+}
+
+// parseKind returns the kind in the attributes of IFLA_LINKINFO. They may be there for the sake of a master only.
+func parseKind(data []byte) (string, error) {
+	attrs, err := nl.ParseRouteAttr(data)
+	if err != nil {
+		return "", err
+	}
+	for _, a := range attrs {
+		if a.Attr.Type == unix.IFLA_INFO_KIND {
+			return unix.ByteSliceToString(a.Value), nil
+		}
+	}
+	return kindDevice, nil
+}
+
+// deviceInSysfs reports whether sysfs, mounted at root, shows a device behind i; see List for whose sysfs it may be.
+func deviceInSysfs(root string, i *Interface, address []byte) bool {
+	dir := filepath.Join(root, i.Name)
+	if _, err := os.Stat(filepath.Join(dir, "device")); err != nil {
+		return false
+	}
+	return sysfsValue(dir, "ifindex") == fmt.Sprint(i.Index) &&
+		sysfsValue(dir, "address") == net.HardwareAddr(address).String()
+}
+
+func sysfsValue(dir, name string) string {
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// defaultRoutes returns the indexes of the interfaces that a default route of the main table leads to.
+func defaultRoutes() (map[int]bool, error) {
+	indexes := map[int]bool{}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := dump(func() (defaults []netlink.Route, err error) {
+			err = netlink.RouteListFilteredIter(family, &netlink.Route{}, 0, func(r netlink.Route) bool {
+				if isDefault(&r) {
+					defaults = append(defaults, r)
+				}
+				return true
+			})
+			return defaults, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range routes {
+			indexes[r.LinkIndex] = true
+			for _, hop := range r.MultiPath {
+				indexes[hop.LinkIndex] = true
+			}
+		}
+	}
+	return indexes, nil
+}
+
+// isDefault reports whether r leads everywhere: not "unreachable default", which IPv6 hangs on loopback.
+func isDefault(r *netlink.Route) bool {
+	if r.Type != unix.RTN_UNICAST {
+		return false
+	}
+	if r.Dst == nil {
+		return true
+	}
+	ones, _ := r.Dst.Mask.Size()
+	return ones == 0
+}
+
+// Watch calls changed, from this goroutine, whenever interfaces may have come, gone or changed, until ctx is done; then
+// it returns nil. It calls it once as soon as it listens, so nothing that happens after Watch was called is missed, then
+// at once for a first event and at most ten times a second for many. It opens its socket in the network namespace of
+// the calling thread.
+func Watch(ctx context.Context, changed func()) error {
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	if err != nil {
+		return fmt.Errorf("subscribe to link events: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	context.AfterFunc(ctx, socket.Close) // which is what ends receive
+	events := make(chan struct{}, 1)
+	received := make(chan error, 1)
+	go func() { received <- receive(ctx, socket, events) }()
+
+	for {
+		changed()
+		select {
+		case <-ctx.Done():
+			return <-received
+		case <-time.After(watchInterval):
+		}
+		select {
+		case <-ctx.Done():
+			return <-received
+		case err := <-received:
+			return err
+		case <-events:
+		}
+	}
+}
+
+// receive turns messages into events until ctx is done. Their content does not matter: List is the truth.
+func receive(ctx context.Context, socket *nl.NetlinkSocket, events chan<- struct{}) error {
+	for {
+		_, _, err := socket.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil, errors.Is(err, unix.ENOBUFS): // events were lost: the more reason to look
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+			continue
+		default:
+			return fmt.Errorf("receive link events: %w", err)
+		}
+		select {
+		case events <- struct{}{}:
+		default: // one is waiting already
+		}
+	}
+}

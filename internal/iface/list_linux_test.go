@@ -1,0 +1,187 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package iface
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestListKnowsLoopback(t *testing.T) {
+	all, err := List()
+	require.NoError(t, err)
+	require.NotEmpty(t, all)
+	for _, i := range all {
+		assert.NotZero(t, i.Index)
+		assert.NotEmpty(t, i.Name)
+		assert.NotEmpty(t, i.Kind)
+		if i.Name == "lo" {
+			assert.True(t, i.Loopback)
+			assert.False(t, i.Device)
+			assert.Equal(t, LinkHeaderEthernet, i.LinkHeader())
+		}
+	}
+}
+
+// inNamespace runs f in a network namespace of its own, which ends with it.
+func inNamespace(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends here
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			f(t)
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		if os.Getenv("EBPFPACKETS_PRIVILEGED") == "1" {
+			t.Fatalf("new network namespace: %v", err)
+		}
+		t.Skipf("needs CAP_SYS_ADMIN and CAP_NET_ADMIN: new network namespace: %v", err)
+	}
+}
+
+// addVeth must run on the namespace's thread, so it reports with assert.
+func addVeth(t *testing.T, name, peer string) {
+	assert.NoError(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: peer}))
+}
+
+func byName(all []Interface) map[string]Interface {
+	m := map[string]Interface{}
+	for _, i := range all {
+		m[i.Name] = i
+	}
+	return m
+}
+
+func TestListInANamespaceWithTheHostsSysfs(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		addVeth(t, "eth0", "peer0") // the host's eth0 is backed by a device, if it has one
+		link, err := netlink.LinkByName("eth0")
+		if !assert.NoError(t, err) {
+			return
+		}
+		assert.NoError(t, netlink.LinkSetUp(link))
+		_, everywhere, _ := net.ParseCIDR("0.0.0.0/0")
+		assert.NoError(t, netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: everywhere, Scope: netlink.SCOPE_LINK}))
+		assert.NoError(t, netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "tun7"}, Mode: netlink.TUNTAP_MODE_TUN}))
+
+		all, err := List()
+		assert.NoError(t, err)
+		got := byName(all)
+		assert.Equal(t, Interface{
+			Index: uint32(link.Attrs().Index), Name: "eth0", Kind: "veth", HWType: 1, Up: true, DefaultRoute: true,
+		}, got["eth0"])
+		assert.Equal(t, "veth", got["peer0"].Kind)
+		assert.False(t, got["peer0"].DefaultRoute)
+		assert.Equal(t, "tun", got["tun7"].Kind, "the kernel's word, not tuntap")
+		assert.Equal(t, LinkHeaderNone, (&Interface{HWType: got["tun7"].HWType}).LinkHeader())
+	})
+}
+
+func TestDeviceInSysfsBelievesOnlyTheSameInterface(t *testing.T) {
+	root := t.TempDir()
+	write := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(root, "eth0", name), []byte(text), 0o600))
+	}
+	require.NoError(t, os.MkdirAll(filepath.Join(root, "eth0", "device"), 0o700))
+	write("ifindex", "2\n")
+	write("address", "02:fc:00:00:00:01\n")
+	address := []byte{2, 0xfc, 0, 0, 0, 1}
+
+	assert.True(t, deviceInSysfs(root, &Interface{Name: "eth0", Index: 2}, address))
+	assert.False(t, deviceInSysfs(root, &Interface{Name: "eth0", Index: 3}, address), "another index")
+	assert.False(t, deviceInSysfs(root, &Interface{Name: "eth0", Index: 2}, []byte{2, 0xfc, 0, 0, 0, 2}), "another address")
+	assert.False(t, deviceInSysfs(root, &Interface{Name: "eth1", Index: 2}, address), "no such interface")
+	require.NoError(t, os.Remove(filepath.Join(root, "eth0", "device")))
+	assert.False(t, deviceInSysfs(root, &Interface{Name: "eth0", Index: 2}, address), "no device")
+}
+
+func TestParseLinkRefusesShortMessages(t *testing.T) {
+	for n := range unix.SizeofIfInfomsg {
+		_, err := parseLink(make([]byte, n))
+		require.ErrorContains(t, err, "link message has")
+	}
+	_, err := parseLink(append(make([]byte, unix.SizeofIfInfomsg), 255, 255, 3, 0)) // an attribute longer than the message
+	require.Error(t, err)
+}
+
+func TestDumpTriesAgainWhenInterrupted(t *testing.T) {
+	calls := 0
+	all, err := dump(func() ([]int, error) {
+		calls++
+		if calls < 3 {
+			return []int{calls}, netlink.ErrDumpInterrupted
+		}
+		return []int{calls}, nil
+	})
+	require.NoError(t, err)
+	assert.Equal(t, []int{3}, all)
+
+	all, err = dump(func() ([]int, error) { return []int{7}, netlink.ErrDumpInterrupted })
+	require.NoError(t, err, "what changed meanwhile is announced to Watch")
+	assert.Equal(t, []int{7}, all)
+
+	broken := errors.New("broken")
+	_, err = dump(func() ([]int, error) { return nil, broken })
+	require.ErrorIs(t, err, broken)
+}
+
+func TestWatchTellsOnceAtTheStartAndOfChanges(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		calls, begun := 0, time.Time{}
+		err := Watch(ctx, func() { // on this thread, hence in this namespace
+			calls++
+			switch calls {
+			case 1:
+				begun = time.Now()
+				for n := range 20 { // 40 links in one burst
+					addVeth(t, fmt.Sprint("a", n), fmt.Sprint("b", n))
+				}
+			case 2: // the burst
+				all, err := List()
+				assert.NoError(t, err)
+				assert.Contains(t, byName(all), "b19")
+				assert.GreaterOrEqual(t, time.Since(begun), watchInterval)
+				addVeth(t, "a20", "b20")
+			case 3:
+				cancel()
+			}
+		})
+		assert.NoError(t, err)
+		assert.Equal(t, 3, calls)
+	})
+}
+
+func TestWatchEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- Watch(ctx, func() {}) }()
+	cancel()
+	select {
+	case err := <-ended:
+		require.NoError(t, err)
+	case <-time.After(5 * time.Second):
+		t.Fatal("Watch did not return")
+	}
+}

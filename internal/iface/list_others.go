@@ -1,0 +1,20 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package iface
+
+import (
+	"context"
+	"errors"
+	"runtime"
+)
+
+var errNotLinux = errors.New("listing interfaces needs Linux, this is " + runtime.GOOS)
+
+// List needs Linux.
+func List() ([]Interface, error) { return nil, errNotLinux }
+
+// Watch needs Linux.
+func Watch(context.Context, func()) error { return errNotLinux }
