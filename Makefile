@@ -1,0 +1,120 @@
+# `make` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+TOOL := go tool -modfile=internal/tools/go.mod
+LINT := go tool -modfile=$(CURDIR)/internal/tools/lint/go.mod golangci-lint
+# Modules beside the root's; those of the tools have no tests.
+MODULES := . $(patsubst %/go.mod,%,$(wildcard internal/e2e/go.mod))
+COLLECTOR := _build/otelcol-ebpfpackets
+BPF := $(wildcard bpf/*.c bpf/*.h)
+# What the collector is made of.
+SOURCES := $(shell find . -name '*.go' -not -name '*_test.go' -not -path './_build/*' -not -path './internal/tools/*') \
+	$(wildcard internal/kernel/*.o) go.mod go.sum
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+##@ Use
+
+.PHONY: run
+run: $(COLLECTOR) _build/run ## show this machine's traffic: flows, totals, sampled packets (root or sudo; Ctrl-C ends it)
+	@exec _build/run $(COLLECTOR) examples/run.yaml _build/otlp.jsonl
+
+_build/run: $(wildcard internal/tools/run/*.go)
+	@mkdir -p _build
+	@go -C internal/tools build -o $(CURDIR)/$@ ./run
+
+.PHONY: collector
+collector: $(COLLECTOR) ## build ./_build/otelcol-ebpfpackets with ocb from builder-config.yaml
+
+$(COLLECTOR): builder-config.yaml $(SOURCES)
+	@echo "building $@ with ocb: the first time it downloads and compiles the Collector, about two minutes on two cores"
+	@start=$$SECONDS; mkdir -p _build; \
+	$(TOOL) builder --config builder-config.yaml >_build/ocb.log 2>&1 || { cat _build/ocb.log; exit 1; }; \
+	echo "built $@ in $$((SECONDS - start)) s"
+
+.PHONY: collector-full
+collector-full: ## build ./_build/full/otelcol-ebpfpackets-full with ocb: the manifest for fleets (minutes more)
+	@echo "building _build/full/otelcol-ebpfpackets-full with ocb: about six minutes on two cores the first time"
+	@start=$$SECONDS; $(TOOL) builder --config examples/distribution/builder-config.yaml; \
+	echo "built _build/full/otelcol-ebpfpackets-full in $$((SECONDS - start)) s"
+
+##@ Change
+
+.PHONY: generate
+generate: ## make what is committed but generated: BPF objects and bindings, receiver/metadata.yaml and its Go code
+	@command -v clang-19 >/dev/null || { echo "needs clang-19 and llvm-19 (apt-get install clang-19 llvm-19)"; exit 1; }
+	@cp metadata.yaml receiver/metadata.yaml
+	@go generate ./internal/kernel ./receiver
+
+.PHONY: fmt
+fmt: ## format Go and C
+	@$(LINT) fmt ./...
+	@for m in $(filter-out .,$(MODULES)) internal/consumer internal/tools; do (cd $$m && $(LINT) fmt ./...); done
+	@clang-format-19 -i $(BPF)
+
+.PHONY: test
+test: $(COLLECTOR) ## run every test that the caller's privileges allow, and say at the end what was left out
+	@.ci/test $(MODULES)
+
+.PHONY: kernels
+kernels: ## load every program on the kernels of the matrix, under qemu
+	@go test -count=1 -v -run '^TestKernels$$' ./internal/kernelmatrix
+
+.PHONY: fuzz
+fuzz: ## fuzz each decoder for FUZZTIME (20s)
+	@.ci/fuzz $(or $(FUZZTIME),20s)
+
+.PHONY: bench
+bench: ## print what a packet costs, beside a reference of the usual design, in one run (root)
+	@go test -run '^$$' -bench . -benchmem ./...
+
+##@ Check: what CI runs
+
+CHECKS := generated format vet lint scripts consumer test fuzz
+
+.PHONY: check
+check: ## everything CI runs, and nothing else: .ci/run calls it
+	@for step in $(CHECKS); do \
+		start=$$SECONDS; echo "== $$step"; \
+		$(MAKE) $$step || { echo "== $$step failed"; exit 1; }; \
+		echo "== $$step passed in $$((SECONDS - start)) s"; \
+	done
+
+.PHONY: generated
+generated: ## generated files are what `make generate` makes of their sources
+	@.ci/unchanged $(MAKE) generate
+
+.PHONY: format
+format: ## C is formatted, and so is Go
+	@clang-format-19 --dry-run -Werror $(BPF)
+	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
+	[ -z "$$unformatted" ] || { echo "not formatted (make fmt): $$unformatted"; exit 1; }
+
+.PHONY: vet
+vet: ## go vet for each platform that the module has to compile on
+	@for p in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do \
+		echo "vet $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./...; \
+	done
+	@for m in $(filter-out .,$(MODULES)) internal/consumer internal/tools; do echo "vet $$m"; go -C $$m vet ./...; done
+
+.PHONY: lint
+lint: ## golangci-lint
+	@echo "golangci-lint: the first time it is downloaded and compiled, about two minutes on two cores"
+	@$(LINT) run ./...
+
+.PHONY: scripts
+scripts: ## shellcheck
+	@shellcheck .ci/run .ci/missing .ci/test .ci/fuzz .ci/unchanged
+
+.PHONY: consumer
+consumer: ## the module builds outside of this tree: with one gomod line, without clang and cgo, and from its zip
+	@go -C internal/consumer test -count=1 -v ./...
+
+.PHONY: clean
+clean: ## remove what was built
+	@rm -rf _build

@@ -1,0 +1,186 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kernelmatrix
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+)
+
+// kernelMaxAge is how long a kernel in the cache is used without asking Debian for a newer one.
+const kernelMaxAge = 7 * 24 * time.Hour
+
+// vmlinuz returns the path of k's kernel image in the user's cache, fetched when it is not there or old.
+func (k row) vmlinuz(t *testing.T) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir() // no HOME, as in some CI jobs
+	}
+	dir := filepath.Join(cache, "ebpfpackets", "kernels", k.name)
+	image := filepath.Join(dir, "vmlinuz")
+	info, statErr := os.Stat(image)
+	if statErr == nil && time.Since(info.ModTime()) < kernelMaxAge {
+		return image
+	}
+	t.Logf("fetch the newest %s of Debian %s", k.pkg, k.suite)
+	err = k.fetch(t.Context(), dir, image)
+	switch {
+	case err == nil:
+	case statErr == nil:
+		t.Logf("use the kernel of %s: %v", info.ModTime().Format(time.DateOnly), err)
+	default:
+		t.Fatalf("fetch kernel %s from deb.debian.org: %v", k.name, err)
+	}
+	return image
+}
+
+// fetch asks Debian with lists and caches of its own in dir: nothing is installed, the machine's apt is not touched.
+func (k row) fetch(ctx context.Context, dir, image string) error {
+	a := apt{ctx, dir}
+	for _, sub := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "sources.list"), []byte(k.sources()), 0o644); err != nil {
+		return err
+	}
+	if _, err := a.run("apt-get", "update", "--error-on=any"); err != nil {
+		return err
+	}
+	pkg, err := a.imagePackage(k.pkg)
+	if err != nil {
+		return err
+	}
+	old, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if err != nil {
+		return err
+	}
+	for _, f := range old {
+		if err := os.Remove(f); err != nil {
+			return err
+		}
+	}
+	if _, err := a.run("apt-get", "download", pkg); err != nil {
+		return err
+	}
+	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if err != nil {
+		return err
+	}
+	if len(debs) != 1 {
+		return fmt.Errorf("download %q: want one .deb in %q, got %q", pkg, dir, debs)
+	}
+	defer os.Remove(debs[0])
+	return extractImage(ctx, debs[0], image)
+}
+
+func (k row) sources() string {
+	// A suite that is no longer updated has a Release file past its date; the signature is checked all the same.
+	const options = "[arch=amd64 check-valid-until=no signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
+	list := fmt.Sprintf("deb %s http://deb.debian.org/debian %s main\n", options, k.suite)
+	if k.security {
+		list += fmt.Sprintf("deb %s http://deb.debian.org/debian-security %s-security main\n", options, k.suite)
+	}
+	return list
+}
+
+// apt runs the tools of apt on lists and caches below dir.
+type apt struct {
+	ctx context.Context
+	dir string
+}
+
+func (a apt) run(name string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(a.ctx, name, append([]string{
+		"-q",
+		"-o", "APT::Architecture=amd64",
+		"-o", "APT::Sandbox::User=root",
+		"-o", "Acquire::Languages=none",
+		"-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+		"-o", "Dir::Etc::sourcelist=" + filepath.Join(a.dir, "sources.list"),
+		"-o", "Dir::Etc::sourceparts=/dev/null",
+		"-o", "Dir::State::lists=" + filepath.Join(a.dir, "lists"),
+		"-o", "Dir::Cache=" + filepath.Join(a.dir, "cache"),
+	}, args...)...)
+	cmd.Dir = a.dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w\n%s", name, args[0], err, stderr.Bytes())
+	}
+	return out, nil
+}
+
+// versioned matches the package that holds an image, such as linux-image-5.10.0-38-cloud-amd64; from 7.x on it is
+// linux-binary-*, below an empty linux-image-*.
+var versioned = regexp.MustCompile(`(?m)^Depends:.*\b(linux-(?:image|binary)-[0-9][^\s,]*)`)
+
+// imagePackage follows the dependencies of the meta-package pkg, in its newest version, to the one with an image.
+func (a apt) imagePackage(pkg string) (string, error) {
+	for {
+		out, err := a.run("apt-cache", "show", "--no-all-versions", pkg)
+		if err != nil {
+			return "", err
+		}
+		m := versioned.FindSubmatch(out)
+		if m == nil {
+			return pkg, nil
+		}
+		pkg = string(m[1])
+	}
+}
+
+var imageFile = regexp.MustCompile(`^\./(boot/vmlinuz-|(usr/)?lib/modules/[^/]+/vmlinuz$)`)
+
+// extractImage copies the kernel image in deb to the file image.
+func extractImage(ctx context.Context, deb, image string) error {
+	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		stdout.Close() // the rest of the package is not wanted: dpkg-deb ends on the closed pipe
+		_ = cmd.Wait()
+	}()
+	for r := tar.NewReader(stdout); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return fmt.Errorf("no kernel image in %q", deb)
+		}
+		if err != nil {
+			return fmt.Errorf("read %q: %w", deb, err)
+		}
+		if h.Typeflag != tar.TypeReg || !imageFile.MatchString(h.Name) {
+			continue
+		}
+		content, err := io.ReadAll(r)
+		if err != nil {
+			return fmt.Errorf("read %q: %w", deb, err)
+		}
+		// Whole or not at all: a cut-off image in the cache would not boot.
+		if err := os.WriteFile(image+".part", content, 0o644); err != nil {
+			return err
+		}
+		return os.Rename(image+".part", image)
+	}
+}

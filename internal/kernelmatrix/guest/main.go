@@ -1,0 +1,85 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Command guest is process 1 of a test kernel: it mounts what a test needs, runs /test with the arguments in /args
+// (one a line), says how that ended, and switches the machine off.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	fmt.Printf("\nguest: exit %d\n", run())
+	unix.Sync()
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+		fmt.Println("guest: power off:", err)
+	}
+}
+
+func run() int {
+	if err := prepare(); err != nil {
+		fmt.Println("guest:", err)
+		return 1
+	}
+	args, err := os.ReadFile("/args")
+	if err != nil {
+		fmt.Println("guest:", err)
+		return 1
+	}
+	cmd := exec.Command("/test", strings.Fields(string(args))...)
+	cmd.Stdout, cmd.Stderr, cmd.Dir = os.Stdout, os.Stderr, "/tmp"
+	cmd.Env = []string{"HOME=/tmp", "PATH=/", "EBPFPACKETS_PRIVILEGED=1"}
+	if err := cmd.Run(); err != nil {
+		fmt.Println("guest: /test:", err)
+		return 1
+	}
+	return 0
+}
+
+func prepare() error {
+	for _, m := range []struct{ kind, at string }{
+		{"proc", "/proc"},
+		{"sysfs", "/sys"},
+		{"devtmpfs", "/dev"},
+		{"tmpfs", "/tmp"},
+	} {
+		if err := os.MkdirAll(m.at, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(m.kind, m.at, m.kind, 0, ""); err != nil {
+			return fmt.Errorf("mount %q: %w", m.at, err)
+		}
+	}
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return err
+	}
+	fmt.Printf("guest: Linux %s %s\n", unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Version[:]))
+	if err := loopbackUp(); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	// 5.10 charges maps to RLIMIT_MEMLOCK; process 1 starts with the small default.
+	return unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
+}
+
+func loopbackUp() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, req)
+}

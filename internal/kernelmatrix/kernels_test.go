@@ -1,0 +1,110 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kernelmatrix
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// row is one kernel of the matrix: a kernel package of a Debian suite.
+type row struct {
+	name     string // of the subtest and of the directory in the cache
+	suite    string
+	security bool   // the suite has a -security part, with newer kernels
+	pkg      string // meta-package that depends on the newest kernel
+}
+
+var kernels = []row{
+	{name: "5.10", suite: "bullseye", security: true, pkg: "linux-image-cloud-amd64"}, // the floor
+	{name: "6.1", suite: "bookworm", security: true, pkg: "linux-image-cloud-amd64"},
+	{name: "6.12", suite: "trixie", security: true, pkg: "linux-image-cloud-amd64"},
+}
+
+// guestTimeout ends a guest that hangs; one takes about ten seconds on two cores.
+const guestTimeout = 120 * time.Second
+
+// TestKernels boots each kernel and runs TestLoad there.
+func TestKernels(t *testing.T) {
+	for _, tool := range []string{"qemu-system-x86_64", "apt-get", "dpkg-deb"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			lacking(t, "needs "+tool)
+		}
+	}
+	init := build(t, "build", "./guest")
+	test := build(t, "test", "-c", ".")
+	for _, k := range kernels {
+		t.Run(k.name, func(t *testing.T) {
+			image := k.vmlinuz(t)
+			root := initramfs(init, test, []byte("-test.v\n-test.run=^TestLoad$\n"))
+			console := boot(t, image, root)
+			t.Logf("serial console:\n%s", console)
+			if !bytes.Contains(console, []byte("\nguest: exit 0\n")) || !bytes.Contains(console, []byte("--- PASS: TestLoad")) {
+				t.Errorf("TestLoad did not pass on kernel %s", k.name)
+			}
+		})
+	}
+}
+
+// boot returns what a guest wrote to its serial console until it switched itself off.
+func boot(t *testing.T, image string, root []byte) []byte {
+	t.Helper()
+	initrd := filepath.Join(t.TempDir(), "initramfs")
+	if err := os.WriteFile(initrd, root, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), guestTimeout)
+	defer cancel()
+	var console bytes.Buffer
+	// TCG on purpose: nested KVM is present on some machines and then does not work.
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1G",
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
+		"-kernel", image, "-initrd", initrd,
+		"-append", "console=ttyS0 loglevel=4 panic=-1 random.trust_cpu=on")
+	cmd.Stdout, cmd.Stderr = &console, &console
+	err := cmd.Run()
+	out := bytes.ReplaceAll(console.Bytes(), []byte("\r"), nil)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		t.Fatalf("guest did not end within %v:\n%s", guestTimeout, out)
+	}
+	if err != nil {
+		t.Fatalf("qemu: %v\n%s", err, out)
+	}
+	return out
+}
+
+// build returns a static amd64 Linux binary made by the go command.
+func build(t *testing.T, args ...string) []byte {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "binary")
+	args = append(args[:len(args)-1:len(args)-1], "-trimpath", "-ldflags=-s -w", "-o", out, args[len(args)-1])
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, msg)
+	}
+	content, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// lacking skips the test, or fails it where the caller said that nothing is to be skipped.
+func lacking(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("EBPFPACKETS_PRIVILEGED") == "1" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
+}

@@ -1,0 +1,150 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kernelmatrix
+
+import (
+	"errors"
+	"net"
+	"os"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+)
+
+// entryPoints are the programs that see packets: with and without a link header, each way.
+const entryPoints = 4
+
+// TestLoad has this kernel's verifier accept every program, in each configuration that makes it walk other paths, and
+// drains once: the barrier works here. TestKernels runs it on other kernels.
+func TestLoad(t *testing.T) {
+	if os.Geteuid() != 0 {
+		lacking(t, "needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")
+	}
+	for _, tt := range []struct {
+		name string
+		cfg  kernel.Config
+	}{
+		{"without samples", kernel.Config{}},
+		{"with samples", kernel.Config{Samples: true, RandomOneIn: 10, SnapLength: 256, MaxPerSecond: 100}},
+		{"with longest samples", kernel.Config{Samples: true, RandomOneIn: 1, SnapLength: kernel.MaxSnapLength, MaxPerSecond: 100}},
+		{"with most slots", kernel.Config{Slots: kernel.MaxSlots, MemoryCeiling: 1 << 30}},
+		{"with fewest slots", kernel.Config{Slots: kernel.MinSlots}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			before := programs(t)
+			k, err := kernel.Load(tt.cfg)
+			if err != nil {
+				var verifier *ebpf.VerifierError
+				if errors.As(err, &verifier) {
+					t.Logf("%+v", verifier)
+				}
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := k.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			loaded := 0
+			for id, name := range programs(t) {
+				if _, old := before[id]; !old {
+					t.Logf("loaded %s", name)
+					loaded++
+				}
+			}
+			if loaded < entryPoints {
+				t.Errorf("%d programs were loaded, want at least the %d that see packets", loaded, entryPoints)
+			}
+			count(t, k)
+		})
+	}
+}
+
+// count sends datagrams over loopback and looks for them in the ledger, where this kernel lets the programs be attached.
+func count(t *testing.T, k *kernel.Kernel) {
+	t.Helper()
+	const datagrams = 100
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := uint64(0)
+	for _, d := range []flow.Direction{flow.DirectionIngress, flow.DirectionEgress} {
+		err := k.Attach(iface.Interface{Index: uint32(lo.Index), Name: "lo", HWType: unix.ARPHRD_LOOPBACK, Loopback: true, Up: true}, d)
+		switch {
+		case errors.Is(err, ebpf.ErrNotSupported):
+			t.Logf("not attached: %v", err)
+		case err != nil:
+			t.Error(err)
+		default:
+			want += datagrams
+		}
+	}
+	send(t, datagrams)
+	drained, err := k.Drain(func(*flow.Slot) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range drained.Mismatches {
+		t.Errorf("identity does not hold: %+v", m)
+	}
+	if seen := drained.Ledger.Seen.Packets; seen < want {
+		t.Errorf("%d packets in the ledger, want at least %d", seen, want)
+	}
+}
+
+func send(t *testing.T, datagrams int) {
+	t.Helper()
+	sink, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	c, err := net.Dial("udp4", sink.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range datagrams {
+		if _, err := c.Write([]byte("datagram")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// programs are the BPF programs in this kernel: ID => name.
+func programs(t *testing.T) map[ebpf.ProgramID]string {
+	t.Helper()
+	found := map[ebpf.ProgramID]string{}
+	for id := ebpf.ProgramID(0); ; {
+		next, err := ebpf.ProgramGetNextID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			return found
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		id = next
+		p, err := ebpf.NewProgramFromID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // gone since
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := p.Info()
+		p.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[id] = info.Name
+	}
+}
