@@ -1,0 +1,161 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"strconv"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+)
+
+// Every attribute name that leaves this receiver.
+const (
+	attrClientAddress      = "client.address"
+	attrClientPort         = "client.port"
+	attrDestinationAddress = "destination.address"
+	attrDestinationPort    = "destination.port"
+	attrInterfaceName      = "network.interface.name"
+	attrIODirection        = "network.io.direction"
+	attrMetricOverflow     = "otel.metric.overflow"
+	attrServerAddress      = "server.address"
+	attrServerPort         = "server.port"
+	attrSourceAddress      = "source.address"
+	attrSourcePort         = "source.port"
+	attrTransport          = "network.transport"
+	attrType               = "network.type"
+
+	attrFlowEnd            = "flow.end"
+	attrFlowEndReason      = "flow.end_reason"
+	attrFlowIOBytes        = "flow.io.bytes"
+	attrFlowIOPackets      = "flow.io.packets"
+	attrFlowReverseBytes   = "flow.reverse.io.bytes"
+	attrFlowReversePackets = "flow.reverse.io.packets"
+	attrFlowStart          = "flow.start"
+	attrFlowTCPFlags       = "flow.tcp_flags"
+
+	attrFlowConnectionStart  = "flow.connection.start"
+	attrFlowInitiatorMethod  = "flow.initiator.method"
+	attrFlowReverseTCPFlags  = "flow.reverse.tcp_flags"
+	attrPacketCaptured       = "packet.captured_length"
+	attrPacketEtherType      = "packet.ethertype"
+	attrPacketICMPCode       = "packet.icmp.code"
+	attrPacketICMPType       = "packet.icmp.type"
+	attrPacketDSCP           = "packet.ip.dscp"
+	attrPacketECN            = "packet.ip.ecn"
+	attrPacketTTL            = "packet.ip.ttl"
+	attrPacketLedgerEntry    = "packet.ledger_entry"
+	attrPacketLength         = "packet.length"
+	attrPacketOneIn          = "packet.sampling.one_in"
+	attrPacketPool           = "packet.sampling.pool"
+	attrPacketReasons        = "packet.sampling.reasons"
+	attrPacketSegments       = "packet.segments"
+	attrPacketTCPAcknowledge = "packet.tcp.acknowledgement"
+	attrPacketTCPFlags       = "packet.tcp.flags"
+	attrPacketTCPSequence    = "packet.tcp.sequence"
+	attrPacketTCPWindow      = "packet.tcp.window"
+	attrVLANID               = "network.vlan.id"
+)
+
+// tier says who defines a name, and so how much it may still change.
+type tier uint8
+
+const (
+	tierSemconv  tier = iota + 1 // semantic conventions, version sem_conv_version of metadata.yaml
+	tierProposed                 // an open proposal, or precedent in the collector's contrib repository
+	tierOwn                      // ours: there is no name elsewhere
+)
+
+// attributeTiers holds every attribute name once; a test keeps it in step with metadata.yaml.
+var attributeTiers = map[string]tier{
+	attrClientAddress:      tierSemconv,
+	attrClientPort:         tierSemconv,
+	attrDestinationAddress: tierSemconv,
+	attrDestinationPort:    tierSemconv,
+	attrInterfaceName:      tierSemconv,
+	attrIODirection:        tierSemconv,
+	attrMetricOverflow:     tierSemconv, // OpenTelemetry specification, metrics SDK, overflow attribute
+	attrServerAddress:      tierSemconv,
+	attrServerPort:         tierSemconv,
+	attrSourceAddress:      tierSemconv,
+	attrSourcePort:         tierSemconv,
+	attrTransport:          tierSemconv,
+	attrType:               tierSemconv,
+
+	attrFlowEnd:            tierProposed, // as the netflow receiver of contrib; so are the others
+	attrFlowEndReason:      tierProposed,
+	attrFlowIOBytes:        tierProposed,
+	attrFlowIOPackets:      tierProposed,
+	attrFlowReverseBytes:   tierProposed,
+	attrFlowReversePackets: tierProposed,
+	attrFlowStart:          tierProposed,
+	attrFlowTCPFlags:       tierProposed,
+
+	attrFlowConnectionStart:  tierOwn,
+	attrFlowInitiatorMethod:  tierOwn,
+	attrFlowReverseTCPFlags:  tierOwn,
+	attrPacketCaptured:       tierOwn,
+	attrPacketEtherType:      tierOwn,
+	attrPacketICMPCode:       tierOwn,
+	attrPacketICMPType:       tierOwn,
+	attrPacketDSCP:           tierOwn,
+	attrPacketECN:            tierOwn,
+	attrPacketTTL:            tierOwn,
+	attrPacketLedgerEntry:    tierOwn,
+	attrPacketLength:         tierOwn,
+	attrPacketOneIn:          tierOwn,
+	attrPacketPool:           tierOwn,
+	attrPacketReasons:        tierOwn,
+	attrPacketSegments:       tierOwn,
+	attrPacketTCPAcknowledge: tierOwn,
+	attrPacketTCPFlags:       tierOwn,
+	attrPacketTCPSequence:    tierOwn,
+	attrPacketTCPWindow:      tierOwn,
+	attrVLANID:               tierOwn,
+}
+
+// IANA protocol numbers of the protocols with ports.
+const (
+	protoTCP  = 6
+	protoUDP  = 17
+	protoSCTP = 132
+)
+
+// transportNames holds the value of network.transport by protocol number: the IANA keyword in lower case, or the number.
+var transportNames = func() (names [256]string) {
+	for p := range names {
+		names[p] = strconv.Itoa(p)
+	}
+	for p, keyword := range map[uint8]string{
+		0: "hopopt", 1: "icmp", 2: "igmp", 3: "ggp", 4: "ipv4", 5: "st", protoTCP: "tcp", 7: "cbt", 8: "egp", 9: "igp",
+		protoUDP: "udp", 27: "rdp", 33: "dccp", 41: "ipv6", 43: "ipv6-route", 44: "ipv6-frag", 46: "rsvp", 47: "gre", 50: "esp",
+		51: "ah", 58: "ipv6-icmp", 59: "ipv6-nonxt", 60: "ipv6-opts", 88: "eigrp", 89: "ospfigp", 97: "etherip", 98: "encap",
+		103: "pim", 108: "ipcomp", 112: "vrrp", 113: "pgm", 115: "l2tp", 124: "isis over ipv4", protoSCTP: "sctp", 133: "fc",
+		135: "mobility header", 136: "udplite", 137: "mpls-in-ip", 138: "manet", 139: "hip", 140: "shim6", 141: "wesp",
+		142: "rohc", 143: "ethernet",
+	} {
+		names[p] = keyword
+	}
+	return names
+}()
+
+func typeName(ipv6 bool) string {
+	if ipv6 {
+		return "ipv6"
+	}
+	return "ipv4"
+}
+
+// directionName is the interface's view: what came in through the hook was received.
+func directionName(d flow.Direction) string {
+	if d == flow.DirectionEgress {
+		return "transmit"
+	}
+	return "receive"
+}
+
+// The names of the log events.
+const (
+	eventFlow   = "network.flow"
+	eventPacket = "network.packet"
+)

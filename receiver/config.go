@@ -1,0 +1,240 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
+)
+
+// What a value may be. Validate's messages and the README quote these.
+const (
+	minInterval       = 100 * time.Millisecond // of a collection: a drain waits for the kernel up to 16 ms
+	minFlowTimeout    = time.Second
+	maxFlowsLimit     = 1 << 22 // about 1 GiB of table
+	maxOneIn          = 1 << 30
+	maxSamples        = 1_000_000 // a second
+	minSeries         = 2         // one series and the overflow point
+	minSnapLength     = 64        // an Ethernet, a VLAN, an IPv4 and a TCP header
+	maxSnapLength     = 16384
+	maxDrainInterval  = 5 * time.Second
+	drainsPerIdleTime = 3
+)
+
+// Config is the user's configuration. A key that is not here is an error.
+type Config struct {
+	// Interfaces says where to attach.
+	Interfaces InterfacesConfig `mapstructure:"interfaces"`
+	// Directions to count, as the interface sees them: ingress, egress.
+	Directions []string `mapstructure:"directions"`
+	// CollectionInterval is how often metrics leave.
+	CollectionInterval time.Duration `mapstructure:"collection_interval"`
+	// CardinalityLimit is how many series a metric may have, the overflow point included.
+	CardinalityLimit int `mapstructure:"cardinality_limit"`
+	// SeriesTimeout drops a series without traffic; with traffic again it restarts with a new start time.
+	SeriesTimeout time.Duration `mapstructure:"series_timeout"`
+	// Flows bounds the table of conversations.
+	Flows FlowsConfig `mapstructure:"flows"`
+	// Packets says which packets become samples.
+	Packets PacketsConfig `mapstructure:"packets"`
+	// ErrorMode says what a failed Start does to the collector: propagate or ignore.
+	ErrorMode string `mapstructure:"error_mode"`
+	// MetricsBuilder holds the keys metrics and resource_attributes.
+	MetricsBuilder metadata.MetricsBuilderConfig `mapstructure:",squash"`
+	// LogsBuilder holds the keys events and resource_attributes.
+	LogsBuilder metadata.LogsBuilderConfig `mapstructure:",squash"`
+
+	_ struct{} // forbids unkeyed literals
+}
+
+// InterfacesConfig selects interfaces by name, glob or kind:<kind>.
+type InterfacesConfig struct {
+	Include []string `mapstructure:"include"`
+	Exclude []string `mapstructure:"exclude"` // wins over Include
+
+	_ struct{}
+}
+
+// FlowsConfig bounds the table of conversations and says when one ends.
+type FlowsConfig struct {
+	MaxFlows      int           `mapstructure:"max_flows"`
+	IdleTimeout   time.Duration `mapstructure:"idle_timeout"`   // without a packet for so long, it has ended
+	ActiveTimeout time.Duration `mapstructure:"active_timeout"` // a longer one is reported so often while it goes on
+
+	_ struct{}
+}
+
+// PacketsConfig says which packets become samples.
+type PacketsConfig struct {
+	RandomOneIn  int `mapstructure:"random_one_in"`  // 0: no samples
+	MaxPerSecond int `mapstructure:"max_per_second"` // of the whole receiver
+	SnapLength   int `mapstructure:"snap_length"`    // bytes copied from the link header on
+
+	_ struct{}
+}
+
+// The values of error_mode.
+const (
+	errorModePropagate = "propagate" // the collector does not start
+	errorModeIgnore    = "ignore"    // the collector starts; this receiver emits nothing
+)
+
+// The values of directions.
+const (
+	directionIngress = "ingress"
+	directionEgress  = "egress"
+)
+
+func createDefaultConfig() component.Config {
+	return &Config{
+		Interfaces:         InterfacesConfig{Include: []string{"kind:uplink"}},
+		Directions:         []string{directionIngress, directionEgress},
+		CollectionInterval: 30 * time.Second,
+		CardinalityLimit:   2000,
+		SeriesTimeout:      5 * time.Minute,
+		Flows:              FlowsConfig{MaxFlows: 65536, IdleTimeout: 15 * time.Second, ActiveTimeout: time.Minute},
+		Packets:            PacketsConfig{RandomOneIn: 1000, MaxPerSecond: 100, SnapLength: 256},
+		ErrorMode:          errorModePropagate,
+		MetricsBuilder:     metadata.NewDefaultMetricsBuilderConfig(),
+		LogsBuilder:        metadata.DefaultLogsBuilderConfig(),
+	}
+}
+
+// Validate names every bad value, its key, and what would be right. It never looks at the host.
+func (c *Config) Validate() error {
+	return errors.Join(
+		c.Interfaces.validate(),
+		c.validateDirections(),
+		c.validateSeries(),
+		c.Flows.validate(),
+		c.Packets.validate(),
+		c.validateErrorMode(),
+		c.validateMetrics(),
+		c.validateResource(),
+	)
+}
+
+func (c *InterfacesConfig) validate() error {
+	if len(c.Include) == 0 {
+		return errors.New(`interfaces.include must name at least one interface, glob or kind, for example "eth0", "eth*" or "kind:uplink", got none`)
+	}
+	if _, err := iface.ParseSelector(c.Include, c.Exclude); err != nil {
+		return fmt.Errorf("interfaces: %w", err)
+	}
+	return nil
+}
+
+func (c *Config) validateDirections() error {
+	if len(c.Directions) == 0 {
+		return errors.New("directions must be ingress, egress or both, got none")
+	}
+	for i, d := range c.Directions {
+		if d != directionIngress && d != directionEgress {
+			return fmt.Errorf("directions must be ingress, egress or both, got %q", d)
+		}
+		if slices.Contains(c.Directions[:i], d) {
+			return fmt.Errorf("directions must name each direction once, got %q twice", d)
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateSeries() error {
+	var errs error
+	if c.CollectionInterval < minInterval {
+		errs = errors.Join(errs, fmt.Errorf("collection_interval must be at least %v, got %v", minInterval, c.CollectionInterval))
+	}
+	if c.CardinalityLimit < minSeries {
+		errs = errors.Join(errs, fmt.Errorf("cardinality_limit must be at least %d (one series and the overflow point), got %d", minSeries, c.CardinalityLimit))
+	}
+	if c.SeriesTimeout < c.CollectionInterval {
+		errs = errors.Join(errs, fmt.Errorf("series_timeout must be at least collection_interval (%v), got %v", c.CollectionInterval, c.SeriesTimeout))
+	}
+	return errs
+}
+
+func (c *FlowsConfig) validate() error {
+	var errs error
+	if c.MaxFlows < 1 || c.MaxFlows > maxFlowsLimit {
+		errs = errors.Join(errs, fmt.Errorf("flows.max_flows must be between 1 and %d, got %d", maxFlowsLimit, c.MaxFlows))
+	}
+	if c.IdleTimeout < minFlowTimeout {
+		errs = errors.Join(errs, fmt.Errorf("flows.idle_timeout must be at least %v, got %v", minFlowTimeout, c.IdleTimeout))
+	}
+	if c.ActiveTimeout < minFlowTimeout {
+		errs = errors.Join(errs, fmt.Errorf("flows.active_timeout must be at least %v, got %v", minFlowTimeout, c.ActiveTimeout))
+	}
+	return errs
+}
+
+func (c *PacketsConfig) validate() error {
+	var errs error
+	if c.RandomOneIn < 0 || c.RandomOneIn > maxOneIn {
+		errs = errors.Join(errs, fmt.Errorf("packets.random_one_in must be between 0 (no samples) and %d, got %d", maxOneIn, c.RandomOneIn))
+	}
+	if c.MaxPerSecond < 1 || c.MaxPerSecond > maxSamples {
+		errs = errors.Join(errs, fmt.Errorf("packets.max_per_second must be between 1 and %d (random_one_in: 0 turns samples off), got %d", maxSamples, c.MaxPerSecond))
+	}
+	if c.SnapLength < minSnapLength || c.SnapLength > maxSnapLength {
+		errs = errors.Join(errs, fmt.Errorf("packets.snap_length must be between %d and %d, got %d", minSnapLength, maxSnapLength, c.SnapLength))
+	}
+	return errs
+}
+
+func (c *Config) validateErrorMode() error {
+	if c.ErrorMode != errorModePropagate && c.ErrorMode != errorModeIgnore {
+		return fmt.Errorf("error_mode must be %s or %s, got %q", errorModePropagate, errorModeIgnore, c.ErrorMode)
+	}
+	return nil
+}
+
+// validateMetrics refuses what mdatagen's configuration offers and these metrics cannot mean: the points of a sum add up.
+func (c *Config) validateMetrics() error {
+	m := &c.MetricsBuilder.Metrics
+	var errs error
+	for _, s := range []struct{ metric, strategy string }{
+		{metadata.MetricsInfo.NetworkFlowActive.Name, m.NetworkFlowActive.AggregationStrategy},
+		{metadata.MetricsInfo.NetworkFlowIo.Name, m.NetworkFlowIo.AggregationStrategy},
+		{metadata.MetricsInfo.NetworkFlowPackets.Name, m.NetworkFlowPackets.AggregationStrategy},
+	} {
+		if s.strategy != metadata.AggregationStrategySum {
+			errs = errors.Join(errs, fmt.Errorf("metrics: %s: aggregation_strategy must be sum, got %q", s.metric, s.strategy))
+		}
+	}
+	return errs
+}
+
+// validateResource refuses mdatagen's experimental filters: there is one resource, so they could only drop everything.
+func (c *Config) validateResource() error {
+	for _, r := range []metadata.ResourceAttributeConfig{c.MetricsBuilder.ResourceAttributes.HostName, c.LogsBuilder.ResourceAttributes.HostName} {
+		if len(r.MetricsInclude)+len(r.MetricsExclude)+len(r.EventsInclude)+len(r.EventsExclude) > 0 {
+			return errors.New("resource_attributes: host.name: only enabled is supported; use a filter processor to include or exclude data")
+		}
+	}
+	return nil
+}
+
+// drainInterval is how often the kernel's counters are taken: often enough for the idle timeout to mean something.
+func (c *Config) drainInterval() time.Duration {
+	return min(c.CollectionInterval, c.Flows.IdleTimeout/drainsPerIdleTime, maxDrainInterval)
+}
+
+func (c *Config) flowDirections() []flow.Direction {
+	var ds []flow.Direction
+	if slices.Contains(c.Directions, directionIngress) {
+		ds = append(ds, flow.DirectionIngress)
+	}
+	if slices.Contains(c.Directions, directionEgress) {
+		ds = append(ds, flow.DirectionEgress)
+	}
+	return ds
+}

@@ -1,0 +1,264 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.uber.org/zap"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+)
+
+const (
+	// sampleInterval is how often samples are read. The kernel grants new credit at each read and expects one at least
+	// every 100 ms.
+	sampleInterval = 90 * time.Millisecond
+	// sampleDelay is how long samples wait for others to share a message with.
+	sampleDelay = time.Second
+	// finalDrains is how often the last drain is tried: nobody comes after it.
+	finalDrains = 3
+)
+
+// drainState belongs to the drain loop.
+type drainState struct {
+	slots     []flow.Slot // of the drain in progress; kept for the next
+	batch     *batch      // ended flows
+	time      int64       // ns since 1970 of the last drain
+	collected int64       // ns since 1970 of the drain of the last collection
+	failing   bool
+	samples   *batch          // not sent yet; the sample loop's
+	final     context.Context // not nil: shutting down, wait for room in queues until it is done
+}
+
+func (e *engine) drainLoop(ctx context.Context) {
+	collect := time.NewTicker(e.cfg.CollectionInterval)
+	defer collect.Stop()
+	var between <-chan time.Time // nil if collections alone are often enough
+	if d := e.cfg.drainInterval(); d < e.cfg.CollectionInterval {
+		t := time.NewTicker(d)
+		defer t.Stop()
+		between = t.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-between:
+			e.drainOnce()
+		case <-e.source.Pressure():
+			e.drainOnce()
+		case <-collect.C:
+			e.drainOnce()
+			e.collect()
+		}
+	}
+}
+
+// drainOnce takes the kernel's counters and gives them to the table, the metrics and own telemetry. It reports whether it could.
+func (e *engine) drainOnce() bool {
+	began := e.clock()
+	e.drain.slots = e.drain.slots[:0]
+	d, err := e.source.Drain(func(s *flow.Slot) { e.drain.slots = append(e.drain.slots, *s) })
+	e.reportDrain(err)
+	if err != nil {
+		return false
+	}
+	e.drain.time = max(d.Time, e.drain.time+1)
+	e.attribute(d)
+	flows := 0
+	if e.table != nil {
+		e.table.Expire(e.drain.time, e.endFlow)
+		flows = e.table.Len()
+	}
+	e.sendFlows()
+	for _, m := range d.Mismatches {
+		e.log.Error("The ledger does not add up; this is a defect of the receiver, please report it",
+			zap.String("identity", m.Identity), zap.Int("region", m.Region), zap.Uint64("want", m.Want), zap.Uint64("got", m.Got))
+		e.tel.EbpfpacketsReceiverLedgerMismatches.Add(context.Background(), 1, metric.WithAttributes(attribute.String("identity", m.Identity)))
+	}
+	e.tel.add(d, flows)
+	e.tel.EbpfpacketsReceiverDrainDuration.Record(context.Background(), e.clock().Sub(began).Seconds())
+	return true
+}
+
+// attribute adds the slots of one drain to the table first, so that all of its evidence about roles is known, and then
+// to the metrics.
+func (e *engine) attribute(d *kernel.Drained) {
+	if e.table != nil {
+		for i := range e.drain.slots {
+			e.table.Add(&e.drain.slots[i], e.endFlow)
+		}
+	}
+	if e.metrics == nil {
+		return
+	}
+	names := e.interfaces.names()
+	var omitted uint64
+	for i := range e.drain.slots {
+		s := &e.drain.slots[i]
+		var f *flow.Flow
+		if e.table != nil {
+			f = e.table.Lookup(s)
+		}
+		omitted += e.metrics.addSlot(s, f, names[s.IfIndex], e.drain.time)
+	}
+	for i := range d.Classes {
+		e.metrics.addClass(&d.Classes[i], names[d.Classes[i].IfIndex], e.drain.time)
+	}
+	if omitted > 0 {
+		e.tel.EbpfpacketsReceiverServerPortOmissions.Add(context.Background(), int64(omitted))
+	}
+}
+
+// endFlow takes the record of a flow that ended, or lasted long.
+func (e *engine) endFlow(r *flow.Record) {
+	if r.EndReason == flow.EndReasonLackOfResources {
+		e.tel.EbpfpacketsReceiverFlowEvictions.Add(context.Background(), 1)
+	}
+	if !e.flowRecords {
+		return
+	}
+	if e.drain.batch == nil {
+		e.drain.batch = &batch{observed: e.drain.time, names: e.interfaces.names()}
+	}
+	e.drain.batch.flows = append(e.drain.batch.flows, *r)
+	if len(e.drain.batch.flows) >= maxRecords {
+		e.sendFlows()
+	}
+}
+
+func (e *engine) sendFlows() {
+	if e.drain.batch != nil {
+		e.send(e.drain.batch)
+		e.drain.batch = nil
+	}
+}
+
+// send queues b. While running it never waits; at the end it does, since nothing is counted any more.
+func (e *engine) send(b *batch) {
+	if e.drain.final != nil {
+		e.logs.offerUntil(e.drain.final, b)
+		return
+	}
+	e.logs.offer(b)
+}
+
+// reportDrain says when drains begin to fail, and when they no longer do. Nothing is lost: counts stay in the kernel.
+func (e *engine) reportDrain(err error) {
+	switch {
+	case err != nil:
+		e.tel.EbpfpacketsReceiverDrainErrors.Add(context.Background(), 1)
+		if !e.drain.failing {
+			e.log.Error("Taking the kernel's counters failed; they are kept for the next time", zap.Error(err))
+		}
+		e.status.set("drain", fmt.Errorf("drain: %w", err))
+	case e.drain.failing:
+		e.log.Info("Taking the kernel's counters works again")
+		e.status.set("drain", nil)
+	}
+	e.drain.failing = err != nil
+}
+
+// collect hands the points of one collection to the pusher. If that is still busy with the last one, this one is left
+// out: the next says everything, since sums are cumulative.
+func (e *engine) collect() {
+	if e.metrics == nil || e.drain.time <= e.drain.collected {
+		return
+	}
+	queue := e.metricsPusher.queue
+	if e.drain.final == nil && len(queue) == cap(queue) {
+		e.log.Warn("The next consumer is more than one collection_interval behind; leaving out a collection of cumulative metrics")
+		return
+	}
+	e.drain.collected = e.drain.time
+	messages, round := e.metrics.collect(e.drain.time, e.table, e.interfaces.names(), e.resource, e.set.BuildInfo.Version)
+	for name, n := range e.metrics.series() {
+		e.tel.setSeries(name, n)
+	}
+	c := collection{messages, round}
+	if e.drain.final == nil {
+		queue <- c // there is room: nobody else writes
+		return
+	}
+	select {
+	case queue <- c:
+	case <-e.drain.final.Done():
+	}
+}
+
+func (e *engine) sampleLoop(ctx context.Context) {
+	t := time.NewTicker(sampleInterval)
+	defer t.Stop()
+	for {
+		e.readSamples()
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// readSamples takes the samples that are there, and queues them when they are many or old enough.
+func (e *engine) readSamples() {
+	now := e.clock().UnixNano()
+	_, err := e.source.ReadSamples(func(s *packet.Sample) {
+		if e.drain.samples == nil {
+			e.drain.samples = &batch{observed: now, names: e.interfaces.names()}
+		}
+		b := e.drain.samples
+		b.packets = append(b.packets, sampled{
+			time: s.Time, direction: s.Direction, reasons: s.Reasons,
+			length: s.WireLen, captured: uint32(len(s.Data)), pool: s.Pool, segments: s.Segments,
+		})
+		packet.Decode(s, &b.packets[len(b.packets)-1].Packet)
+		if len(b.packets) >= maxRecords {
+			e.sendSamples()
+		}
+	})
+	e.status.set("samples", wrap("read samples", err))
+	if b := e.drain.samples; b != nil && now-b.observed >= int64(sampleDelay) {
+		e.sendSamples()
+	}
+}
+
+func (e *engine) sendSamples() {
+	if e.drain.samples != nil {
+		e.send(e.drain.samples)
+		e.drain.samples = nil
+	}
+}
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// finish says everything that was counted until Stop.
+func (e *engine) finish(ctx context.Context) {
+	e.drain.final = ctx
+	if e.packetRecords {
+		e.readSamples()
+		e.sendSamples()
+	}
+	for range finalDrains {
+		if e.drainOnce() {
+			break
+		}
+	}
+	e.collect()
+	if e.table != nil {
+		e.table.Flush(flow.EndReasonForcedEnd, e.endFlow)
+		e.sendFlows()
+	}
+}

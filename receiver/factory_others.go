@@ -1,0 +1,29 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package receiver
+
+import (
+	"context"
+	"errors"
+	"runtime"
+
+	otelreceiver "go.opentelemetry.io/collector/receiver"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+)
+
+// NewFactory returns the factory of the receiver. Here it can be configured but not started.
+func NewFactory() otelreceiver.Factory { return newFactory(elsewhere{}) }
+
+var errNeedsLinux = errors.New("ebpfpackets needs Linux, this is " + runtime.GOOS)
+
+// elsewhere is a host without eBPF.
+type elsewhere struct{}
+
+func (elsewhere) load(sourceConfig) (source, error)      { return nil, errNeedsLinux }
+func (elsewhere) interfaces() ([]iface.Interface, error) { return nil, errNeedsLinux }
+func (elsewhere) watch(context.Context, func()) error    { return errNeedsLinux }
+func (elsewhere) ephemeralLow() uint16                   { return defaultEphemeralLow }

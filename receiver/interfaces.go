@@ -1,0 +1,244 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+)
+
+const (
+	attachTimeout  = 2 * time.Second  // of Start: attaching takes about 8 ms for each hook, one after the other
+	attachRetry    = 10 * time.Second // after which what failed is tried again
+	missingTimeout = 10 * time.Second // without an interface, after which the status says so
+)
+
+type attachState uint8
+
+const (
+	statePending attachState = iota
+	stateAttached
+	stateFailed
+	stateCount
+)
+
+// attachment is one selected interface.
+type attachment struct {
+	iface.Interface
+	state attachState
+	err   error
+	tried time.Time // last attempt to attach
+	gone  time.Time // when it was no longer there or selected; its name is kept for the flows that it left behind
+}
+
+// interfaces keeps the selected interfaces attached. One goroutine calls its methods, except names and count.
+type interfaces struct {
+	host       platform
+	source     source
+	selector   iface.Selector
+	include    []string
+	directions []flow.Direction
+	keepNames  time.Duration
+	failed     func() // counts a failed attempt
+	log        *zap.Logger
+	status     *status
+	clock      func() time.Time
+
+	byIndex map[uint32]*attachment
+	since   time.Time // without an attached interface; zero: there is one
+	current atomic.Pointer[map[uint32]string]
+	polling atomic.Bool // the host does not tell changes: look at every tick
+	counts  [stateCount]atomic.Int64
+}
+
+// names returns the names of all interfaces that may have counted. The map is never written.
+func (s *interfaces) names() map[uint32]string {
+	if m := s.current.Load(); m != nil {
+		return *m
+	}
+	return nil
+}
+
+// sync compares what is attached with what the host has: new interfaces become pending, missing ones are detached.
+func (s *interfaces) sync() error {
+	all, err := s.host.interfaces()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	now := s.clock()
+	if s.byIndex == nil {
+		s.byIndex = map[uint32]*attachment{}
+		s.since = now
+	}
+	selected := map[uint32]bool{}
+	for _, i := range s.selector.Select(all) {
+		selected[i.Index] = true
+		a, ok := s.byIndex[i.Index]
+		if !ok || !a.gone.IsZero() {
+			a = &attachment{}
+			s.byIndex[i.Index] = a
+		}
+		a.Interface = i // it may have been renamed
+	}
+	for index, a := range s.byIndex {
+		switch {
+		case selected[index]:
+		case a.gone.IsZero():
+			a.gone = now
+			if err := s.source.Detach(index); err != nil {
+				s.log.Debug("Detaching from an interface failed; it may be gone", zap.String("interface", a.Name), zap.Error(err))
+			}
+			s.log.Info("No longer counting at interface", zap.String("interface", a.Name))
+		case now.Sub(a.gone) > s.keepNames:
+			delete(s.byIndex, index)
+		}
+	}
+	s.publish()
+	return nil
+}
+
+// attach attaches what is not, until the deadline; it reports whether something is still pending.
+func (s *interfaces) attach(ctx context.Context, deadline time.Time) (pending bool) {
+	for _, index := range slices.Sorted(maps.Keys(s.byIndex)) {
+		a := s.byIndex[index]
+		if !s.due(a) {
+			continue
+		}
+		if ctx.Err() != nil || !deadline.IsZero() && !s.clock().Before(deadline) {
+			pending = true
+			break
+		}
+		s.attachOne(a)
+	}
+	s.publish()
+	return pending
+}
+
+// due reports whether a is to be attached now. Waiting does not teach us a link header that we do not know.
+func (s *interfaces) due(a *attachment) bool {
+	switch {
+	case !a.gone.IsZero(), a.state == stateAttached:
+		return false
+	case a.state == statePending:
+		return true
+	}
+	return a.supported() && s.clock().Sub(a.tried) >= attachRetry
+}
+
+// supported reports whether packets at a begin with something that the kernel program knows.
+func (a *attachment) supported() bool { return a.LinkHeader() != iface.LinkHeaderUnknown }
+
+func (s *interfaces) attachOne(a *attachment) {
+	was := text(a.err)
+	a.state, a.err, a.tried = stateAttached, nil, s.clock()
+	for _, d := range s.directions {
+		if err := s.source.Attach(a.Interface, d); err != nil {
+			a.state, a.err = stateFailed, errors.Join(err, s.source.Detach(a.Index)) // half of the traffic would mislead
+			break
+		}
+	}
+	if a.err == nil {
+		s.log.Info("Counting at interface", zap.String("interface", a.Name), zap.String("kind", a.Kind))
+		return
+	}
+	s.failed()
+	if text(a.err) != was {
+		s.log.Warn("Attaching to an interface failed", zap.String("interface", a.Name), zap.Bool("retry", a.supported()), zap.Error(a.err))
+	}
+}
+
+// publish makes names and counts known to other goroutines.
+func (s *interfaces) publish() {
+	names := make(map[uint32]string, len(s.byIndex))
+	var counts [stateCount]int64
+	for index, a := range s.byIndex {
+		names[index] = a.Name
+		if a.gone.IsZero() {
+			counts[a.state]++
+		}
+	}
+	s.current.Store(&names)
+	for state, n := range counts {
+		s.counts[state].Store(n)
+	}
+	switch {
+	case counts[stateAttached] > 0:
+		s.since = time.Time{}
+	case s.since.IsZero():
+		s.since = s.clock()
+	}
+}
+
+// problem says what is wrong with the interfaces, if anything. Beside an attached interface, one that can never be
+// attached is a warning in the log and a count, not a problem: a glob may match a tunnel that nobody cares for.
+func (s *interfaces) problem() error {
+	var first error
+	failed := 0
+	attached := s.counts[stateAttached].Load() > 0
+	for _, a := range s.byIndex {
+		if a.gone.IsZero() && a.state == stateFailed && (a.supported() || !attached) {
+			failed++
+			if first == nil || text(a.err) < text(first) {
+				first = a.err
+			}
+		}
+	}
+	switch {
+	case failed > 1:
+		return fmt.Errorf("%d interfaces failed, the first: %w", failed, first)
+	case failed == 1:
+		return first
+	case s.counts[statePending].Load() == 0 && !s.since.IsZero() && s.clock().Sub(s.since) >= missingTimeout:
+		return fmt.Errorf("no interface matches interfaces.include [%s]", strings.Join(s.include, " "))
+	}
+	return nil
+}
+
+// startErr is what Start fails with: every attempt failed.
+func (s *interfaces) startErr() error {
+	if s.counts[stateAttached].Load() > 0 || s.counts[statePending].Load() > 0 || s.counts[stateFailed].Load() == 0 {
+		return nil
+	}
+	return s.problem()
+}
+
+// run keeps the interfaces attached until ctx is done; changed says that they may have changed.
+func (s *interfaces) run(ctx context.Context, changed <-chan struct{}, ticks <-chan time.Time) {
+	s.attach(ctx, time.Time{})
+	for {
+		s.status.set("interfaces", s.problem())
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-ticks:
+			if s.settled() && !s.polling.Load() {
+				continue
+			}
+		}
+		if err := s.sync(); err != nil {
+			s.status.set("list", err)
+			continue
+		}
+		s.status.set("list", nil)
+		s.attach(ctx, time.Time{})
+	}
+}
+
+// settled reports whether there is nothing to try again and no name to forget.
+func (s *interfaces) settled() bool {
+	return s.counts[statePending].Load() == 0 && s.counts[stateFailed].Load() == 0 && s.since.IsZero() &&
+		len(s.names()) == int(s.counts[stateAttached].Load())
+}

@@ -1,0 +1,251 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/plog"
+	conventions "go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
+)
+
+// schemaURL names the version of the names of tierSemconv.
+const schemaURL = conventions.SchemaURL
+
+// maxRecords is how many log records one message holds: about 1 MiB.
+const maxRecords = 2000
+
+// batch is what becomes one message of log records. It holds values and no pdata: it is small, and a consumer that
+// refuses a message may have changed it.
+type batch struct {
+	observed int64             // ns since 1970 when it was taken from the kernel
+	names    map[uint32]string // of interfaces; shared, never written
+	flows    []flow.Record
+	packets  []sampled
+}
+
+// sampled is a decoded sample without its bytes.
+type sampled struct {
+	packet.Packet
+	time      int64 // ns since 1970
+	direction flow.Direction
+	reasons   packet.Reasons
+	length    uint32 // on the wire
+	captured  uint32
+	segments  uint32
+	pool      uint64
+}
+
+// logsWriter writes batches as pdata.
+type logsWriter struct {
+	resource pcommon.Resource
+	version  string
+	oneIn    int
+}
+
+func (w *logsWriter) write(b *batch) plog.Logs {
+	ld := plog.NewLogs()
+	rl := ld.ResourceLogs().AppendEmpty()
+	w.resource.CopyTo(rl.Resource())
+	rl.SetSchemaUrl(schemaURL)
+	sl := rl.ScopeLogs().AppendEmpty()
+	sl.Scope().SetName(metadata.ScopeName)
+	sl.Scope().SetVersion(w.version)
+	records := sl.LogRecords()
+	records.EnsureCapacity(len(b.flows) + len(b.packets))
+	for i := range b.flows {
+		r := records.AppendEmpty()
+		r.SetObservedTimestamp(pcommon.Timestamp(b.observed))
+		writeFlow(r, &b.flows[i], b.names[b.flows[i].Key.IfIndex])
+	}
+	for i := range b.packets {
+		r := records.AppendEmpty()
+		r.SetObservedTimestamp(pcommon.Timestamp(b.observed))
+		w.writePacket(r, &b.packets[i], b.names[b.packets[i].Key.IfIndex])
+	}
+	return ld
+}
+
+func writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
+	r.SetEventName(eventFlow)
+	r.SetSeverityNumber(plog.SeverityNumberInfo)
+	r.SetTimestamp(pcommon.Timestamp(f.End))
+	r.Body().SetStr(flowLine(f, iface))
+	m := r.Attributes()
+	m.EnsureCapacity(24)
+	putPlace(m, iface, f.Direction)
+	putTuple(m, &f.Key)
+	if f.Initiator != flow.InitiatorUnknown {
+		m.PutStr(attrClientAddress, f.Key.Src().String())
+		m.PutStr(attrServerAddress, f.Key.Dst().String())
+		if hasPorts(&f.Key) {
+			m.PutInt(attrClientPort, int64(f.Key.SrcPort))
+			m.PutInt(attrServerPort, int64(f.Key.DstPort))
+		}
+	}
+	m.PutInt(attrFlowStart, f.Start)
+	m.PutInt(attrFlowEnd, f.End)
+	m.PutInt(attrFlowConnectionStart, f.ConnectionStart)
+	m.PutStr(attrFlowEndReason, f.EndReason.String())
+	m.PutStr(attrFlowInitiatorMethod, f.Initiator.String())
+	m.PutInt(attrFlowIOBytes, int64(f.Forward.Bytes))
+	m.PutInt(attrFlowIOPackets, int64(f.Forward.Packets))
+	m.PutInt(attrFlowReverseBytes, int64(f.Reverse.Bytes))
+	m.PutInt(attrFlowReversePackets, int64(f.Reverse.Packets))
+	if f.Key.Proto == protoTCP {
+		m.PutInt(attrFlowTCPFlags, int64(f.Forward.TCPFlags))
+		m.PutInt(attrFlowReverseTCPFlags, int64(f.Reverse.TCPFlags))
+	}
+}
+
+func (w *logsWriter) writePacket(r plog.LogRecord, p *sampled, iface string) {
+	r.SetEventName(eventPacket)
+	r.SetSeverityNumber(plog.SeverityNumberInfo)
+	r.SetTimestamp(pcommon.Timestamp(p.time))
+	r.Body().SetStr(packetLine(p, iface))
+	m := r.Attributes()
+	m.EnsureCapacity(24)
+	putPlace(m, iface, p.direction)
+	m.PutInt(attrPacketLength, int64(p.length))
+	m.PutInt(attrPacketCaptured, int64(p.captured))
+	m.PutInt(attrPacketSegments, int64(p.segments))
+	putReasons(m.PutEmptySlice(attrPacketReasons), p.reasons)
+	m.PutInt(attrPacketOneIn, int64(w.oneIn))
+	m.PutInt(attrPacketPool, int64(p.pool))
+	if p.Reason != flow.ReasonAccounted {
+		m.PutStr(attrPacketLedgerEntry, p.Reason.Entry())
+		if p.EtherType != 0 {
+			m.PutInt(attrPacketEtherType, int64(p.EtherType))
+		}
+		return
+	}
+	putTuple(m, &p.Key)
+	putHeaders(m, p)
+}
+
+func putHeaders(m pcommon.Map, p *sampled) {
+	m.PutInt(attrPacketTTL, int64(p.TTL))
+	m.PutInt(attrPacketDSCP, int64(p.DSCP))
+	m.PutInt(attrPacketECN, int64(p.ECN))
+	if p.HasTCP {
+		m.PutInt(attrPacketTCPFlags, int64(p.TCPFlags))
+		m.PutInt(attrPacketTCPSequence, int64(p.TCPSeq))
+		if p.TCPFlags&tcpACK != 0 {
+			m.PutInt(attrPacketTCPAcknowledge, int64(p.TCPAck))
+		}
+		m.PutInt(attrPacketTCPWindow, int64(p.TCPWindow))
+	}
+	if p.HasICMP {
+		m.PutInt(attrPacketICMPType, int64(p.ICMPType))
+		m.PutInt(attrPacketICMPCode, int64(p.ICMPCode))
+	}
+}
+
+func putPlace(m pcommon.Map, iface string, d flow.Direction) {
+	if iface != "" {
+		m.PutStr(attrInterfaceName, iface)
+	}
+	m.PutStr(attrIODirection, directionName(d))
+}
+
+func putTuple(m pcommon.Map, k *flow.Key) {
+	m.PutStr(attrTransport, transportNames[k.Proto])
+	m.PutStr(attrType, typeName(k.IPv6))
+	m.PutStr(attrSourceAddress, k.Src().String())
+	m.PutStr(attrDestinationAddress, k.Dst().String())
+	if hasPorts(k) {
+		m.PutInt(attrSourcePort, int64(k.SrcPort))
+		m.PutInt(attrDestinationPort, int64(k.DstPort))
+	}
+	if k.Tagged {
+		m.PutInt(attrVLANID, int64(k.VLAN))
+	}
+}
+
+func putReasons(s pcommon.Slice, r packet.Reasons) {
+	if r&packet.ReasonRandom != 0 {
+		s.AppendEmpty().SetStr("random")
+	}
+}
+
+// flowLine says a flow in one line, for people.
+func flowLine(f *flow.Record, iface string) string {
+	b := appendTuple(make([]byte, 0, 160), &f.Key)
+	b = appendPlace(b, iface, "")
+	b = fmt.Appendf(b, ": %d packets %d bytes, back %d packets %d bytes, %s",
+		f.Forward.Packets, f.Forward.Bytes, f.Reverse.Packets, f.Reverse.Bytes, f.EndReason)
+	return string(b)
+}
+
+// packetLine says a sample in one line, for people.
+func packetLine(p *sampled, iface string) string {
+	b := make([]byte, 0, 160)
+	if p.Reason == flow.ReasonAccounted {
+		b = appendTuple(b, &p.Key)
+	} else {
+		b = append(b, p.Reason.Entry()...)
+		if p.EtherType != 0 {
+			b = fmt.Appendf(b, " 0x%04x", p.EtherType)
+		}
+	}
+	b = appendPlace(b, iface, directionName(p.direction))
+	b = append(b, ": "...)
+	b = strconv.AppendUint(b, uint64(p.length), 10)
+	b = append(b, " bytes"...)
+	if p.segments > 1 {
+		b = fmt.Appendf(b, " in %d packets", p.segments)
+	}
+	if p.HasTCP {
+		b = appendTCPFlags(b, p.TCPFlags)
+	}
+	if p.HasICMP {
+		b = fmt.Appendf(b, " type %d code %d", p.ICMPType, p.ICMPCode)
+	}
+	return string(b)
+}
+
+func appendTuple(b []byte, k *flow.Key) []byte {
+	b = append(b, transportNames[k.Proto]...)
+	b = append(b, ' ')
+	b = appendEndpoint(b, k, k.Src(), k.SrcPort)
+	b = append(b, " > "...)
+	return appendEndpoint(b, k, k.Dst(), k.DstPort)
+}
+
+func appendEndpoint(b []byte, k *flow.Key, a netip.Addr, port uint16) []byte {
+	if !hasPorts(k) {
+		return a.AppendTo(b)
+	}
+	return netip.AddrPortFrom(a, port).AppendTo(b)
+}
+
+func appendPlace(b []byte, words ...string) []byte {
+	for _, w := range words {
+		if w != "" {
+			b = append(append(b, ' '), w...)
+		}
+	}
+	return b
+}
+
+// tcpACK is the bit of TCPFlags that makes the acknowledgement number valid; RFC 9293 3.1.
+const tcpACK = 1 << 4
+
+var tcpFlagNames = [8]string{"FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"}
+
+func appendTCPFlags(b []byte, flags uint8) []byte {
+	for i, name := range tcpFlagNames {
+		if flags&(1<<i) != 0 {
+			b = append(append(b, ' '), name...)
+		}
+	}
+	return b
+}

@@ -1,0 +1,217 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+
+	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/consumer/consumererror"
+	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/receiver/receiverhelper"
+	"go.uber.org/zap"
+
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
+)
+
+const (
+	obsFormat   = "otlp"
+	retryBudget = 5 * time.Second // of one message, from the first attempt
+)
+
+// retryDelays are the pauses before the same records are offered again.
+var retryDelays = []time.Duration{250 * time.Millisecond, time.Second, 2 * time.Second}
+
+// eventCounts counts log records by event.
+type eventCounts struct{ flows, packets int64 }
+
+func (n eventCounts) byEvent() iter.Seq2[string, int64] {
+	return func(yield func(string, int64) bool) {
+		_ = yield(eventFlow, n.flows) && yield(eventPacket, n.packets)
+	}
+}
+
+func (n eventCounts) minus(o eventCounts) eventCounts {
+	return eventCounts{n.flows - o.flows, n.packets - o.packets}
+}
+
+func (b *batch) counts() eventCounts {
+	return eventCounts{int64(len(b.flows)), int64(len(b.packets))}
+}
+
+func countEvents(ld plog.Logs) (n eventCounts) {
+	for _, rl := range ld.ResourceLogs().All() {
+		for _, sl := range rl.ScopeLogs().All() {
+			for _, r := range sl.LogRecords().All() {
+				if r.EventName() == eventFlow {
+					n.flows++
+				} else {
+					n.packets++
+				}
+			}
+		}
+	}
+	return n
+}
+
+// logsPusher hands batches to the next consumer, on a goroutine of its own: a slow consumer never holds up a drain.
+type logsPusher struct {
+	next   consumer.Logs
+	writer logsWriter
+	obs    *receiverhelper.ObsReport
+	tel    *telemetry
+	log    *zap.Logger
+	delays []time.Duration
+	queue  chan *batch // bounded; what finds no room is dropped and counted
+
+	failing bool
+}
+
+// offer queues b, or drops and counts it if the consumer is too far behind.
+func (p *logsPusher) offer(b *batch) {
+	select {
+	case p.queue <- b:
+	default:
+		p.tel.countShed(context.Background(), metadata.AttributeCauseQueueFull, b.counts())
+	}
+}
+
+// offerUntil queues b as soon as there is room, or drops and counts it when ctx is done.
+func (p *logsPusher) offerUntil(ctx context.Context, b *batch) {
+	select {
+	case p.queue <- b:
+	case <-ctx.Done():
+		p.tel.countShed(context.Background(), metadata.AttributeCauseShutdown, b.counts())
+	}
+}
+
+// run pushes until the queue is closed and empty. When ctx is done, it drops and counts what is left.
+func (p *logsPusher) run(ctx context.Context) {
+	for b := range p.queue {
+		if ctx.Err() != nil {
+			p.tel.countShed(context.Background(), metadata.AttributeCauseShutdown, b.counts())
+			continue
+		}
+		p.push(ctx, b)
+	}
+}
+
+// push offers b, and again if the consumer may take it later.
+func (p *logsPusher) push(ctx context.Context, b *batch) {
+	began := time.Now()
+	opCtx := p.obs.StartLogsOp(ctx)
+	left := b.counts()
+	again := func() plog.Logs { return p.writer.write(b) } // anew: the consumer may have changed what it refused
+	var err error
+	for attempt := 0; ; attempt++ {
+		if err = p.next.ConsumeLogs(opCtx, again()); err == nil {
+			p.tel.countDelivered(context.Background(), left)
+			break
+		}
+		if rest, ok := remaining(err); ok {
+			p.tel.countDelivered(context.Background(), left.minus(countEvents(rest)))
+			left = countEvents(rest)
+			again = copies(rest)
+		}
+		if consumererror.IsPermanent(err) {
+			p.tel.countShed(context.Background(), metadata.AttributeCausePermanent, left)
+			break
+		}
+		if attempt >= len(p.delays) || time.Since(began)+p.delays[attempt] > retryBudget {
+			p.tel.countShed(context.Background(), metadata.AttributeCauseRefused, left)
+			break
+		}
+		if !sleep(ctx, p.delays[attempt]) {
+			p.tel.countShed(context.Background(), metadata.AttributeCauseShutdown, left)
+			break
+		}
+	}
+	total := b.counts()
+	p.obs.EndLogsOp(opCtx, obsFormat, int(total.flows+total.packets), err)
+	p.failing = logTransition(p.log, p.failing, err, "log records")
+}
+
+// remaining returns what the consumer did not take, if it says so.
+func remaining(err error) (plog.Logs, bool) {
+	var partial consumererror.Logs
+	if errors.As(err, &partial) {
+		return partial.Data(), true
+	}
+	return plog.Logs{}, false
+}
+
+func copies(of plog.Logs) func() plog.Logs {
+	return func() plog.Logs {
+		ld := plog.NewLogs()
+		of.CopyTo(ld)
+		return ld
+	}
+}
+
+// collection is the points of one collection.
+type collection struct {
+	messages []pmetric.Metrics
+	round    uint64
+}
+
+// metricsPusher hands collections to the next consumer, on a goroutine of its own. A refused collection is not offered
+// again: its points are cumulative, so the next one says everything.
+type metricsPusher struct {
+	next    consumer.Metrics
+	metrics *metrics
+	obs     *receiverhelper.ObsReport
+	log     *zap.Logger
+	queue   chan collection // of one
+
+	failing bool
+}
+
+// run pushes until the queue is closed.
+func (p *metricsPusher) run(ctx context.Context) {
+	for c := range p.queue {
+		if p.push(ctx, c.messages) {
+			p.metrics.delivered.Store(c.round)
+		}
+	}
+}
+
+func (p *metricsPusher) push(ctx context.Context, messages []pmetric.Metrics) bool {
+	var errs error
+	for _, md := range messages {
+		points := md.DataPointCount()
+		opCtx := p.obs.StartMetricsOp(ctx)
+		err := p.next.ConsumeMetrics(opCtx, md)
+		p.obs.EndMetricsOp(opCtx, obsFormat, points, err)
+		errs = errors.Join(errs, err)
+	}
+	p.failing = logTransition(p.log, p.failing, errs, "metrics")
+	return errs == nil
+}
+
+// logTransition says once that the consumer refuses, and once that it takes again.
+func logTransition(log *zap.Logger, failing bool, err error, what string) bool {
+	switch {
+	case err != nil && !failing:
+		log.Warn("The next consumer refuses "+what, zap.Error(err))
+	case err == nil && failing:
+		log.Info("The next consumer takes " + what + " again")
+	}
+	return err != nil
+}
+
+// sleep waits for d; it reports false if ctx was done before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

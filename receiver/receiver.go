@@ -1,0 +1,304 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	otelreceiver "go.opentelemetry.io/collector/receiver"
+	"go.opentelemetry.io/collector/receiver/receiverhelper"
+	"go.uber.org/zap"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
+)
+
+// engine counts for all pipelines of one configuration. Its parts:
+//
+//	drain loop       source ─▶ table, metrics, ended flows      every drainInterval, or when a table is half full
+//	sample loop      source ─▶ decoded samples                  every sampleInterval
+//	interface loop   host ─▶ attach, detach
+//	pushers          queues ─▶ next consumers                   one for each signal; the loops never wait for them
+//
+// Everything that the table and the metrics hold belongs to the drain loop, and to shutdown once the loops have ended.
+type engine struct {
+	cfg   *Config
+	set   otelreceiver.Settings
+	log   *zap.Logger
+	host  platform
+	clock func() time.Time
+
+	nextMetrics consumer.Metrics // nil: no metrics pipeline
+	nextLogs    consumer.Logs    // nil: no logs pipeline
+
+	status     status
+	tel        *telemetry
+	source     source
+	interfaces *interfaces
+	resource   pcommon.Resource
+
+	metrics       *metrics    // nil: nothing to collect
+	table         *flow.Table // nil: nothing needs conversations
+	logs          *logsPusher // nil: no records
+	metricsPusher *metricsPusher
+	flowRecords   bool
+	packetRecords bool
+
+	drain  drainState
+	cancel context.CancelFunc // ends the loops; nil: not running
+	loops  sync.WaitGroup
+	push   pushState
+}
+
+// pushState belongs to the goroutines that call consumers.
+type pushState struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+func newEngine(cfg *Config, set otelreceiver.Settings, host platform) *engine {
+	return &engine{cfg: cfg, set: set, log: set.Logger, host: host, clock: time.Now}
+}
+
+// start loads, attaches for a bounded time, and leaves the rest to the loops.
+func (e *engine) start(context.Context) error {
+	err := e.load()
+	if err == nil {
+		err = e.attach()
+	}
+	if err == nil {
+		e.run()
+		return nil
+	}
+	err = errors.Join(err, e.release())
+	if e.cfg.ErrorMode == errorModeIgnore {
+		e.log.Error("Start failed; this receiver emits nothing (error_mode: ignore)", zap.Error(err))
+		e.status.end(err)
+		return nil
+	}
+	return err
+}
+
+// load builds what the pipelines need, and no more.
+func (e *engine) load() error {
+	var err error
+	if e.tel, err = newTelemetry(e.set.TelemetrySettings, e.clock); err != nil {
+		return err
+	}
+	obs, err := receiverhelper.NewObsReport(receiverhelper.ObsReportSettings{
+		ReceiverID: e.set.ID, Transport: "ebpf", ReceiverCreateSettings: e.set,
+	})
+	if err != nil {
+		return fmt.Errorf("create obsreport: %w", err)
+	}
+	if err := e.nameHost(); err != nil {
+		return err
+	}
+	low := e.host.ephemeralLow()
+	e.planLogs(obs)
+	e.planMetrics(obs, low)
+	if e.flowRecords || e.metrics != nil && e.metrics.needsTable() {
+		e.table = flow.NewTable(flow.Config{
+			MaxFlows:      e.cfg.Flows.MaxFlows,
+			IdleTimeout:   e.cfg.Flows.IdleTimeout,
+			ActiveTimeout: e.cfg.Flows.ActiveTimeout,
+			EphemeralLow:  low,
+		})
+	}
+	e.source, err = e.host.load(sourceConfig{samples: e.packetRecords, packets: e.cfg.Packets})
+	return err
+}
+
+// nameHost builds the resource of everything that is emitted.
+func (e *engine) nameHost() error {
+	b := metadata.NewResourceBuilder(e.cfg.MetricsBuilder.ResourceAttributes)
+	if e.cfg.MetricsBuilder.ResourceAttributes.HostName.Enabled {
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("get host.name (resource_attributes can turn it off): %w", err)
+		}
+		b.SetHostName(name)
+	}
+	e.resource = b.Emit()
+	return nil
+}
+
+func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
+	events := &e.cfg.LogsBuilder.Events
+	switch {
+	case e.nextLogs == nil:
+		e.log.Info("No logs pipeline: no flow records, no samples")
+		return
+	case !events.NetworkFlow.Enabled && !events.NetworkPacket.Enabled:
+		e.log.Info("Both events are off: no flow records, no samples")
+		return
+	}
+	e.flowRecords = events.NetworkFlow.Enabled
+	e.packetRecords = events.NetworkPacket.Enabled && e.cfg.Packets.RandomOneIn > 0
+	e.logs = &logsPusher{
+		next:   e.nextLogs,
+		writer: logsWriter{resource: e.resource, version: e.set.BuildInfo.Version, oneIn: e.cfg.Packets.RandomOneIn},
+		obs:    obs, tel: e.tel, log: e.log, delays: retryDelays,
+		queue: make(chan *batch, queueLength(e.cfg.Flows.MaxFlows)),
+	}
+}
+
+// queueLength lets every flow of a full table end twice before records are dropped.
+func queueLength(maxFlows int) int { return 16 + 2*maxFlows/maxRecords }
+
+func (e *engine) planMetrics(obs *receiverhelper.ObsReport, ephemeralLow uint16) {
+	if e.nextMetrics == nil {
+		e.log.Info("No metrics pipeline: no series")
+		return
+	}
+	e.metrics = newMetrics(e.cfg, e.clock().UnixNano(), ephemeralLow)
+	if e.metrics == nil {
+		e.log.Info("All metrics are off: no series")
+		return
+	}
+	e.metricsPusher = &metricsPusher{
+		next: e.nextMetrics, metrics: e.metrics, obs: obs, log: e.log,
+		queue: make(chan collection, 1),
+	}
+}
+
+// attach attaches what it can in the time that Start has.
+func (e *engine) attach() error {
+	selector, err := iface.ParseSelector(e.cfg.Interfaces.Include, e.cfg.Interfaces.Exclude)
+	if err != nil {
+		return fmt.Errorf("interfaces: %w", err)
+	}
+	e.interfaces = &interfaces{
+		host: e.host, source: e.source, selector: selector, include: e.cfg.Interfaces.Include,
+		directions: e.cfg.flowDirections(),
+		keepNames:  e.cfg.Flows.IdleTimeout + 2*maxDrainInterval,
+		failed:     func() { e.tel.EbpfpacketsReceiverAttachErrors.Add(context.Background(), 1) },
+		log:        e.log, status: &e.status, clock: e.clock,
+	}
+	if err := e.tel.register(e.observed()); err != nil {
+		return fmt.Errorf("register own telemetry: %w", err)
+	}
+	if err := e.interfaces.sync(); err != nil {
+		return err
+	}
+	e.interfaces.attach(context.Background(), e.clock().Add(attachTimeout))
+	return e.interfaces.startErr()
+}
+
+func (e *engine) observed() observed {
+	o := observed{
+		memory: e.source.MemoryBytes(), slots: e.source.SlotLimit(), interfaces: e.interfaces,
+		samples: e.packetRecords, maxSeries: e.cfg.CardinalityLimit,
+	}
+	if e.table != nil {
+		o.maxFlows = e.cfg.Flows.MaxFlows
+	}
+	if e.metrics != nil {
+		for name := range e.metrics.series() {
+			o.metrics = append(o.metrics, name)
+		}
+	}
+	return o
+}
+
+// run starts the goroutines.
+func (e *engine) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	e.cancel = cancel
+	pushCtx, cancelPush := context.WithCancel(context.Background())
+	e.push.cancel = cancelPush
+	if e.logs != nil {
+		e.push.done.Go(func() { e.logs.run(pushCtx) })
+	}
+	if e.metricsPusher != nil {
+		e.push.done.Go(func() { e.metricsPusher.run(pushCtx) })
+	}
+	e.loops.Go(func() { e.drainLoop(ctx) })
+	if e.packetRecords {
+		e.loops.Go(func() { e.sampleLoop(ctx) })
+	}
+	changed := make(chan struct{}, 1)
+	e.loops.Go(func() { e.watch(ctx, changed) })
+	e.loops.Go(func() {
+		t := time.NewTicker(attachRetry)
+		defer t.Stop()
+		e.interfaces.run(ctx, changed, t.C)
+	})
+}
+
+func (e *engine) watch(ctx context.Context, changed chan<- struct{}) {
+	err := e.host.watch(ctx, func() {
+		select {
+		case changed <- struct{}{}:
+		default: // one is waiting to be seen
+		}
+	})
+	if err != nil && ctx.Err() == nil {
+		e.interfaces.polling.Store(true)
+		e.log.Warn("Watching interfaces failed; looking every "+attachRetry.String()+" instead", zap.Error(err))
+	}
+}
+
+// shutdown stops counting, then says everything that was counted, as far as ctx allows, then lets go of the kernel.
+func (e *engine) shutdown(ctx context.Context) error {
+	if e.cancel == nil {
+		return nil // never started, or failed to
+	}
+	e.cancel()
+	e.loops.Wait()
+	err := e.source.Stop()
+	stop := context.AfterFunc(ctx, e.push.cancel)
+	defer stop()
+	e.finish(ctx)
+	err = errors.Join(err, e.waitForPushers(ctx))
+	e.log.Info(e.tel.summary())
+	return errors.Join(err, e.release())
+}
+
+// waitForPushers returns when everything was pushed, or ctx is done.
+func (e *engine) waitForPushers(ctx context.Context) error {
+	if e.logs != nil {
+		close(e.logs.queue)
+	}
+	if e.metricsPusher != nil {
+		close(e.metricsPusher.queue)
+	}
+	done := make(chan struct{})
+	go func() {
+		e.push.done.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		e.push.cancel()
+		return nil
+	case <-ctx.Done():
+	}
+	select { // consumers that honour their context return now
+	case <-done:
+	case <-time.After(time.Second):
+	}
+	return fmt.Errorf("flush: %w", ctx.Err())
+}
+
+// release lets go of everything that load made.
+func (e *engine) release() error {
+	var err error
+	if e.tel != nil {
+		e.tel.Shutdown()
+	}
+	if e.source != nil {
+		err = e.source.Close()
+		e.source = nil
+	}
+	return err
+}

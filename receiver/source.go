@@ -1,0 +1,47 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+)
+
+// source counts packets: *kernel.Kernel, or a stand-in in tests. One goroutine at a time calls Drain and Stop, one
+// ReadSamples, one Attach and Detach.
+type source interface {
+	Attach(i iface.Interface, d flow.Direction) error
+	Detach(ifindex uint32) error
+	// Pressure says that a table is half full: drain now.
+	Pressure() <-chan struct{}
+	// Drain takes what was counted since the last one. A *flow.Slot is valid until visit returns.
+	Drain(visit func(*flow.Slot)) (*kernel.Drained, error)
+	// ReadSamples takes the samples that are there without waiting, and grants new credit for more.
+	ReadSamples(visit func(*packet.Sample)) (int, error)
+	// Stop ends counting. The next Drain takes everything that is left.
+	Stop() error
+	Close() error
+	MemoryBytes() int
+	SlotLimit() int
+}
+
+// sourceConfig is what a pipeline or setting makes the kernel do.
+type sourceConfig struct {
+	samples bool // false: no ring and no sampling at all
+	packets PacketsConfig
+}
+
+// platform is the host that the receiver runs on.
+type platform interface {
+	load(sourceConfig) (source, error)
+	interfaces() ([]iface.Interface, error)
+	// watch calls changed when the interfaces of the host may have changed, until ctx is done.
+	watch(ctx context.Context, changed func()) error
+	// ephemeralLow is the first port that the host gives to clients.
+	ephemeralLow() uint16
+}

@@ -1,0 +1,39 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+	"os"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+)
+
+// linux is the host as it is.
+type linux struct{}
+
+func (linux) load(c sourceConfig) (source, error) {
+	k, err := kernel.Load(kernel.Config{
+		Samples:      c.samples,
+		RandomOneIn:  c.packets.RandomOneIn,
+		MaxPerSecond: c.packets.MaxPerSecond,
+		SnapLength:   c.packets.SnapLength,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+func (linux) interfaces() ([]iface.Interface, error)          { return iface.List() }
+func (linux) watch(ctx context.Context, changed func()) error { return iface.Watch(ctx, changed) }
+
+func (linux) ephemeralLow() uint16 {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return defaultEphemeralLow
+	}
+	return parseEphemeralLow(b)
+}

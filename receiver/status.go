@@ -1,0 +1,87 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/component/componentstatus"
+)
+
+// status tells the hosts of all pipelines what is wrong, and only when that changes: the service keeps every event.
+type status struct {
+	mu       sync.Mutex
+	hosts    []component.Host
+	problems map[string]error // by part of the receiver
+	last     *componentstatus.Event
+	ended    bool // a permanent error was reported: nothing may follow it
+}
+
+// add lets host know the status from now on. A host that comes later gets the last event.
+func (s *status) add(host component.Host) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hosts = append(s.hosts, host)
+	if s.last != nil {
+		componentstatus.ReportStatus(host, s.last)
+	}
+}
+
+// set says that part has a problem, or none if err is nil.
+func (s *status) set(part string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.problem()
+	if err != nil {
+		if s.problems == nil {
+			s.problems = map[string]error{}
+		}
+		s.problems[part] = err
+	} else {
+		delete(s.problems, part)
+	}
+	after := s.problem()
+	switch {
+	case s.ended || text(before) == text(after):
+	case after != nil:
+		s.report(componentstatus.NewRecoverableErrorEvent(after))
+	default:
+		s.report(componentstatus.NewEvent(componentstatus.StatusOK))
+	}
+}
+
+// end says that the receiver will do nothing more.
+func (s *status) end(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	s.report(componentstatus.NewPermanentErrorEvent(err))
+}
+
+// problem joins the problems of all parts in a fixed order.
+func (s *status) problem() error {
+	var errs error
+	for _, part := range slices.Sorted(maps.Keys(s.problems)) {
+		errs = errors.Join(errs, s.problems[part])
+	}
+	return errs
+}
+
+func (s *status) report(e *componentstatus.Event) {
+	s.last = e
+	for _, h := range s.hosts {
+		componentstatus.ReportStatus(h, e)
+	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

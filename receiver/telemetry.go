@@ -1,0 +1,207 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
+)
+
+// telemetry is the receiver's own: totals since Start, and what the last drain saw.
+type telemetry struct {
+	*metadata.TelemetryBuilder
+	clock func() time.Time
+
+	mu      sync.Mutex
+	ledger  kernel.Ledger
+	samples kernel.SampleCounts
+	drained time.Time
+	slots   int
+	flows   int
+	series  map[string]int // by metric
+}
+
+func newTelemetry(set component.TelemetrySettings, clock func() time.Time) (*telemetry, error) {
+	b, err := metadata.NewTelemetryBuilder(set)
+	if err != nil {
+		return nil, fmt.Errorf("create own telemetry: %w", err)
+	}
+	return &telemetry{TelemetryBuilder: b, clock: clock, drained: clock(), series: map[string]int{}}, nil
+}
+
+// add adds what one drain took.
+func (t *telemetry) add(d *kernel.Drained, flows int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ledger.Add(&d.Ledger)
+	t.samples.Selected += d.Samples.Selected
+	t.samples.Emitted += d.Samples.Emitted
+	t.samples.RateLimited += d.Samples.RateLimited
+	t.samples.RingFull += d.Samples.RingFull
+	t.drained, t.slots, t.flows = t.clock(), d.Slots, flows
+}
+
+func (t *telemetry) setSeries(name string, n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.series[name] = n
+}
+
+func (t *telemetry) countShed(ctx context.Context, cause metadata.AttributeCause, n eventCounts) {
+	for event, count := range n.byEvent() {
+		if count > 0 {
+			t.EbpfpacketsReceiverRecordSheds.Add(ctx, count, metric.WithAttributes(
+				attribute.String("event", event), attribute.String("cause", cause.String())))
+		}
+	}
+}
+
+func (t *telemetry) countDelivered(ctx context.Context, n eventCounts) {
+	for event, count := range n.byEvent() {
+		if count > 0 {
+			t.EbpfpacketsReceiverRecords.Add(ctx, count, metric.WithAttributes(attribute.String("event", event)))
+		}
+	}
+}
+
+// seen is the entry that is the sum of all others.
+const seen = "seen"
+
+// entries returns a ledger by the values of the attribute entry.
+func entries(l *kernel.Ledger) map[string]flow.Volume {
+	m := map[string]flow.Volume{seen: l.Seen}
+	for r := range flow.ReasonCount {
+		v := m[r.Entry()]
+		v.Add(l.Entries[r])
+		m[r.Entry()] = v
+	}
+	return m
+}
+
+// observed are what the asynchronous instruments ask beside the totals.
+type observed struct {
+	memory     int // bytes
+	slots      int // of a region
+	interfaces *interfaces
+	maxFlows   int      // 0: no table of flows
+	metrics    []string // enabled
+	maxSeries  int
+	samples    bool
+}
+
+// register lets the collector ask. Only what exists is registered: a zero would say that it was looked at.
+func (t *telemetry) register(o observed) error {
+	errs := []error{
+		t.RegisterEbpfpacketsReceiverLedgerPacketsCallback(t.observeLedger(func(v flow.Volume) uint64 { return v.Packets })),
+		t.RegisterEbpfpacketsReceiverLedgerIoCallback(t.observeLedger(func(v flow.Volume) uint64 { return v.Bytes })),
+		t.RegisterEbpfpacketsReceiverInterfacesCallback(func(_ context.Context, ob metric.Int64Observer) error {
+			for state, name := range map[attachState]metadata.AttributeState{
+				stateAttached: metadata.AttributeStateAttached,
+				statePending:  metadata.AttributeStatePending,
+				stateFailed:   metadata.AttributeStateFailed,
+			} {
+				ob.Observe(o.interfaces.counts[state].Load(), metric.WithAttributes(attribute.String("state", name.String())))
+			}
+			return nil
+		}),
+		t.RegisterEbpfpacketsReceiverDrainAgeCallback(func(_ context.Context, ob metric.Float64Observer) error {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			ob.Observe(t.clock().Sub(t.drained).Seconds())
+			return nil
+		}),
+		t.RegisterEbpfpacketsReceiverTableSlotsCallback(t.observe(func() int { return t.slots })),
+		t.RegisterEbpfpacketsReceiverTableSlotsLimitCallback(t.observe(func() int { return o.slots })),
+		t.RegisterEbpfpacketsReceiverKernelMemoryCallback(t.observe(func() int { return o.memory })),
+	}
+	if o.maxFlows > 0 {
+		errs = append(errs,
+			t.RegisterEbpfpacketsReceiverFlowsCallback(t.observe(func() int { return t.flows })),
+			t.RegisterEbpfpacketsReceiverFlowsLimitCallback(t.observe(func() int { return o.maxFlows })))
+	}
+	if len(o.metrics) > 0 {
+		errs = append(errs,
+			t.RegisterEbpfpacketsReceiverSeriesCallback(t.observeMetrics(o.metrics, func(name string) int { return t.series[name] })),
+			t.RegisterEbpfpacketsReceiverSeriesLimitCallback(t.observeMetrics(o.metrics, func(string) int { return o.maxSeries })))
+	}
+	if o.samples {
+		errs = append(errs, t.RegisterEbpfpacketsReceiverSamplesCallback(t.observeSamples))
+	}
+	return errors.Join(errs...)
+}
+
+func (t *telemetry) observe(value func() int) metric.Int64Callback {
+	return func(_ context.Context, o metric.Int64Observer) error {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		o.Observe(int64(value()))
+		return nil
+	}
+}
+
+func (t *telemetry) observeMetrics(names []string, value func(name string) int) metric.Int64Callback {
+	return func(_ context.Context, o metric.Int64Observer) error {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for _, name := range names {
+			o.Observe(int64(value(name)), metric.WithAttributes(attribute.String("metric", name)))
+		}
+		return nil
+	}
+}
+
+func (t *telemetry) observeLedger(value func(flow.Volume) uint64) metric.Int64Callback {
+	return func(_ context.Context, o metric.Int64Observer) error {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for entry, v := range entries(&t.ledger) {
+			o.Observe(int64(value(v)), metric.WithAttributes(attribute.String("entry", entry)))
+		}
+		return nil
+	}
+}
+
+func (t *telemetry) observeSamples(_ context.Context, o metric.Int64Observer) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for outcome, n := range map[metadata.AttributeOutcome]uint64{
+		metadata.AttributeOutcomeSelected:    t.samples.Selected,
+		metadata.AttributeOutcomeEmitted:     t.samples.Emitted,
+		metadata.AttributeOutcomeRateLimited: t.samples.RateLimited,
+		metadata.AttributeOutcomeRingFull:    t.samples.RingFull,
+	} {
+		o.Observe(int64(n), metric.WithAttributes(attribute.String("outcome", outcome.String())))
+	}
+	return nil
+}
+
+// summary says the ledger in words, for the log line at the end.
+func (t *telemetry) summary() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var unparsed, notIP flow.Volume
+	for r := range flow.ReasonCount {
+		switch r.Entry() {
+		case "accounted", "overflow":
+		case "not_ip":
+			notIP.Add(t.ledger.Entries[r])
+		default:
+			unparsed.Add(t.ledger.Entries[r])
+		}
+	}
+	words := func(v flow.Volume) string { return fmt.Sprintf("%d packets (%d bytes)", v.Packets, v.Bytes) }
+	return fmt.Sprintf("Final ledger: seen %s = accounted %s + overflow %s + not IP %s + unparsed %s", words(t.ledger.Seen),
+		words(t.ledger.Entries[flow.ReasonAccounted]), words(t.ledger.Entries[flow.ReasonOverflow]), words(notIP), words(unparsed))
+}
