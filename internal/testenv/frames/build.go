@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// The builders below nest as headers do: each takes what follows it as its last arguments. Checksums are 0, since
+// The builders below nest as headers do: each takes what follows it as its last arguments, if anything does. Checksums are 0, since
 // neither parser looks at them.
 
 const (
@@ -35,24 +35,24 @@ const (
 	protoShim6       = 140
 )
 
-func ethernet(etherType uint16, payload ...byte) []byte {
+func ethernet(etherType uint16, payload ...[]byte) []byte {
 	return slices.Concat(
 		[]byte{0x02, 0, 0, 0, 0, 0x0b}, // destination, locally administered
 		[]byte{0x02, 0, 0, 0, 0, 0x0a}, // source
 		u16(etherType),                 // type, or length if below 1536
-		payload)
+		slices.Concat(payload...))
 }
 
 // vlan is a tag as it follows an ethertype of 0x8100 or 0x88a8.
-func vlan(tci, etherType uint16, payload ...byte) []byte {
+func vlan(tci, etherType uint16, payload ...[]byte) []byte {
 	return slices.Concat(
 		u16(tci),       // priority 3, DEI 1, id 12 bits
 		u16(etherType), // of what follows
-		payload)
+		slices.Concat(payload...))
 }
 
 // ip4 is an IPv4 header without options, of a packet that is not fragmented.
-func ip4(proto byte, payload ...byte) []byte {
+func ip4(proto byte, payload ...[]byte) []byte {
 	return ip4Fragment(dontFragment, proto, payload...)
 }
 
@@ -62,67 +62,68 @@ const (
 )
 
 // ip4Fragment is ip4 with flags, 3 bits, and fragment offset, 13 bits in units of 8 bytes.
-func ip4Fragment(flagsOffset uint16, proto byte, payload ...byte) []byte {
+func ip4Fragment(flagsOffset uint16, proto byte, payload ...[]byte) []byte {
 	return ip4Header(0x45, flagsOffset, proto, payload...)
 }
 
 // ip4Options is ip4 with words 4-byte words of options, all no-operation.
-func ip4Options(words int, proto byte, payload ...byte) []byte {
-	options := slices.Repeat([]byte{0x01}, 4*words) // no-operation; RFC 791 3.1
-	return ip4Header(0x45+byte(words), dontFragment, proto, append(options, payload...)...)
+func ip4Options(words int, proto byte, payload ...[]byte) []byte {
+	noOperation := slices.Repeat([]byte{0x01}, 4*words) // RFC 791 3.1
+	return ip4Header(0x45+byte(words), dontFragment, proto, noOperation, slices.Concat(payload...))
 }
 
 // ip4Header is an IPv4 header whose first byte is given: version 4 bits, header length 4 bits in words.
-func ip4Header(versionIHL byte, flagsOffset uint16, proto byte, payload ...byte) []byte {
+func ip4Header(versionIHL byte, flagsOffset uint16, proto byte, payload ...[]byte) []byte {
+	length := 20 + len(slices.Concat(payload...))
 	return slices.Concat(
 		[]byte{versionIHL},
-		[]byte{0x2a},                 // DSCP 10 (AF11), ECN 2 (ECT(0))
-		u16(uint16(20+len(payload))), // total length
-		u16(0x1d1d),                  // identification
-		u16(flagsOffset),             // flags 3 bits, fragment offset 13 bits
-		[]byte{64},                   // time to live
-		[]byte{proto},                // protocol
-		u16(0),                       // header checksum
-		[]byte{192, 0, 2, 1},         // source
-		[]byte{198, 51, 100, 2},      // destination
-		payload)
+		[]byte{0x2a},            // DSCP 10 (AF11), ECN 2 (ECT(0))
+		u16(uint16(length)),     // total length
+		u16(0x1d1d),             // identification
+		u16(flagsOffset),        // flags 3 bits, fragment offset 13 bits
+		[]byte{64},              // time to live
+		[]byte{proto},           // protocol
+		u16(0),                  // header checksum
+		[]byte{192, 0, 2, 1},    // source
+		[]byte{198, 51, 100, 2}, // destination
+		slices.Concat(payload...))
 }
 
 // ip6 is an IPv6 header; next is a protocol or the first extension header.
-func ip6(next byte, payload ...byte) []byte {
+func ip6(next byte, payload ...[]byte) []byte {
 	return slices.Concat(
-		[]byte{0x62, 0xa1, 0x23, 0x45}, // version 6, DSCP 10, ECN 2, flow label 0x12345
-		u16(uint16(len(payload))),      // payload length
-		[]byte{next},                   // next header
-		[]byte{63},                     // hop limit
+		[]byte{0x62, 0xa1, 0x23, 0x45},              // version 6, DSCP 10, ECN 2, flow label 0x12345
+		u16(uint16(len(slices.Concat(payload...)))), // payload length
+		[]byte{next}, // next header
+		[]byte{63},   // hop limit
 		[]byte{0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x01}, // source 2001:db8::1
 		[]byte{0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 2}, // destination 2001:db8::1002
-		payload)
+		slices.Concat(payload...))
 }
 
 // options is a hop-by-hop or destination options header of 8 or more bytes, a multiple of 8, filled by one PadN.
-func options(next byte, length int, payload ...byte) []byte {
+func options(next byte, length int, payload ...[]byte) []byte {
 	return slices.Concat(
 		[]byte{next},                // next header
 		[]byte{byte(length/8 - 1)},  // length in 8-byte words, minus 1
 		[]byte{1, byte(length - 4)}, // PadN and the length of its data
 		make([]byte, length-4),
-		payload)
+		slices.Concat(payload...))
 }
 
 // routing is a segment routing header of 24 bytes with one segment, already reached; RFC 8754 2.
-func routing(next byte, payload ...byte) []byte {
+func routing(next byte, payload ...[]byte) []byte {
 	return slices.Concat(
 		[]byte{next, 2}, // next header, length in 8-byte words minus 1
 		[]byte{4, 0},    // type segment routing, segments left
 		[]byte{0, 0},    // last entry, flags
 		u16(0),          // tag
 		[]byte{0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 2}, // segment 0
-		payload)
+		slices.Concat(payload...))
 }
 
 // fragment is an IPv6 fragment header; offset is in units of 8 bytes.
-func fragment(next byte, offset uint16, more bool, payload ...byte) []byte {
+func fragment(next byte, offset uint16, more bool, payload ...[]byte) []byte {
 	offsetMore := offset << 3
 	if more {
 		offsetMore |= 1
@@ -131,54 +132,54 @@ func fragment(next byte, offset uint16, more bool, payload ...byte) []byte {
 		[]byte{next, 0}, // next header, reserved
 		u16(offsetMore), // offset 13 bits, reserved 2 bits, M 1 bit
 		[]byte{0, 0, 0, 0x1d},
-		payload)
+		slices.Concat(payload...))
 }
 
 // authentication is an AH of 24 bytes, with the 96-bit check value of HMAC-SHA-1-96.
-func authentication(next byte, payload ...byte) []byte {
+func authentication(next byte, payload ...[]byte) []byte {
 	return slices.Concat(
 		[]byte{next, 4},          // next header, length in 4-byte words minus 2
 		u16(0),                   // reserved
 		[]byte{0, 0, 0x10, 0x01}, // security parameters index
 		[]byte{0, 0, 0, 1},       // sequence number
 		make([]byte, 12),         // integrity check value
-		payload)
+		slices.Concat(payload...))
 }
 
 // mobility is a binding refresh request of 8 bytes; RFC 6275 6.1.2.
-func mobility(next byte, payload ...byte) []byte {
+func mobility(next byte, payload ...[]byte) []byte {
 	return slices.Concat(
 		[]byte{next, 0},    // next header, length in 8-byte words minus 1
 		[]byte{0, 0, 0, 0}, // type, reserved, checksum
 		u16(0),             // reserved
-		payload)
+		slices.Concat(payload...))
 }
 
 // hip is an I1 packet of 40 bytes, here before another header, which RFC 7401 5.1 leaves room for.
-func hip(next byte, payload ...byte) []byte {
+func hip(next byte, payload ...[]byte) []byte {
 	return slices.Concat(
 		[]byte{next, 4},    // next header, length in 8-byte words minus 1
 		[]byte{0x01, 0x21}, // packet type I1, version 2 and a fixed bit
 		[]byte{0, 0, 0, 0}, // checksum, controls
 		make([]byte, 32),   // sender's and receiver's host identity tags
-		payload)
+		slices.Concat(payload...))
 }
 
 // shim6 is a payload extension header of 8 bytes; RFC 5533 5.2.
-func shim6(next byte, payload ...byte) []byte {
+func shim6(next byte, payload ...[]byte) []byte {
 	return slices.Concat(
 		[]byte{next, 0},                // next header, length in 8-byte words minus 1
 		[]byte{0x80, 0, 0, 0, 0, 0x77}, // payload bit 1, context tag 47 bits
-		payload)
+		slices.Concat(payload...))
 }
 
 // tcp is a TCP header without options.
-func tcp(flags byte, payload ...byte) []byte {
+func tcp(flags byte, payload ...[]byte) []byte {
 	return tcpOffset(5, flags, payload...)
 }
 
 // tcpOffset is a TCP header whose data offset, in 4-byte words, is given; options come with the payload.
-func tcpOffset(words, flags byte, payload ...byte) []byte {
+func tcpOffset(words, flags byte, payload ...[]byte) []byte {
 	return slices.Concat(
 		u16(49152),                     // source port
 		u16(443),                       // destination port
@@ -189,35 +190,35 @@ func tcpOffset(words, flags byte, payload ...byte) []byte {
 		u16(0xfaf0),                    // window
 		u16(0),                         // checksum
 		u16(0),                         // urgent pointer
-		payload)
+		slices.Concat(payload...))
 }
 
-func udp(payload ...byte) []byte {
+func udp(payload ...[]byte) []byte {
 	return slices.Concat(
-		u16(49152),                  // source port
-		u16(443),                    // destination port
-		u16(uint16(8+len(payload))), // length
-		u16(0),                      // checksum: none
-		payload)
+		u16(49152), // source port
+		u16(443),   // destination port
+		u16(uint16(8+len(slices.Concat(payload...)))), // length
+		u16(0), // checksum: none
+		slices.Concat(payload...))
 }
 
-func sctp(payload ...byte) []byte {
+func sctp(payload ...[]byte) []byte {
 	return slices.Concat(
 		u16(49152),         // source port
 		u16(443),           // destination port
 		[]byte{0, 0, 0, 7}, // verification tag
 		[]byte{0, 0, 0, 0}, // checksum
-		payload)
+		slices.Concat(payload...))
 }
 
 // icmp is a header of ICMP or ICMPv6.
-func icmp(typ, code byte, payload ...byte) []byte {
+func icmp(typ, code byte, payload ...[]byte) []byte {
 	return slices.Concat(
 		[]byte{typ, code},
 		u16(0), // checksum
 		u16(1), // identifier, of an echo
 		u16(2), // sequence number, of an echo
-		payload)
+		slices.Concat(payload...))
 }
 
 // without returns frame less its last n bytes, as a snap length or a liar would.

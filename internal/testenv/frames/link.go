@@ -24,59 +24,59 @@ var link = []Frame{
 	},
 	{
 		Name: "one inline tag",
-		Data: ethernet(typeVLAN, vlan(100, typeIPv4, ip4(protoTCP, tcp(ack)...)...)...),
+		Data: ethernet(typeVLAN, vlan(100, typeIPv4, ip4(protoTCP, tcp(ack)))),
 		Want: tagged(100, isTCP(ack, seen4(6, 14+4+20+20))),
 	},
 	{
 		Name: "a priority tag, id 0, is a tag",
-		Data: ethernet(typeVLAN, vlan(0xe000, typeIPv4, ip4(protoTCP, tcp(ack)...)...)...),
+		Data: ethernet(typeVLAN, vlan(0xe000, typeIPv4, ip4(protoTCP, tcp(ack)))),
 		Want: tagged(0, isTCP(ack, seen4(6, 14+4+20+20))),
 	},
 	{
 		Name: "priority and drop eligible bits of a tag are not its id",
-		Data: ethernet(typeVLAN, vlan(0xffff, typeIPv6, ip6(protoUDP, udp()...)...)...),
+		Data: ethernet(typeVLAN, vlan(0xffff, typeIPv6, ip6(protoUDP, udp()))),
 		Want: tagged(4095, ports(seen6(17, 14+4+40+8))),
 	},
 	{
 		Name: "the outer of two inline tags names the VLAN",
-		Data: ethernet(typeQinQ, vlan(200, typeVLAN, vlan(100, typeIPv4, ip4(protoUDP, udp()...)...)...)...),
+		Data: ethernet(typeQinQ, vlan(200, typeVLAN, vlan(100, typeIPv4, ip4(protoUDP, udp())))),
 		Want: tagged(200, ports(seen4(17, 14+8+20+8))),
 	},
 	{
 		Name: "an outer priority tag hides the id of the inner",
-		Data: ethernet(typeVLAN, vlan(0, typeVLAN, vlan(100, typeIPv6, ip6(protoTCP, tcp(syn)...)...)...)...),
+		Data: ethernet(typeVLAN, vlan(0, typeVLAN, vlan(100, typeIPv6, ip6(protoTCP, tcp(syn))))),
 		Want: tagged(0, isTCP(syn, seen6(6, 14+8+40+20))),
 	},
 	{
 		Name: "three inline tags",
 		Data: ethernet(typeQinQ, vlan(300, typeQinQ, vlan(200, typeVLAN,
-			vlan(100, typeIPv4, ip4(protoUDP, udp()...)...)...)...)...),
+			vlan(100, typeIPv4, ip4(protoUDP, udp()))))),
 		Want: unread(flow.ReasonVLANDepth, 0),
 	},
 	{
 		Name: "a third inline tag is too deep before it is too short",
-		Data: ethernet(typeQinQ, vlan(300, typeQinQ, vlan(200, typeVLAN, 0x00)...)...),
+		Data: ethernet(typeQinQ, vlan(300, typeQinQ, vlan(200, typeVLAN, []byte{0x00}))),
 		Want: unread(flow.ReasonVLANDepth, 0),
 	},
 	{
 		Name: "a first tag one byte short",
-		Data: without(1, ethernet(typeVLAN, vlan(100, typeIPv4)...)),
+		Data: without(1, ethernet(typeVLAN, vlan(100, typeIPv4))),
 		Want: unread(flow.ReasonShortVLAN, 0),
 	},
 	{
 		Name: "a second tag one byte short",
-		Data: without(1, ethernet(typeQinQ, vlan(200, typeVLAN, vlan(100, typeIPv4)...)...)),
+		Data: without(1, ethernet(typeQinQ, vlan(200, typeVLAN, vlan(100, typeIPv4)))),
 		Want: unread(flow.ReasonShortVLAN, 0),
 	},
 	{
 		Name: "an ARP request",
 		Data: ethernet(0x0806,
-			0, 1, // hardware type Ethernet
-			0x08, 0x00, // protocol type IPv4
-			6, 4, // address lengths
-			0, 1, // operation request
-			0x02, 0, 0, 0, 0, 0x0a, 192, 0, 2, 1, // sender
-			0, 0, 0, 0, 0, 0, 192, 0, 2, 2), // target
+			u16(1),        // hardware type Ethernet
+			u16(typeIPv4), // protocol type
+			[]byte{6, 4},  // address lengths
+			u16(1),        // operation request
+			[]byte{0x02, 0, 0, 0, 0, 0x0a, 192, 0, 2, 1}, // sender
+			[]byte{0, 0, 0, 0, 0, 0, 192, 0, 2, 2}),      // target
 		Want: unread(flow.ReasonARP, 0x0806),
 	},
 	{
@@ -87,15 +87,15 @@ var link = []Frame{
 	{
 		Name: "a RARP request in a VLAN",
 		Data: ethernet(typeVLAN, vlan(100, 0x8035,
-			0, 1, 0x08, 0x00, 6, 4, // as of ARP
-			0, 3, // operation reverse request
-			0x02, 0, 0, 0, 0, 0x0a, 0, 0, 0, 0, // sender
-			0x02, 0, 0, 0, 0, 0x0a, 0, 0, 0, 0)...), // target
+			[]byte{0, 1, 0x08, 0x00, 6, 4}, // as of ARP
+			u16(3),                         // operation reverse request
+			[]byte{0x02, 0, 0, 0, 0, 0x0a, 0, 0, 0, 0},   // sender
+			[]byte{0x02, 0, 0, 0, 0, 0x0a, 0, 0, 0, 0})), // target
 		Want: unread(flow.ReasonARP, 0x8035),
 	},
 	{
 		Name: "a spanning tree frame has a length, not a type",
-		Data: ethernet(38, append([]byte{0x42, 0x42, 0x03}, make([]byte, 35)...)...), // LLC: STP, STP, unnumbered
+		Data: ethernet(38, []byte{0x42, 0x42, 0x03}, make([]byte, 35)), // LLC: STP, STP, unnumbered
 		Want: unread(flow.ReasonLLC, 0),
 	},
 	{
@@ -110,22 +110,22 @@ var link = []Frame{
 	},
 	{
 		Name: "a length behind a tag",
-		Data: ethernet(typeVLAN, vlan(100, 3, 0x42, 0x42, 0x03)...),
+		Data: ethernet(typeVLAN, vlan(100, 3, []byte{0x42, 0x42, 0x03})),
 		Want: unread(flow.ReasonLLC, 0),
 	},
 	{
 		Name: "MPLS is not looked into",
-		Data: ethernet(0x8847, append([]byte{0, 1, 1, 64}, ip4(protoTCP, tcp(ack)...)...)...), // label 16, bottom, TTL 64
+		Data: ethernet(0x8847, []byte{0, 1, 1, 64}, ip4(protoTCP, tcp(ack))), // label 16, bottom, TTL 64
 		Want: unread(flow.ReasonEtherType, 0x8847),
 	},
 	{
 		Name: "LLDP behind a tag keeps its own type",
-		Data: ethernet(typeVLAN, vlan(100, 0x88cc, 0, 0)...), // end of LLDPDU
+		Data: ethernet(typeVLAN, vlan(100, 0x88cc, []byte{0, 0})), // end of LLDPDU
 		Want: unread(flow.ReasonEtherType, 0x88cc),
 	},
 	{
 		Name: "0x9100 is no tag",
-		Data: ethernet(0x9100, vlan(100, typeIPv4, ip4(protoTCP, tcp(ack)...)...)...),
+		Data: ethernet(0x9100, vlan(100, typeIPv4, ip4(protoTCP, tcp(ack)))),
 		Want: unread(flow.ReasonEtherType, 0x9100),
 	},
 }
@@ -137,21 +137,21 @@ var Offloaded = []Frame{
 		Name:    "an offloaded tag",
 		Tagged:  true,
 		VLANTCI: 0xe000 | 300,
-		Data:    ethernet(typeIPv4, ip4(protoTCP, tcp(ack)...)...),
+		Data:    ethernet(typeIPv4, ip4(protoTCP, tcp(ack))),
 		Want:    tagged(300, isTCP(ack, seen4(6, 14+20+20))),
 	},
 	{
 		Name:    "an offloaded priority tag",
 		Tagged:  true,
 		VLANTCI: 0xe000,
-		Data:    ethernet(typeIPv6, ip6(protoUDP, udp()...)...),
+		Data:    ethernet(typeIPv6, ip6(protoUDP, udp())),
 		Want:    tagged(0, ports(seen6(17, 14+40+8))),
 	},
 	{
 		Name:    "an offloaded tag is outside two inline tags",
 		Tagged:  true,
 		VLANTCI: 300,
-		Data:    ethernet(typeQinQ, vlan(200, typeVLAN, vlan(100, typeIPv4, ip4(protoUDP, udp()...)...)...)...),
+		Data:    ethernet(typeQinQ, vlan(200, typeVLAN, vlan(100, typeIPv4, ip4(protoUDP, udp())))),
 		Want:    tagged(300, ports(seen4(17, 14+8+20+8))),
 	},
 	{
@@ -159,7 +159,7 @@ var Offloaded = []Frame{
 		Tagged:  true,
 		VLANTCI: 400,
 		Data: ethernet(typeQinQ, vlan(300, typeQinQ, vlan(200, typeVLAN,
-			vlan(100, typeIPv4, ip4(protoUDP, udp()...)...)...)...)...),
+			vlan(100, typeIPv4, ip4(protoUDP, udp()))))),
 		Want: unread(flow.ReasonVLANDepth, 0),
 	},
 	{
@@ -176,13 +176,13 @@ var l3 = []Frame{
 	{
 		Name: "IPv4 without link header",
 		L3:   true,
-		Data: ip4(protoTCP, tcp(ack)...),
+		Data: ip4(protoTCP, tcp(ack)),
 		Want: noLink(isTCP(ack, seen4(6, 20+20))),
 	},
 	{
 		Name: "IPv6 without link header",
 		L3:   true,
-		Data: ip6(protoUDP, udp()...),
+		Data: ip6(protoUDP, udp()),
 		Want: noLink(ports(seen6(17, 40+8))),
 	},
 	{
@@ -194,7 +194,13 @@ var l3 = []Frame{
 	{
 		Name: "garbage without link header",
 		L3:   true,
-		Data: ethernet(typeIPv4, ip4(protoTCP, tcp(ack)...)...), // begins with 0x02: version 0
+		Data: ethernet(typeIPv4, ip4(protoTCP, tcp(ack))), // begins with 0x02: version 0
+		Want: unread(flow.ReasonNotIP, 0),
+	},
+	{
+		Name: "version 5 without link header",
+		L3:   true,
+		Data: ip4Header(0x55, dontFragment, protoTCP, tcp(ack)),
 		Want: unread(flow.ReasonNotIP, 0),
 	},
 	{
@@ -206,7 +212,7 @@ var l3 = []Frame{
 	{
 		Name: "IPv4 without link header and a header length of 16",
 		L3:   true,
-		Data: ip4Header(0x44, dontFragment, protoTCP, tcp(ack)...),
+		Data: ip4Header(0x44, dontFragment, protoTCP, tcp(ack)),
 		Want: unread(flow.ReasonBadIPv4, 0),
 	},
 	{

@@ -8,102 +8,102 @@ import "github.com/ebpfpackets/ebpfpackets/internal/flow"
 var transport = []Frame{
 	{
 		Name: "TCP over IPv4",
-		Data: ethernet(typeIPv4, ip4(protoTCP, tcp(pshACK, []byte("payload")...)...)...),
+		Data: ethernet(typeIPv4, ip4(protoTCP, tcp(pshACK, []byte("payload")))),
 		Want: isTCP(pshACK, seen4(6, 14+20+20)),
 	},
 	{
 		Name: "TCP over IPv6",
-		Data: ethernet(typeIPv6, ip6(protoTCP, tcp(pshACK, []byte("payload")...)...)...),
+		Data: ethernet(typeIPv6, ip6(protoTCP, tcp(pshACK, []byte("payload")))),
 		Want: isTCP(pshACK, seen6(6, 14+40+20)),
 	},
 	{
 		Name: "a TCP header with options",
 		Data: ethernet(typeIPv4, ip4(protoTCP, tcpOffset(10, syn,
-			2, 4, 0x05, 0xb4, // maximum segment size 1460
-			4, 2, // selective acknowledgement permitted
-			8, 10, 0, 0, 0, 1, 0, 0, 0, 0, // timestamps
-			1,                // no-operation
-			3, 3, 7)...)...), // window scale
+			[]byte{2, 4, 0x05, 0xb4},              // maximum segment size 1460
+			[]byte{4, 2},                          // selective acknowledgement permitted
+			[]byte{8, 10, 0, 0, 0, 1, 0, 0, 0, 0}, // timestamps
+			[]byte{1},                             // no-operation
+			[]byte{3, 3, 7}))),                    // window scale
 		Want: isTCP(syn, seen4(6, 14+20+40)),
 	},
 	{
 		Name: "TCP options that are missing are not missed",
-		Data: ethernet(typeIPv6, ip6(protoTCP, tcpOffset(15, ack)...)...),
+		Data: ethernet(typeIPv6, ip6(protoTCP, tcpOffset(15, ack))),
 		Want: isTCP(ack, seen6(6, 14+40+60)),
 	},
 	{
 		Name: "a TCP data offset below 5 is taken for 5",
-		Data: ethernet(typeIPv4, ip4(protoTCP, tcpOffset(4, ack)...)...),
+		Data: ethernet(typeIPv4, ip4(protoTCP, tcpOffset(4, ack))),
 		Want: isTCP(ack, seen4(6, 14+20+20)),
 	},
 	{
 		Name: "a TCP header one byte short",
-		Data: without(1, ethernet(typeIPv4, ip4(protoTCP, tcp(ack)...)...)),
+		Data: without(1, ethernet(typeIPv4, ip4(protoTCP, tcp(ack)))),
 		Want: unread(flow.ReasonShortTransport, typeIPv4),
 	},
 	{
 		Name: "a TCP header over IPv6 one byte short",
-		Data: without(1, ethernet(typeIPv6, ip6(protoTCP, tcp(ack)...)...)),
+		Data: without(1, ethernet(typeIPv6, ip6(protoTCP, tcp(ack)))),
 		Want: unread(flow.ReasonShortTransport, typeIPv6),
 	},
 	{
 		Name: "UDP over IPv4",
-		Data: ethernet(typeIPv4, ip4(protoUDP, udp([]byte("payload")...)...)...),
+		Data: ethernet(typeIPv4, ip4(protoUDP, udp([]byte("payload")))),
 		Want: ports(seen4(17, 14+20+8)),
 	},
 	{
 		Name: "UDP over IPv6",
-		Data: ethernet(typeIPv6, ip6(protoUDP, udp()...)...),
+		Data: ethernet(typeIPv6, ip6(protoUDP, udp())),
 		Want: ports(seen6(17, 14+40+8)),
 	},
 	{
 		Name: "a UDP header one byte short",
-		Data: without(1, ethernet(typeIPv4, ip4(protoUDP, udp()...)...)),
+		Data: without(1, ethernet(typeIPv4, ip4(protoUDP, udp()))),
 		Want: unread(flow.ReasonShortTransport, typeIPv4),
 	},
 	{
 		Name: "SCTP over IPv4",
-		Data: ethernet(typeIPv4, ip4(protoSCTP, sctp(11, 0, 0, 4)...)...), // chunk COOKIE ACK
+		Data: ethernet(typeIPv4, ip4(protoSCTP, sctp([]byte{11, 0, 0, 4}))), // chunk COOKIE ACK
 		Want: ports(seen4(132, 14+20+12)),
 	},
 	{
 		Name: "SCTP over IPv6",
-		Data: ethernet(typeIPv6, ip6(protoSCTP, sctp(11, 0, 0, 4)...)...),
+		Data: ethernet(typeIPv6, ip6(protoSCTP, sctp([]byte{11, 0, 0, 4}))),
 		Want: ports(seen6(132, 14+40+12)),
 	},
 	{
 		Name: "an SCTP header one byte short",
-		Data: without(1, ethernet(typeIPv4, ip4(protoSCTP, sctp()...)...)),
+		Data: without(1, ethernet(typeIPv4, ip4(protoSCTP, sctp()))),
 		Want: unread(flow.ReasonShortTransport, typeIPv4),
 	},
 	{
 		Name: "an ICMP echo request",
-		Data: ethernet(typeIPv4, ip4(protoICMP, icmp(8, 0)...)...),
+		Data: ethernet(typeIPv4, ip4(protoICMP, icmp(8, 0))),
 		Want: isICMP(8, 0, seen4(1, 14+20+8)),
 	},
 	{
 		Name: "an ICMP port unreachable is not accounted to the flow it quotes",
-		Data: ethernet(typeIPv4, ip4(protoICMP, icmp(3, 3, ip4(protoUDP, udp()...)...)...)...),
+		Data: ethernet(typeIPv4, ip4(protoICMP, icmp(3, 3, ip4(protoUDP, udp())))),
 		Want: isICMP(3, 3, seen4(1, 14+20+8)),
 	},
 	{
 		Name: "an ICMP header one byte short",
-		Data: without(1, ethernet(typeIPv4, ip4(protoICMP, icmp(8, 0)...)...)),
+		Data: without(1, ethernet(typeIPv4, ip4(protoICMP, icmp(8, 0)))),
 		Want: unread(flow.ReasonShortTransport, typeIPv4),
 	},
 	{
 		Name: "an ICMPv6 echo reply",
-		Data: ethernet(typeIPv6, ip6(protoICMPv6, icmp(129, 0)...)...),
+		Data: ethernet(typeIPv6, ip6(protoICMPv6, icmp(129, 0))),
 		Want: isICMP(129, 0, seen6(58, 14+40+8)),
 	},
 	{
 		Name: "an ICMPv6 multicast listener report behind a hop-by-hop header",
-		Data: ethernet(typeIPv6, ip6(protoHopByHop, options(protoICMPv6, 8, icmp(143, 0)...)...)...), // RFC 3810 5
+		Data: ethernet(typeIPv6, ip6(protoHopByHop, options(protoICMPv6, 8, icmp(143, 0)))), // RFC 3810 5
 		Want: isICMP(143, 0, seen6(58, 14+40+8+8)),
 	},
 	{
 		Name: "an ICMPv6 header one byte short",
-		Data: without(1, ethernet(typeIPv6, ip6(protoICMPv6, icmp(128, 0)...)...)),
+		Data: without(1, ethernet(typeIPv6, ip6(protoICMPv6, icmp(128, 0)))),
 		Want: unread(flow.ReasonShortTransport, typeIPv6),
 	},
 }
@@ -121,7 +121,7 @@ func tcpFlags() []Frame {
 func tcpFlag(name string, flags uint8) Frame {
 	return Frame{
 		Name: "TCP with " + name,
-		Data: ethernet(typeIPv4, ip4(protoTCP, tcp(flags)...)...),
+		Data: ethernet(typeIPv4, ip4(protoTCP, tcp(flags))),
 		Want: isTCP(flags, seen4(6, 14+20+20)),
 	}
 }

@@ -1,0 +1,204 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package packet_test
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv/frames"
+)
+
+// tsharkFields are asked for every frame; of a field that occurs more than once, the first, outermost, is told.
+var tsharkFields = []string{
+	"ieee8021ad.id", "vlan.id",
+	"ip.src", "ip.dst", "ip.dsfield", "ip.ttl", "ip.proto", "ip.frag_offset",
+	"ipv6.src", "ipv6.dst", "ipv6.tclass", "ipv6.hlim", "ipv6.fraghdr.offset",
+	"tcp.srcport", "tcp.dstport", "tcp.flags", "tcp.seq_raw", "tcp.ack_raw", "tcp.window_size_value",
+	"udp.srcport", "udp.dstport", "sctp.srcport", "sctp.dstport",
+	"icmp.type", "icmp.code", "icmpv6.type", "icmpv6.code",
+}
+
+// outermostVLAN is our own word: tshark has one name for the id of a tag of each kind.
+const outermostVLAN = "(outermost tag)"
+
+// tsharkStops says in which frames tshark finds no transport header where both our parsers do, and why.
+var tsharkStops = map[string]string{
+	"padding past the total length is read as a header": "believes the total length",
+	"a HIP header":                             "reads it as the last header",
+	"a mobility header":                        "reads it as the last header",
+	"eight extension headers, the most":        "reads the HIP header as the last",
+	"a TCP data offset below 5 is taken for 5": "reads no further than the bad offset",
+}
+
+// TestTsharkAgrees asks about accounted frames only, for the reason given at TestGopacketAgrees.
+func TestTsharkAgrees(t *testing.T) {
+	needTool(t, "tshark")
+	for _, l3 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("corpus, without link header %t", l3), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "corpus.pcap")
+			require.NoError(t, frames.WritePcap(path, accounted(l3)))
+			tsharkAgrees(t, path, accounted(l3))
+		})
+	}
+	files, err := filepath.Glob("../../testdata/pcap/*.pcap")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, path := range files {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			all, err := frames.ReadPcap(path)
+			require.NoError(t, err)
+			tsharkAgrees(t, path, all)
+		})
+	}
+}
+
+func accounted(l3 bool) []frames.Frame {
+	var chosen []frames.Frame
+	for _, f := range frames.All {
+		if f.Want.Reason == flow.ReasonAccounted && f.L3 == l3 {
+			chosen = append(chosen, f)
+		}
+	}
+	return chosen
+}
+
+// tsharkAgrees compares what Decode and tshark say of all, the frames of the file at path.
+func tsharkAgrees(t *testing.T, path string, all []frames.Frame) {
+	rows := tshark(t, path)
+	require.Len(t, rows, len(all))
+	compared := 0
+	for i, f := range all {
+		s := f.Sample()
+		var p packet.Packet
+		packet.Decode(&s, &p)
+		if p.Reason != flow.ReasonAccounted {
+			assert.Empty(t, rows[i]["ip.src"]+rows[i]["ipv6.src"], "%s: %s", f.Name, p.Reason.Entry())
+			continue
+		}
+		compared++
+		want := tsharkWords(&p)
+		if why, stops := tsharkStops[f.Name]; stops {
+			assert.False(t, hasAll(rows[i], tsharkTransport(&p)), "%s: tshark goes on, although it %s", f.Name, why)
+		} else {
+			maps.Copy(want, tsharkTransport(&p))
+		}
+		for field, word := range want {
+			assert.Equal(t, word, rows[i][field], "%s: %s", f.Name, field)
+		}
+		offset := rows[i]["ip.frag_offset"] + rows[i]["ipv6.fraghdr.offset"] // one of them, or neither
+		assert.Equal(t, p.Key.LaterFragment, offset != "" && offset != "0", "%s: offset %q", f.Name, offset)
+	}
+	assert.NotZero(t, compared)
+}
+
+// tsharkWords is what tshark should say of the tags and the IP header of p; "" of what should not be there.
+func tsharkWords(p *packet.Packet) map[string]string {
+	words := map[string]string{outermostVLAN: ""}
+	if p.Key.Tagged {
+		words[outermostVLAN] = fmt.Sprint(p.Key.VLAN)
+	}
+	octet := fmt.Sprint(p.DSCP<<2 | p.ECN)
+	if p.Key.IPv6 {
+		words["ipv6.src"], words["ipv6.dst"] = p.Key.Src().String(), p.Key.Dst().String()
+		words["ipv6.tclass"], words["ipv6.hlim"] = octet, fmt.Sprint(p.TTL)
+	} else {
+		words["ip.src"], words["ip.dst"] = p.Key.Src().String(), p.Key.Dst().String()
+		words["ip.dsfield"], words["ip.ttl"], words["ip.proto"] = octet, fmt.Sprint(p.TTL), fmt.Sprint(p.Key.Proto)
+	}
+	return words
+}
+
+// tsharkTransport is what it should say of the transport header. Of other protocols it may say more: it looks inside.
+func tsharkTransport(p *packet.Packet) map[string]string {
+	words := map[string]string{}
+	ports := func(proto string) {
+		words[proto+".srcport"], words[proto+".dstport"] = fmt.Sprint(p.Key.SrcPort), fmt.Sprint(p.Key.DstPort)
+	}
+	icmp := func(proto string) {
+		words[proto+".type"], words[proto+".code"] = fmt.Sprint(p.ICMPType), fmt.Sprint(p.ICMPCode)
+	}
+	switch {
+	case p.Key.LaterFragment:
+		for _, field := range []string{"tcp.srcport", "udp.srcport", "sctp.srcport", "icmp.type", "icmpv6.type"} {
+			words[field] = ""
+		}
+	case p.HasTCP:
+		ports("tcp")
+		words["tcp.flags"] = fmt.Sprint(p.TCPFlags)
+		words["tcp.seq_raw"], words["tcp.ack_raw"] = fmt.Sprint(p.TCPSeq), fmt.Sprint(p.TCPAck)
+		words["tcp.window_size_value"] = fmt.Sprint(p.TCPWindow)
+	case p.HasICMP && p.Key.IPv6:
+		icmp("icmpv6")
+	case p.HasICMP:
+		icmp("icmp")
+	case p.Key.Proto == 17:
+		ports("udp")
+	case p.Key.Proto == 132:
+		ports("sctp")
+	}
+	return words
+}
+
+func hasAll(row, words map[string]string) bool {
+	for field, word := range words {
+		if row[field] != word {
+			return false
+		}
+	}
+	return true
+}
+
+// tshark returns one row of fields for each frame of a capture file.
+func tshark(t *testing.T, path string) []map[string]string {
+	args := []string{"-n", "-r", path, "-T", "fields", "-E", "separator=|", "-E", "occurrence=f",
+		"-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE", "-o", "tcp.relative_sequence_numbers:FALSE"}
+	for _, field := range tsharkFields {
+		args = append(args, "-e", field)
+	}
+	out, err := exec.CommandContext(t.Context(), "tshark", args...).Output()
+	require.NoError(t, err)
+	var rows []map[string]string
+	for line := range strings.Lines(string(out)) {
+		row := map[string]string{}
+		for i, word := range strings.Split(strings.TrimSuffix(line, "\n"), "|") {
+			row[tsharkFields[i]] = decimal(word)
+		}
+		row[outermostVLAN] = cmp.Or(row["ieee8021ad.id"], row["vlan.id"]) // in the corpus, 802.1ad is always outside
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// decimal writes a number in decimal digits, and leaves any other word alone.
+func decimal(word string) string {
+	if n, err := strconv.ParseUint(word, 0, 64); err == nil {
+		return fmt.Sprint(n)
+	}
+	return word
+}
+
+// needTool skips the test, or fails it where everything must be there.
+func needTool(t *testing.T, name string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err == nil {
+		return
+	}
+	if os.Getenv("EBPFPACKETS_PRIVILEGED") == "1" {
+		t.Fatalf("needs %s, and EBPFPACKETS_PRIVILEGED=1 allows no skip", name)
+	}
+	t.Skipf("needs %s", name)
+}
