@@ -82,6 +82,12 @@ func TestListInANamespaceWithTheHostsSysfs(t *testing.T) {
 		assert.NoError(t, netlink.LinkSetUp(link))
 		_, everywhere, _ := net.ParseCIDR("0.0.0.0/0")
 		assert.NoError(t, netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: everywhere, Scope: netlink.SCOPE_LINK}))
+		peer, err := netlink.LinkByName("peer0")
+		assert.NoError(t, err)
+		assert.NoError(t, netlink.LinkSetUp(peer))
+		_, somewhere, _ := net.ParseCIDR("192.0.2.0/24")
+		assert.NoError(t, netlink.RouteAdd(&netlink.Route{LinkIndex: peer.Attrs().Index, Dst: somewhere, Scope: netlink.SCOPE_LINK}))
+		assert.NoError(t, netlink.RouteAdd(&netlink.Route{Dst: everywhere, Type: unix.RTN_UNREACHABLE, Priority: 9}))
 		assert.NoError(t, netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "tun7"}, Mode: netlink.TUNTAP_MODE_TUN}))
 
 		all, err := List()
@@ -124,6 +130,17 @@ func TestParseLinkRefusesShortMessages(t *testing.T) {
 	require.Error(t, err)
 }
 
+func TestADefaultRouteLeadsEverywhere(t *testing.T) {
+	_, v4, _ := net.ParseCIDR("0.0.0.0/0")
+	_, v6, _ := net.ParseCIDR("::/0")
+	_, half, _ := net.ParseCIDR("0.0.0.0/1")
+	assert.True(t, isDefault(&netlink.Route{Type: unix.RTN_UNICAST}))
+	assert.True(t, isDefault(&netlink.Route{Type: unix.RTN_UNICAST, Dst: v4}))
+	assert.True(t, isDefault(&netlink.Route{Type: unix.RTN_UNICAST, Dst: v6}))
+	assert.False(t, isDefault(&netlink.Route{Type: unix.RTN_UNICAST, Dst: half}))
+	assert.False(t, isDefault(&netlink.Route{Type: unix.RTN_UNREACHABLE, Dst: v6}))
+}
+
 func TestDumpTriesAgainWhenInterrupted(t *testing.T) {
 	calls := 0
 	all, err := dump(func() ([]int, error) {
@@ -164,8 +181,8 @@ func TestWatchTellsOnceAtTheStartAndOfChanges(t *testing.T) {
 				assert.Contains(t, byName(all), "b19")
 				assert.GreaterOrEqual(t, time.Since(begun), watchInterval)
 				addVeth(t, "a20", "b20")
-			case 3:
-				cancel()
+			case 3: // and nothing happens any more
+				time.AfterFunc(4*watchInterval, cancel)
 			}
 		})
 		assert.NoError(t, err)

@@ -145,7 +145,6 @@ func uplinks(all []Interface) map[uint32]bool {
 	devices, routes := map[uint32]bool{}, map[uint32]bool{}
 	for _, i := range all {
 		switch {
-		case i.Loopback:
 		case i.Device:
 			devices[i.Index] = true
 		case i.DefaultRoute:
