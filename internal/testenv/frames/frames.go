@@ -12,13 +12,14 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 )
 
-// Frame is the bytes of one packet and what both parsers must say of them.
+// Frame is the bytes of one packet and what both parsers must say of them. BPF_PROG_TEST_RUN takes no frame below 14
+// bytes, and Linux 6.18 none that ends inside an IP header right behind Ethernet; behind a tag it does.
 type Frame struct {
 	Name    string        // a sentence, unique
 	L3      bool          // Data starts at the IP header: a device without link header
 	Tagged  bool          // VLANTCI is the outermost tag, offloaded: set only in Offloaded
 	VLANTCI uint16        // priority 3, DEI 1, id 12 bits; host byte order
-	Data    []byte        // read-only; BPF_PROG_TEST_RUN takes no frame below 14 bytes
+	Data    []byte        // read-only
 	Want    packet.Packet // of a sample whose IfIndex and NetNS are 0
 }
 

@@ -16,6 +16,11 @@ var ipv4 = []Frame{
 		Want: unread(flow.ReasonShortIPv4, typeIPv4),
 	},
 	{
+		Name: "an IPv4 header behind a tag one byte short",
+		Data: without(1, ethernet(typeVLAN, vlan(100, typeIPv4, ip4(protoGRE)))),
+		Want: unread(flow.ReasonShortIPv4, typeIPv4),
+	},
+	{
 		Name: "an IPv4 header is too short before it is bad",
 		Data: without(1, ethernet(typeIPv4, ip4Header(0x60, 0, protoGRE))),
 		Want: unread(flow.ReasonShortIPv4, typeIPv4),

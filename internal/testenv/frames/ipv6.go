@@ -17,6 +17,11 @@ var ipv6 = []Frame{
 		Want: unread(flow.ReasonBadIPv6, typeIPv6),
 	},
 	{
+		Name: "an IPv6 header behind a tag one byte short",
+		Data: without(1, ethernet(typeVLAN, vlan(100, typeIPv6, ip6(protoNoNext)))),
+		Want: unread(flow.ReasonShortIPv6, typeIPv6),
+	},
+	{
 		Name: "an IPv6 header is too short before it is bad",
 		Data: without(1, ethernet(typeIPv6, ip4(protoTCP, tcp(ack)))),
 		Want: unread(flow.ReasonShortIPv6, typeIPv6),
