@@ -1,0 +1,127 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package testenv
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// patience bounds every exchange of packets: the ends are on one machine.
+const patience = 60 * time.Second
+
+// ListenTCP listens on the end's address of the given version; port 0 takes a free one.
+func (e *End) ListenTCP(v6 bool, port uint16) *net.TCPListener {
+	e.tb.Helper()
+	var l *net.TCPListener
+	var err error
+	e.Do(func() { l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(e.Addr(v6), port))) })
+	require.NoError(e.tb, err)
+	e.tb.Cleanup(func() { l.Close() })
+	return l
+}
+
+// ListenUDP is ListenTCP for UDP.
+func (e *End) ListenUDP(v6 bool, port uint16) *net.UDPConn {
+	e.tb.Helper()
+	var c *net.UDPConn
+	var err error
+	e.Do(func() { c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(e.Addr(v6), port))) })
+	require.NoError(e.tb, err)
+	e.tb.Cleanup(func() { c.Close() })
+	return c
+}
+
+// Addr returns the end's address of the given version.
+func (e *End) Addr(v6 bool) netip.Addr {
+	if v6 {
+		return e.V6
+	}
+	return e.V4
+}
+
+// Transferred is one finished TCP connection.
+type Transferred struct {
+	Client, Server netip.AddrPort
+	Payload        int64 // bytes from client to server; none came back
+	Start, End     time.Time
+}
+
+// Transfer sends payload bytes from client to server over a connection of its own and ends it by FIN from both sides.
+func Transfer(client, server *End, v6 bool, payload int64) Transferred {
+	tb := client.tb
+	tb.Helper()
+	l := server.ListenTCP(v6, 0)
+	type result struct {
+		n   int64
+		err error
+	}
+	received := make(chan result, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			received <- result{err: err}
+			return
+		}
+		defer c.Close()
+		n, err := io.Copy(io.Discard, c)
+		received <- result{n, err}
+	}()
+	t := Transferred{Start: time.Now(), Server: l.Addr().(*net.TCPAddr).AddrPort(), Payload: payload}
+	var c *net.TCPConn
+	var err error
+	client.Do(func() { c, err = net.DialTCP("tcp", nil, l.Addr().(*net.TCPAddr)) })
+	require.NoError(tb, err)
+	defer c.Close()
+	require.NoError(tb, c.SetDeadline(time.Now().Add(patience)))
+	t.Client = c.LocalAddr().(*net.TCPAddr).AddrPort()
+	_, err = io.CopyN(c, zeros{}, payload)
+	require.NoError(tb, err)
+	require.NoError(tb, c.CloseWrite())
+	_, err = io.Copy(io.Discard, c) // until the server's FIN
+	require.NoError(tb, err)
+	r := <-received
+	require.NoError(tb, r.err)
+	require.Equal(tb, payload, r.n)
+	t.End = time.Now()
+	return t
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
+
+// Echo sends count echo requests with the given payload, each after the answer to the one before.
+func Echo(client, server *End, v6 bool, count, payload int) {
+	tb := client.tb
+	tb.Helper()
+	network, request := "ip4:icmp", []byte{8, 0, 0, 0, 0x77, 0x77, 0, 0}
+	if v6 {
+		network, request[0] = "ip6:ipv6-icmp", 128
+	}
+	request = append(request, make([]byte, payload)...)
+	var c *net.IPConn
+	var err error
+	client.Do(func() { c, err = net.DialIP(network, nil, &net.IPAddr{IP: server.Addr(v6).AsSlice()}) })
+	require.NoError(tb, err)
+	defer c.Close()
+	require.NoError(tb, c.SetDeadline(time.Now().Add(patience)))
+	answer := make([]byte, 1<<16)
+	for i := range count {
+		binary.BigEndian.PutUint16(request[6:], uint16(i))
+		if !v6 { // of ICMPv6 the kernel writes it
+			request[2], request[3] = 0, 0
+			binary.BigEndian.PutUint16(request[2:], ^checksum(request))
+		}
+		_, err = c.Write(request)
+		require.NoError(tb, err)
+		_, err = c.Read(answer)
+		require.NoError(tb, err)
+	}
+}

@@ -1,0 +1,133 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package testenv
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// End is one end of a pair: a namespace with an interface whose only packets are those of the test.
+type End struct {
+	*NetNS
+	Name   string
+	Index  int
+	MAC    MAC
+	V4, V6 netip.Addr
+}
+
+// PairConfig is how a pair differs from a plain one.
+type PairConfig struct {
+	MTU      int  // 0: 1500
+	Offloads bool // segmentation offload stays on; off, the interfaces count what crosses the wire
+}
+
+// Pair joins two new namespaces by a veth. The ends know each other's address, so that no neighbour is ever asked for.
+func Pair(tb testing.TB, c PairConfig) (left, right *End) {
+	tb.Helper()
+	if c.MTU == 0 {
+		c.MTU = 1500
+	}
+	left = &End{Name: "left0", MAC: MAC{2, 0, 0, 0, 0, 0x0a}, V4: netip.MustParseAddr("10.77.0.1"), V6: netip.MustParseAddr("fd77::1")}
+	right = &End{Name: "right0", MAC: MAC{2, 0, 0, 0, 0, 0x0b}, V4: netip.MustParseAddr("10.77.0.2"), V6: netip.MustParseAddr("fd77::2")}
+	left.NetNS, right.NetNS = NewNetNS(tb), NewNetNS(tb)
+	require.NoError(tb, left.link.LinkAdd(&netlink.Veth{
+		LinkAttrs:        netlink.LinkAttrs{Name: left.Name, MTU: c.MTU, HardwareAddr: left.MAC[:], TxQLen: 1000},
+		PeerName:         right.Name,
+		PeerHardwareAddr: right.MAC[:],
+		PeerMTU:          uint32(c.MTU),
+		PeerNamespace:    netlink.NsFd(right.file.Fd()),
+	}))
+	left.configure(right, c)
+	right.configure(left, c)
+	return left, right
+}
+
+func (e *End) configure(peer *End, c PairConfig) {
+	l, err := e.link.LinkByName(e.Name)
+	require.NoError(e.tb, err)
+	e.Index = l.Attrs().Index
+	require.NoError(e.tb, e.link.LinkSetARPOff(l))
+	if !c.Offloads {
+		e.Do(func() { offloadsOff(e.tb, e.Name) })
+	}
+	require.NoError(e.tb, e.link.LinkSetUp(l))
+	for _, a := range []struct {
+		own, peer netip.Addr
+		bits      int
+	}{{e.V4, peer.V4, 24}, {e.V6, peer.V6, 64}} {
+		require.NoError(e.tb, e.link.AddrAdd(l, &netlink.Addr{
+			IPNet: &net.IPNet{IP: a.own.AsSlice(), Mask: net.CIDRMask(a.bits, a.own.BitLen())},
+			Flags: unix.IFA_F_NODAD,
+		}))
+		require.NoError(e.tb, e.link.NeighSet(&netlink.Neigh{
+			LinkIndex:    e.Index,
+			State:        netlink.NUD_PERMANENT,
+			IP:           a.peer.AsSlice(),
+			HardwareAddr: peer.MAC[:],
+		}))
+	}
+}
+
+// linux/ethtool.h
+const (
+	ethtoolSTSO = 0x1f
+	ethtoolSGSO = 0x24
+	ethtoolSGRO = 0x2c
+)
+
+// offloadsOff must run in the namespace of the interface.
+func offloadsOff(tb testing.TB, name string) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(tb, err)
+	defer unix.Close(fd)
+	for _, command := range []uint32{ethtoolSTSO, ethtoolSGSO, ethtoolSGRO} {
+		value := struct{ command, on uint32 }{command, 0}
+		request := struct {
+			name [unix.IFNAMSIZ]byte
+			data unsafe.Pointer
+			_    [16]byte
+		}{data: unsafe.Pointer(&value)}
+		copy(request.name[:], name)
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
+		require.Zero(tb, errno, "ethtool %#x on %s: %v", command, name, errno)
+	}
+}
+
+// AddBridge joins the interfaces of ports, which lie in the namespace, by a bridge. It passes on what the test sends, an offloaded
+// VLAN tag included, and is silent itself.
+func (n *NetNS) AddBridge(ports ...*End) {
+	n.tb.Helper()
+	off := false
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "bridge0"}, MulticastSnooping: &off}
+	require.NoError(n.tb, n.link.LinkAdd(bridge))
+	require.NoError(n.tb, n.link.LinkSetARPOff(bridge))
+	for _, p := range ports {
+		l, err := n.link.LinkByName(p.Name)
+		require.NoError(n.tb, err)
+		require.NoError(n.tb, n.link.LinkSetMaster(l, bridge))
+	}
+	require.NoError(n.tb, n.link.LinkSetUp(bridge))
+}
+
+// MoveTo moves the end's interface to another namespace under another name. Its addresses stay behind.
+func (e *End) MoveTo(n *NetNS, name string) {
+	e.tb.Helper()
+	l, err := e.link.LinkByName(e.Name)
+	require.NoError(e.tb, err)
+	require.NoError(e.tb, e.link.LinkSetDown(l))
+	require.NoError(e.tb, e.link.LinkSetName(l, name))
+	require.NoError(e.tb, e.link.LinkSetNsFd(l, int(n.file.Fd())))
+	e.NetNS, e.Name = n, name
+	l, err = e.link.LinkByName(name)
+	require.NoError(e.tb, err)
+	e.Index = l.Attrs().Index
+	require.NoError(e.tb, e.link.LinkSetUp(l))
+}

@@ -1,0 +1,136 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package testenv
+
+import (
+	"encoding/binary"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+)
+
+// TapConfig is the kind of a tap.
+type TapConfig struct {
+	L3      bool // a tun: frames begin at the IP header
+	Vnet    bool // IFF_VNET_HDR: frames may be larger than a packet, to be segmented; as from a virtual machine
+	Scatter bool // IFF_NAPI_FRAGS: frames come in parts, of which only the first is in the linear area
+}
+
+// Tap is an interface whose incoming packets the test writes. It is told nothing and says nothing.
+type Tap struct {
+	Name  string
+	Index int
+
+	ns     *NetNS
+	config TapConfig
+	fd     int
+}
+
+// NewTap makes a tap in the namespace.
+func (n *NetNS) NewTap(name string, c TapConfig) *Tap {
+	n.tb.Helper()
+	t := &Tap{Name: name, ns: n, config: c}
+	request, err := unix.NewIfreq(name)
+	require.NoError(n.tb, err)
+	request.SetUint16(c.flags())
+	n.Do(func() { t.fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		LeaveOut(n.tb, "needs /dev/net/tun: "+err.Error())
+	}
+	n.tb.Cleanup(func() { unix.Close(t.fd) })
+	require.NoError(n.tb, unix.IoctlIfreq(t.fd, unix.TUNSETIFF, request), "make tap %q", name)
+	l, err := n.link.LinkByName(name)
+	require.NoError(n.tb, err)
+	t.Index = l.Attrs().Index
+	if !c.L3 { // a tun has no ARP
+		require.NoError(n.tb, n.link.LinkSetARPOff(l))
+	}
+	require.NoError(n.tb, n.link.LinkSetUp(l))
+	require.Eventually(n.tb, func() bool {
+		l, err := n.link.LinkByName(name)
+		return err == nil && l.Attrs().OperState != netlink.OperDown
+	}, patience, patience/1000)
+	return t
+}
+
+func (c TapConfig) flags() uint16 {
+	flags := uint16(unix.IFF_NO_PI)
+	if c.L3 {
+		flags |= unix.IFF_TUN
+	} else {
+		flags |= unix.IFF_TAP
+	}
+	if c.Vnet {
+		flags |= unix.IFF_VNET_HDR
+	}
+	if c.Scatter {
+		flags |= unix.IFF_NAPI | unix.IFF_NAPI_FRAGS
+	}
+	return flags
+}
+
+// virtio_net_hdr; linux/virtio_net.h
+const (
+	virtioNeedsChecksum = 1
+	virtioTCPv4         = 1
+	virtioTCPv6         = 4
+	virtioUDP           = 5
+	virtioHeader        = 10
+)
+
+// Write lets the interface receive one frame. With Scatter it comes in parts: the linear area ends with the first.
+func (t *Tap) Write(parts ...[]byte) {
+	t.ns.tb.Helper()
+	if t.config.Vnet {
+		t.write(append([][]byte{make([]byte, virtioHeader)}, parts...))
+		return
+	}
+	t.write(parts)
+}
+
+// WriteSegmented lets the interface receive f in one buffer whose payload stands for packets of at most segment bytes each,
+// and returns what they are on the wire.
+func (t *Tap) WriteSegmented(f Frame, segment int) flow.Volume {
+	t.ns.tb.Helper()
+	require.True(t.ns.tb, t.config.Vnet, "a tap without Vnet has no segmentation")
+	whole := f.AppendTo(nil)
+	headers := len(whole) - f.Payload
+	transport, kind, checksumAt := 20, byte(virtioTCPv4), 16
+	switch {
+	case f.Proto == protoUDP:
+		transport, kind, checksumAt = 8, virtioUDP, 6
+	case f.From.Addr().Is6():
+		kind = virtioTCPv6
+	}
+	header := []byte{virtioNeedsChecksum, kind}
+	for _, v := range []int{headers, segment, headers - transport, checksumAt} {
+		header = binary.NativeEndian.AppendUint16(header, uint16(v))
+	}
+	t.write([][]byte{header, whole})
+	segments := max(1, (f.Payload+segment-1)/segment)
+	return flow.Volume{Packets: uint64(segments), Bytes: uint64(f.Payload + segments*headers)}
+}
+
+func (t *Tap) write(parts [][]byte) {
+	vectors := make([]unix.Iovec, len(parts))
+	want := 0
+	for i, p := range parts {
+		vectors[i].Base = &p[0]
+		vectors[i].SetLen(len(p))
+		want += len(p)
+	}
+	n, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(t.fd), uintptr(unsafe.Pointer(&vectors[0])), uintptr(len(vectors)))
+	require.Zero(t.ns.tb, errno, "write to tap %q: %v", t.Name, errno)
+	require.Equal(t.ns.tb, want, int(n))
+}
+
+// Counters reads the counters of the interface. It counts a buffer that is to be segmented once.
+func (t *Tap) Counters() Counters {
+	t.ns.tb.Helper()
+	return t.ns.Counters(t.Name)
+}
