@@ -36,6 +36,7 @@ type engine struct {
 	log   *zap.Logger
 	host  platform
 	clock func() time.Time
+	name  func() (string, error) // of the host
 
 	nextMetrics consumer.Metrics // nil: no metrics pipeline
 	nextLogs    consumer.Logs    // nil: no logs pipeline
@@ -66,7 +67,7 @@ type pushState struct {
 }
 
 func newEngine(cfg *Config, set otelreceiver.Settings, host platform) *engine {
-	return &engine{cfg: cfg, set: set, log: set.Logger, host: host, clock: time.Now}
+	return &engine{cfg: cfg, set: set, log: set.Logger, host: host, clock: time.Now, name: os.Hostname}
 }
 
 // start loads, attaches for a bounded time, and leaves the rest to the loops.
@@ -122,7 +123,7 @@ func (e *engine) load() error {
 func (e *engine) nameHost() error {
 	b := metadata.NewResourceBuilder(e.cfg.MetricsBuilder.ResourceAttributes)
 	if e.cfg.MetricsBuilder.ResourceAttributes.HostName.Enabled {
-		name, err := os.Hostname()
+		name, err := e.name()
 		if err != nil {
 			return fmt.Errorf("get host.name (resource_attributes can turn it off): %w", err)
 		}

@@ -1,0 +1,120 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/confmap"
+	"go.opentelemetry.io/collector/confmap/confmaptest"
+
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
+)
+
+// loadConfig returns the configuration called name in a file of testdata.
+func loadConfig(t *testing.T, file, name string) (*Config, error) {
+	t.Helper()
+	cm, err := confmaptest.LoadConf(filepath.Join("testdata", file))
+	require.NoError(t, err)
+	sub, err := cm.Sub(component.NewIDWithName(metadata.Type, name).String())
+	require.NoError(t, err)
+	cfg := createDefaultConfig().(*Config)
+	if err := sub.Unmarshal(cfg); err != nil {
+		return nil, err
+	}
+	return cfg, confmap.Validate(cfg)
+}
+
+func TestDefaultConfigIsValid(t *testing.T) {
+	cfg, err := loadConfig(t, "config.yaml", "")
+	require.NoError(t, err)
+	assert.Equal(t, createDefaultConfig(), cfg)
+}
+
+func TestConfigTakesEveryKey(t *testing.T) {
+	cfg, err := loadConfig(t, "config.yaml", "all")
+	require.NoError(t, err)
+	want := createDefaultConfig().(*Config)
+	want.Interfaces = InterfacesConfig{Include: []string{"eth0", "wlan*", "kind:veth"}, Exclude: []string{"eth1"}}
+	want.Directions = []string{"egress"}
+	want.CollectionInterval = 10 * time.Second
+	want.CardinalityLimit = 500
+	want.SeriesTimeout = time.Minute
+	want.Flows = FlowsConfig{MaxFlows: 1000, IdleTimeout: 3 * time.Second, ActiveTimeout: 30 * time.Second}
+	want.Packets = PacketsConfig{RandomOneIn: 50, MaxPerSecond: 20, SnapLength: 128}
+	want.ErrorMode = errorModeIgnore
+	require.NotEmpty(t, cfg.MetricsBuilder.Metrics.NetworkFlowPackets.EnabledAttributes)
+	assert.Equal(t, want.Interfaces, cfg.Interfaces)
+	assert.Equal(t, want.Directions, cfg.Directions)
+	assert.Equal(t, want.CollectionInterval, cfg.CollectionInterval)
+	assert.Equal(t, want.CardinalityLimit, cfg.CardinalityLimit)
+	assert.Equal(t, want.SeriesTimeout, cfg.SeriesTimeout)
+	assert.Equal(t, want.Flows, cfg.Flows)
+	assert.Equal(t, want.Packets, cfg.Packets)
+	assert.Equal(t, want.ErrorMode, cfg.ErrorMode)
+	assert.False(t, cfg.MetricsBuilder.Metrics.NetworkFlowActive.Enabled)
+	assert.Equal(t, []metadata.NetworkFlowIoMetricAttributeKey{"source.address"}, cfg.MetricsBuilder.Metrics.NetworkFlowIo.EnabledAttributes)
+	assert.False(t, cfg.LogsBuilder.Events.NetworkPacket.Enabled)
+	assert.False(t, cfg.MetricsBuilder.ResourceAttributes.HostName.Enabled)
+	assert.False(t, cfg.LogsBuilder.ResourceAttributes.HostName.Enabled)
+	assert.Equal(t, time.Second, cfg.drainInterval())
+}
+
+func TestBadConfigsNameKeyValueAndRemedy(t *testing.T) {
+	cm, err := confmaptest.LoadConf(filepath.Join("testdata", "bad_config.yaml"))
+	require.NoError(t, err)
+	messages := map[string]string{
+		"no_interface":          `interfaces.include must name at least one interface, glob or kind, for example "eth0", "eth*" or "kind:uplink", got none`,
+		"bad_glob":              `interfaces: include: "eth[": not a glob: every "[" needs its "]" with characters or ranges between, and "\" a character after it, for example "eth[0-3]"`,
+		"bad_exclude":           `interfaces: exclude: "kind:": a kind is a lower-case word, for example "kind:uplink" or "kind:veth"`,
+		"no_direction":          `directions must be ingress, egress or both, got none`,
+		"unknown_direction":     `directions must be ingress, egress or both, got "both"`,
+		"repeated_direction":    `directions must name each direction once, got "egress" twice`,
+		"short_interval":        `collection_interval must be at least 100ms, got 10ms`,
+		"low_cardinality":       `cardinality_limit must be at least 2 (one series and the overflow point), got 1`,
+		"short_series_timeout":  `series_timeout must be at least collection_interval (30s), got 5s`,
+		"no_flows":              `flows.max_flows must be between 1 and 4194304, got 0`,
+		"many_flows":            `flows.max_flows must be between 1 and 4194304, got 5000000`,
+		"short_idle_timeout":    `flows.idle_timeout must be at least 1s, got 100ms`,
+		"short_active_timeout":  `flows.active_timeout must be at least 1s, got 0s`,
+		"negative_one_in":       `packets.random_one_in must be between 0 (no samples) and 1073741824, got -1`,
+		"no_samples_per_second": `packets.max_per_second must be between 1 and 1000000 (random_one_in: 0 turns samples off), got 0`,
+		"short_snap":            `packets.snap_length must be between 64 and 16384, got 10`,
+		"long_snap":             `packets.snap_length must be between 64 and 16384, got 65536`,
+		"error_mode":            `error_mode must be propagate or ignore, got "crash"`,
+		"strategy":              `metrics: network.flow.io: aggregation_strategy must be sum, got "avg"`,
+		"attribute":             `metricsbuilder::metrics::network.flow.active: metric network.flow.active doesn't have an attribute source.address, valid attributes: [network.interface.name, network.transport, network.type, server.port]`,
+		"resource_filter":       `resource_attributes: host.name: only enabled is supported; use a filter processor to include or exclude data`,
+		"two_mistakes":          "cardinality_limit must be at least 2 (one series and the overflow point), got 0\nerror_mode must be propagate or ignore, got \"\"",
+		"later_key":             "decoding failed due to the following error(s):\n\n'receiver.Config' has invalid keys: aggregation_temporality",
+		"later_packets_key":     "decoding failed due to the following error(s):\n\n'packets' has invalid keys: protocols",
+	}
+	for id := range cm.ToStringMap() {
+		var cid component.ID
+		require.NoError(t, cid.UnmarshalText([]byte(id)))
+		assert.Contains(t, messages, cid.Name(), "testdata/bad_config.yaml has a case without a message")
+	}
+	for name, message := range messages {
+		t.Run(name, func(t *testing.T) {
+			_, err := loadConfig(t, "bad_config.yaml", name)
+			require.EqualError(t, err, message)
+		})
+	}
+}
+
+func TestDrainIntervalIsShortEnoughForEveryTimeout(t *testing.T) {
+	c := createDefaultConfig().(*Config)
+	assert.Equal(t, 5*time.Second, c.drainInterval())
+	c.Flows.IdleTimeout = 3 * time.Second
+	assert.Equal(t, time.Second, c.drainInterval())
+	c.CollectionInterval = minInterval
+	assert.Equal(t, minInterval, c.drainInterval())
+	c.Flows.IdleTimeout, c.CollectionInterval = time.Hour, time.Hour
+	assert.Equal(t, maxDrainInterval, c.drainInterval())
+}
