@@ -85,8 +85,10 @@ func (k row) fetch(ctx context.Context, dir, image string) error {
 	if len(debs) != 1 {
 		return fmt.Errorf("download %q: want one .deb in %q, got %q", pkg, dir, debs)
 	}
-	defer os.Remove(debs[0])
-	return extractImage(ctx, debs[0], image)
+	if err := extractImage(ctx, debs[0], image); err != nil {
+		return err
+	}
+	return os.Remove(debs[0])
 }
 
 func (k row) sources() string {

@@ -27,7 +27,8 @@ type view struct {
 	mu      sync.Mutex // the collector's log and its data come from two goroutines
 	w       io.Writer
 	shown   map[string]*budget // event name => lines
-	last    map[string]traffic // interface and direction => totals at the last collection
+	last    map[string]totals  // interface => at the last collection
+	ledger  string             // what the receiver says at its end
 	records map[string]int     // event name => records seen
 }
 
@@ -37,15 +38,17 @@ type budget struct {
 	shown, skipped int
 }
 
-// traffic is what the points of one interface and direction add up to.
-type traffic struct {
+// totals are what the points of one interface add up to.
+type totals struct {
 	at             time.Time
-	bytes, packets int64
-	series         int
+	received, sent traffic
+	series, flows  int64
 }
 
+type traffic struct{ bytes, packets int64 }
+
 func newView(w io.Writer) *view {
-	return &view{w: w, shown: map[string]*budget{}, last: map[string]traffic{}, records: map[string]int{}}
+	return &view{w: w, shown: map[string]*budget{}, last: map[string]totals{}, records: map[string]int{}}
 }
 
 func (v *view) line(b []byte) {
@@ -95,45 +98,60 @@ func (v *view) record(r *logRecord) {
 	fmt.Fprintf(v.w, "%s %-7s %s\n", r.TimeUnixNano.Format(clock), kind, r.Body.StringValue)
 }
 
-// metrics shows a line for each interface: totals since the start and the rate since the last collection.
+// metrics shows a line for each interface that had traffic since the last collection.
 func (v *view) metrics(ms []metric) {
-	now := map[string]traffic{}
-	active := map[string]int64{}
+	now := map[string]totals{}
 	for _, m := range ms {
 		for i := range m.Sum.DataPoints {
 			p := &m.Sum.DataPoints[i]
-			iface := p.attribute("network.interface.name")
-			key := iface + "\x00" + p.attribute("network.io.direction")
-			t := now[key]
-			t.at = p.TimeUnixNano.Time
-			switch m.Name {
-			case "network.flow.io":
-				t.bytes += int64(p.AsInt)
-				t.series++
-			case "network.flow.packets":
-				t.packets += int64(p.AsInt)
-			case "network.flow.active":
-				active[iface] += int64(p.AsInt)
-				continue
+			name := p.attribute("network.interface.name")
+			if name == "" {
+				name = "others" // more series than cardinality_limit
 			}
-			now[key] = t
+			t := now[name]
+			t.add(m.Name, p)
+			now[name] = t
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(now)) {
-		iface, direction, _ := strings.Cut(key, "\x00")
-		if iface == "" {
-			iface = "(more series than cardinality_limit)"
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		if t, before := now[name], v.last[name]; t.received != before.received || t.sent != before.sent {
+			fmt.Fprintf(v.w, "%s totals  %s: received %s, sent %s; %d flows active, %d series\n", t.at.Format(clock), name,
+				t.received.since(before.received, t.at.Sub(before.at)), t.sent.since(before.sent, t.at.Sub(before.at)), t.flows, t.series)
 		}
-		t, before := now[key], v.last[key]
-		rate := ""
-		// A series that timed out takes its share of the totals with it: then there is no rate to show.
-		if s := t.at.Sub(before.at).Seconds(); !before.at.IsZero() && s > 0 && t.bytes >= before.bytes && t.packets >= before.packets {
-			rate = fmt.Sprintf("%s/s %s packets/s, ", amount(float64(t.bytes-before.bytes)/s, "B"), amount(float64(t.packets-before.packets)/s, ""))
-		}
-		fmt.Fprintf(v.w, "%s metrics %s %s: %sin all %s %d packets in %d series; %d flows active\n",
-			t.at.Format(clock), iface, direction, rate, amount(float64(t.bytes), "B"), t.packets, t.series, active[iface])
 	}
 	maps.Copy(v.last, now)
+}
+
+func (t *totals) add(metric string, p *point) {
+	t.at = p.TimeUnixNano.Time
+	direction := &t.received
+	if p.attribute("network.io.direction") == "transmit" {
+		direction = &t.sent
+	}
+	switch metric {
+	case "network.flow.io":
+		direction.bytes += int64(p.AsInt)
+		t.series++
+	case "network.flow.packets":
+		direction.packets += int64(p.AsInt)
+	case "network.flow.active":
+		t.flows += int64(p.AsInt)
+	}
+}
+
+func (t traffic) String() string {
+	return fmt.Sprintf("%d packets %s", t.packets, amount(float64(t.bytes), "B"))
+}
+
+// since adds the rate of a time to the totals. There is none at the first collection, nor when series have timed out and
+// taken their share of the totals with them.
+func (t traffic) since(before traffic, d time.Duration) string {
+	if before == (traffic{}) || t.bytes < before.bytes || t.packets < before.packets || d <= 0 {
+		return t.String()
+	}
+	perSecond := func(n int64) float64 { return float64(n) / d.Seconds() }
+	return fmt.Sprintf("%v (%s/s %s/s)", t,
+		amount(perSecond(t.packets-before.packets), ""), amount(perSecond(t.bytes-before.bytes), "B"))
 }
 
 // logs shows what the collector says: warnings and errors of all parts, and what the receiver has to tell.
@@ -159,12 +177,17 @@ func (v *view) log(b []byte) {
 		return
 	}
 	level, _ := entry["level"].(string)
-	resource, _ := entry["otelcol.component.id"].(string)
-	if level == "info" && !strings.HasPrefix(resource, "ebpfpackets") {
+	component, _ := entry["otelcol.component.id"].(string)
+	message, _ := entry["msg"].(string)
+	switch {
+	case level == "info" && !strings.HasPrefix(component, "ebpfpackets"), strings.HasPrefix(message, "Development component"):
+		return
+	case strings.HasPrefix(message, "Final ledger"):
+		v.ledger = message
 		return
 	}
 	var line bytes.Buffer
-	fmt.Fprintf(&line, "%s %-7s %v", time.Now().Format(clock), level, entry["msg"])
+	fmt.Fprintf(&line, "%s %-7s %s", time.Now().Format(clock), level, message)
 	for _, key := range slices.Sorted(maps.Keys(entry)) {
 		switch {
 		case key == "level", key == "ts", key == "msg", key == "caller", key == "stacktrace", key == "resource",
@@ -195,9 +218,11 @@ func (v *view) summary(out string) {
 	defer v.mu.Unlock()
 	fmt.Fprintf(v.w, "\nrun: %d flow records, %d sampled packets, all in %s\n",
 		v.records["network.flow"], v.records["network.packet"], out)
-	for _, key := range slices.Sorted(maps.Keys(v.last)) {
-		iface, direction, _ := strings.Cut(key, "\x00")
-		fmt.Fprintf(v.w, "run: %s %s: %s, %d packets\n", iface, direction, amount(float64(v.last[key].bytes), "B"), v.last[key].packets)
+	for _, name := range slices.Sorted(maps.Keys(v.last)) {
+		fmt.Fprintf(v.w, "run: %s: received %v, sent %v\n", name, v.last[name].received, v.last[name].sent)
+	}
+	if v.ledger != "" {
+		fmt.Fprintf(v.w, "run: %s\n", v.ledger)
 	}
 }
 
