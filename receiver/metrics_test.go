@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -31,12 +32,17 @@ func goldenPath(name string) string { return filepath.Join("testdata", "golden",
 func compareMetrics(t *testing.T, name string, messages []pmetric.Metrics) {
 	t.Helper()
 	require.Len(t, messages, 1)
+	got, err := golden.MarshalMetricsYAML(messages[0])
+	require.NoError(t, err)
 	if *update {
-		require.NoError(t, golden.WriteMetricsToFile(goldenPath(name), messages[0]))
+		require.NoError(t, os.WriteFile(goldenPath(name), got, 0o600))
 	}
 	want, err := golden.ReadMetrics(goldenPath(name))
 	require.NoError(t, err)
-	assert.NoError(t, pmetrictest.CompareMetrics(want, messages[0]))
+	require.NoError(t, pmetrictest.CompareMetrics(want, messages[0])) // the difference in words
+	bytes, err := os.ReadFile(goldenPath(name))
+	require.NoError(t, err)
+	assert.Equal(t, string(bytes), string(got))
 }
 
 func egress(d ...flow.Slot) []flow.Slot { return d }
