@@ -1,0 +1,212 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/consumer/consumererror"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadatatest"
+)
+
+// measured is a bench whose own telemetry can be read.
+func measured(t *testing.T, c *Config, metrics consumer.Metrics, logs consumer.Logs) (*bench, *componenttest.Telemetry) {
+	tel := componenttest.NewTelemetry()
+	t.Cleanup(func() { require.NoError(t, tel.Shutdown(context.Background())) })
+	b := &bench{t: t, host: newFakeHost("eth0"), now: epoch}
+	set := nopSettings()
+	set.ID = component.NewID(metadata.Type)
+	set.TelemetrySettings = tel.NewTelemetrySettings()
+	b.engine = newEngine(c, set, b.host)
+	b.engine.clock = func() time.Time { return b.now }
+	b.host.clock = b.engine.clock
+	b.nextMetrics, b.nextLogs = metrics, logs
+	require.NoError(t, b.load())
+	require.NoError(t, b.attach())
+	t.Cleanup(func() { require.NoError(t, b.release()) })
+	if b.logs != nil {
+		b.logs.delays = []time.Duration{time.Millisecond, time.Millisecond, time.Millisecond}
+	}
+	return b, tel
+}
+
+// replies is a consumer of logs that answers its calls in turn, the last answer for ever, and spoils what it refuses.
+type replies struct {
+	answers []error
+	calls   int
+	taken   []plog.Logs
+	offered []int // records of each call
+}
+
+func (r *replies) consumer(t *testing.T) consumer.Logs {
+	c, err := consumer.NewLogs(func(_ context.Context, ld plog.Logs) error {
+		err := r.answers[min(r.calls, len(r.answers)-1)]
+		r.calls++
+		r.offered = append(r.offered, ld.LogRecordCount())
+		if err == nil {
+			r.taken = append(r.taken, ld)
+		} else {
+			ld.ResourceLogs().RemoveIf(func(plog.ResourceLogs) bool { return true })
+		}
+		return err
+	}, consumer.WithCapabilities(consumer.Capabilities{MutatesData: true}))
+	require.NoError(t, err)
+	return c
+}
+
+func twoFlows() *batch {
+	return &batch{observed: 1, flows: make([]flow.Record, 2)}
+}
+
+func sum(n int64, attrs ...attribute.KeyValue) []metricdata.DataPoint[int64] {
+	return []metricdata.DataPoint[int64]{{Value: n, Attributes: attribute.NewSet(attrs...)}}
+}
+
+func TestLogsAreOfferedAgainAsLongAsItHelps(t *testing.T) {
+	permanent := consumererror.NewPermanent(errTest)
+	rest := plog.NewLogs()
+	rest.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty().SetEventName(eventFlow)
+	partial := consumererror.NewLogs(errTest, rest)
+	event := attribute.String("event", eventFlow)
+	for name, c := range map[string]struct {
+		answers         []error
+		offered         []int
+		delivered, shed int64
+		cause           string
+	}{
+		"taken":                       {[]error{nil}, []int{2}, 2, 0, ""},
+		"refused once":                {[]error{errTest, nil}, []int{2, 2}, 2, 0, ""},
+		"refused three times":         {[]error{errTest, errTest, errTest, nil}, []int{2, 2, 2, 2}, 2, 0, ""},
+		"refused for ever":            {[]error{errTest}, []int{2, 2, 2, 2}, 0, 2, "refused"},
+		"permanent":                   {[]error{permanent}, []int{2}, 0, 2, "permanent"},
+		"refused, then permanent":     {[]error{errTest, permanent}, []int{2, 2}, 0, 2, "permanent"},
+		"one taken, one refused once": {[]error{partial, errTest, nil}, []int{2, 1, 1}, 2, 0, ""},
+		"one taken, one refused":      {[]error{partial, permanent}, []int{2, 1}, 1, 1, "permanent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := replies{answers: c.answers}
+			b, tel := measured(t, testConfig(), nil, r.consumer(t))
+			b.logs.push(t.Context(), twoFlows())
+			assert.Equal(t, c.offered, r.offered)
+			if c.delivered > 0 {
+				metadatatest.AssertEqualEbpfpacketsReceiverRecords(t, tel, sum(c.delivered, event), metricdatatest.IgnoreTimestamp())
+			}
+			if c.shed > 0 {
+				metadatatest.AssertEqualEbpfpacketsReceiverRecordSheds(t, tel, sum(c.shed, event, attribute.String("cause", c.cause)), metricdatatest.IgnoreTimestamp())
+			}
+			name := "otelcol_receiver_accepted_log_records"
+			if c.cause != "" {
+				name = "otelcol_receiver_refused_log_records"
+			}
+			_, err := tel.GetMetric(name)
+			assert.NoError(t, err)
+		})
+	}
+}
+
+func TestRetriesStopAfterTheirBudget(t *testing.T) {
+	var budget time.Duration
+	for _, d := range retryDelays {
+		budget += d
+	}
+	assert.Less(t, budget, retryBudget)
+	assert.Len(t, retryDelays, 3)
+
+	r := replies{answers: []error{errTest}}
+	b, _ := measured(t, testConfig(), nil, r.consumer(t))
+	b.logs.delays = []time.Duration{time.Hour}
+	b.logs.push(t.Context(), twoFlows())
+	assert.Equal(t, 1, r.calls)
+}
+
+func TestAFullQueueDropsAndCounts(t *testing.T) {
+	b, tel := measured(t, testConfig(), nil, consumertest.NewNop())
+	for range cap(b.logs.queue) + 3 {
+		b.logs.offer(&batch{packets: make([]sampled, 5)})
+	}
+	assert.Len(t, b.logs.queue, cap(b.logs.queue))
+	metadatatest.AssertEqualEbpfpacketsReceiverRecordSheds(t, tel,
+		sum(15, attribute.String("event", eventPacket), attribute.String("cause", "queue_full")), metricdatatest.IgnoreTimestamp())
+}
+
+func TestWhatShutdownCannotDeliverIsCounted(t *testing.T) {
+	r := replies{answers: []error{errTest}}
+	b, tel := measured(t, testConfig(), nil, r.consumer(t))
+	b.logs.delays = []time.Duration{time.Second}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	b.logs.push(ctx, twoFlows()) // interrupted while it waits
+	b.logs.offer(twoFlows())     // never begun
+	close(b.logs.queue)
+	b.logs.run(ctx)
+	assert.Equal(t, 1, r.calls)
+	metadatatest.AssertEqualEbpfpacketsReceiverRecordSheds(t, tel,
+		sum(4, attribute.String("event", eventFlow), attribute.String("cause", "shutdown")), metricdatatest.IgnoreTimestamp())
+}
+
+func TestRefusedMetricsAreNotOfferedAgainAndNothingIsLost(t *testing.T) {
+	refuse := true
+	var sink consumertest.MetricsSink
+	next, err := consumer.NewMetrics(func(ctx context.Context, md pmetric.Metrics) error {
+		if refuse {
+			return errTest
+		}
+		return sink.ConsumeMetrics(ctx, md)
+	})
+	require.NoError(t, err)
+	b, tel := measured(t, testConfig(), next, nil)
+	push := func() bool {
+		b.collect()
+		c := <-b.metricsPusher.queue
+		ok := b.metricsPusher.push(t.Context(), c.messages)
+		if ok {
+			b.metrics.delivered.Store(c.round)
+		}
+		return ok
+	}
+	b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1))
+	b.after(time.Second)
+	assert.False(t, push())
+	b.after(10 * time.Minute)
+	refuse = false
+	assert.True(t, push())
+	assert.Equal(t, int64(300), pointsOf(sink.AllMetrics(), instrumentIO.name).At(0).IntValue(), "although its series timed out")
+	for _, name := range []string{"otelcol_receiver_accepted_metric_points", "otelcol_receiver_refused_metric_points"} {
+		_, err := tel.GetMetric(name)
+		assert.NoError(t, err)
+	}
+}
+
+func TestASlowConsumerOfMetricsMissesCollectionsNotCounts(t *testing.T) {
+	b, _ := measured(t, testConfig(), consumertest.NewNop(), nil)
+	for range 3 {
+		b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 1, 100, 1, 1))
+		b.after(time.Second)
+		b.collect()
+	}
+	require.Len(t, b.metricsPusher.queue, 1)
+	<-b.metricsPusher.queue
+	assert.Equal(t, int64(300), pointsOf(b.pointsAfter(time.Second), instrumentIO.name).At(0).IntValue())
+}
+
+func (b *bench) pointsAfter(d time.Duration) []pmetric.Metrics {
+	b.after(d)
+	return b.points()
+}

@@ -1,0 +1,166 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/component/componentstatus"
+	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadatatest"
+)
+
+// valuesOf returns the values of an own metric by its only attribute.
+func valuesOf(t *testing.T, tel *componenttest.Telemetry, name, attr string) map[string]int64 {
+	t.Helper()
+	m, err := tel.GetMetric(name)
+	require.NoError(t, err)
+	var points []metricdata.DataPoint[int64]
+	switch data := m.Data.(type) {
+	case metricdata.Sum[int64]:
+		points = data.DataPoints
+	case metricdata.Gauge[int64]:
+		points = data.DataPoints
+	}
+	values := map[string]int64{}
+	for _, p := range points {
+		v, _ := p.Attributes.Value(attribute.Key(attr))
+		values[v.AsString()] = p.Value
+	}
+	return values
+}
+
+func TestLedgerInOwnTelemetry(t *testing.T) {
+	b, tel := measured(t, testConfig(), consumertest.NewNop(), consumertest.NewNop())
+	for range 2 { // running totals
+		b.host.count(conversation("10.0.0.1:40000", "10.0.0.2:443")...)
+		b.host.do(func() {
+			b.host.classes = []kernel.Class{
+				{Reason: flow.ReasonOverflow, IfIndex: 1, Volume: flow.Volume{Packets: 7, Bytes: 700}},
+				{Reason: flow.ReasonARP, IfIndex: 1, Volume: flow.Volume{Packets: 2, Bytes: 84}},
+				{Reason: flow.ReasonLLC, IfIndex: 1, Volume: flow.Volume{Packets: 1, Bytes: 60}},
+				{Reason: flow.ReasonBadIPv4, IfIndex: 1, Volume: flow.Volume{Packets: 3, Bytes: 180}},
+			}
+			b.host.SampleCounts = kernel.SampleCounts{Selected: 10, Emitted: 7, RateLimited: 2, RingFull: 1}
+		})
+		b.after(time.Second)
+	}
+	packets := valuesOf(t, tel, "otelcol_ebpfpackets_receiver_ledger_packets", "entry")
+	want := map[string]int64{"seen": 44, "accounted": 18, "overflow": 14, "not_ip": 6, "unparsed_bad_ipv4": 6}
+	for entry, n := range want {
+		assert.Equal(t, n, packets[entry], entry)
+	}
+	assert.Len(t, packets, len(entries(&kernel.Ledger{})), "every entry, also at zero")
+	io := valuesOf(t, tel, "otelcol_ebpfpackets_receiver_ledger_io", "entry")
+	assert.Equal(t, int64(2*(4500+700+84+60+180)), io["seen"])
+	var others int64
+	for entry, n := range io {
+		if entry != seen {
+			others += n
+		}
+	}
+	assert.Equal(t, io[seen], others)
+	assert.Equal(t, map[string]int64{"selected": 20, "emitted": 14, "rate_limited": 4, "ring_full": 2},
+		valuesOf(t, tel, "otelcol_ebpfpackets_receiver_samples", "outcome"))
+	assert.Equal(t, "Final ledger: seen 44 packets (11048 bytes) = accounted 18 packets (9000 bytes) + overflow 14 packets (1400 bytes)"+
+		" + not IP 6 packets (288 bytes) + unparsed 6 packets (360 bytes)", b.tel.summary())
+}
+
+func TestGaugesOfOwnTelemetry(t *testing.T) {
+	c := testConfig()
+	c.Flows.MaxFlows = 1
+	b, tel := measured(t, c, consumertest.NewNop(), consumertest.NewNop())
+	b.host.count(conversation("10.0.0.1:40000", "10.0.0.2:443")...)
+	b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1))
+	b.after(time.Second)
+	b.collect()
+	b.now = b.now.Add(7 * time.Second)
+
+	ignore := metricdatatest.IgnoreTimestamp()
+	metadatatest.AssertEqualEbpfpacketsReceiverFlows(t, tel, sum(1), ignore)
+	metadatatest.AssertEqualEbpfpacketsReceiverFlowsLimit(t, tel, sum(1), ignore)
+	metadatatest.AssertEqualEbpfpacketsReceiverFlowEvictions(t, tel, sum(1), ignore)
+	metadatatest.AssertEqualEbpfpacketsReceiverTableSlots(t, tel, sum(3), ignore)
+	metadatatest.AssertEqualEbpfpacketsReceiverTableSlotsLimit(t, tel, sum(16384), ignore)
+	metadatatest.AssertEqualEbpfpacketsReceiverKernelMemory(t, tel, sum(4096), ignore)
+	metadatatest.AssertEqualEbpfpacketsReceiverDrainAge(t, tel, []metricdata.DataPoint[float64]{{Value: 7}}, ignore)
+	assert.Equal(t, map[string]int64{"attached": 1, "pending": 0, "failed": 0}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_interfaces", "state"))
+	assert.Equal(t, map[string]int64{"network.flow.io": 3, "network.flow.packets": 3, "network.flow.active": 1},
+		valuesOf(t, tel, "otelcol_ebpfpackets_receiver_series", "metric"))
+	assert.Equal(t, map[string]int64{"network.flow.io": 2000, "network.flow.packets": 2000, "network.flow.active": 2000},
+		valuesOf(t, tel, "otelcol_ebpfpackets_receiver_series_limit", "metric"))
+	_, err := tel.GetMetric("otelcol_ebpfpackets_receiver_drain_duration")
+	assert.NoError(t, err)
+}
+
+func TestOnlyWhatExistsIsObserved(t *testing.T) {
+	b, tel := measured(t, testConfig(), nil, nil)
+	b.after(time.Second)
+	for _, name := range []string{"series", "series_limit", "flows", "flows_limit", "samples"} {
+		_, err := tel.GetMetric("otelcol_ebpfpackets_receiver_" + name)
+		assert.Error(t, err, name)
+	}
+}
+
+func TestMismatchIsAnErrorAndACount(t *testing.T) {
+	b, tel := measured(t, testConfig(), consumertest.NewNop(), nil)
+	b.host.do(func() {
+		b.host.mismatches = []kernel.Mismatch{{Identity: "slot_bytes", Want: 1, Got: 2}}
+	})
+	b.after(time.Second)
+	metadatatest.AssertEqualEbpfpacketsReceiverLedgerMismatches(t, tel, sum(1, attribute.String("identity", "slot_bytes")), metricdatatest.IgnoreTimestamp())
+}
+
+func TestFailingDrainsAreCountedAndReportedOnChange(t *testing.T) {
+	b, tel := measured(t, testConfig(), consumertest.NewNop(), nil)
+	host := newRecordingHost()
+	b.status.add(host)
+	b.host.do(func() { b.host.drainErr = errors.New("wait for running programs: out of memory") })
+	assert.False(t, b.drainOnce())
+	assert.False(t, b.drainOnce())
+	b.collect()
+	assert.Empty(t, b.metricsPusher.queue, "nothing new to say")
+	b.host.do(func() { b.host.drainErr = nil })
+	b.after(time.Second)
+	assert.Equal(t, []componentstatus.Status{componentstatus.StatusRecoverableError, componentstatus.StatusOK}, host.statuses())
+	metadatatest.AssertEqualEbpfpacketsReceiverDrainErrors(t, tel, sum(2), metricdatatest.IgnoreTimestamp())
+}
+
+func TestStatusJoinsProblemsAndEnds(t *testing.T) {
+	var s status
+	host := newRecordingHost()
+	s.add(host)
+	s.set("b", errors.New("second"))
+	s.set("a", errors.New("first"))
+	s.set("a", errors.New("first"))
+	require.Len(t, host.events, 2)
+	assert.EqualError(t, host.events[1].Err(), "first\nsecond")
+	s.set("a", nil)
+	s.set("b", nil)
+	s.end(errTest)
+	s.set("b", errors.New("too late"))
+	assert.Equal(t, []componentstatus.Status{
+		componentstatus.StatusRecoverableError, componentstatus.StatusRecoverableError, componentstatus.StatusRecoverableError,
+		componentstatus.StatusOK, componentstatus.StatusPermanentError,
+	}, host.statuses())
+}
+
+func TestParseEphemeralLow(t *testing.T) {
+	for text, want := range map[string]uint16{
+		"32768\t60999\n": 32768, "1024 65535": 1024, "": defaultEphemeralLow, "x\ty": defaultEphemeralLow, "0 1": defaultEphemeralLow,
+	} {
+		assert.Equal(t, want, parseEphemeralLow([]byte(text)), text)
+	}
+}
