@@ -23,15 +23,17 @@ const (
 	sampleInterval = 90 * time.Millisecond
 	// sampleDelay is how long samples wait for others to share a message with.
 	sampleDelay = time.Second
+	// keepSlots is for how many slots memory is kept between drains: about 8 MiB.
+	keepSlots = 1 << 16
 	// finalDrains is how often the last drain is tried: nobody comes after it.
 	finalDrains = 3
 )
 
 // drainState belongs to the drain loop.
 type drainState struct {
-	slots     []flow.Slot // of the drain in progress; kept for the next
+	slots     []flow.Slot // of the drain in progress; kept for the next if not too many
 	batch     *batch      // ended flows
-	time      int64       // ns since 1970 of the last drain
+	time      int64       // ns since 1970 of the last drain, at first of Start; never runs backwards
 	collected int64       // ns since 1970 of the drain of the last collection
 	failing   bool
 	samples   *batch          // not sent yet; the sample loop's
@@ -79,6 +81,9 @@ func (e *engine) drainOnce() bool {
 		flows = e.table.Len()
 	}
 	e.sendFlows()
+	if cap(e.drain.slots) > keepSlots {
+		e.drain.slots = nil
+	}
 	for _, m := range d.Mismatches {
 		e.log.Error("The ledger does not add up; this is a defect of the receiver, please report it",
 			zap.String("identity", m.Identity), zap.Int("region", m.Region), zap.Uint64("want", m.Want), zap.Uint64("got", m.Got))
@@ -159,7 +164,9 @@ func (e *engine) reportDrain(err error) {
 		if !e.drain.failing {
 			e.log.Error("Taking the kernel's counters failed; they are kept for the next time", zap.Error(err))
 		}
-		e.status.set("drain", fmt.Errorf("drain: %w", err))
+		if e.drain.final == nil {
+			e.status.set("drain", fmt.Errorf("drain: %w", err))
+		}
 	case e.drain.failing:
 		e.log.Info("Taking the kernel's counters works again")
 		e.status.set("drain", nil)

@@ -105,6 +105,8 @@ func (e *engine) load() error {
 		return err
 	}
 	low := e.host.ephemeralLow()
+	e.drain.time = e.clock().UnixNano()
+	e.drain.collected = e.drain.time
 	e.planLogs(obs)
 	e.planMetrics(obs, low)
 	if e.flowRecords || e.metrics != nil && e.metrics.needsTable() {
@@ -161,7 +163,7 @@ func (e *engine) planMetrics(obs *receiverhelper.ObsReport, ephemeralLow uint16)
 		e.log.Info("No metrics pipeline: no series")
 		return
 	}
-	e.metrics = newMetrics(e.cfg, e.clock().UnixNano(), ephemeralLow)
+	e.metrics = newMetrics(e.cfg, e.drain.time, ephemeralLow)
 	if e.metrics == nil {
 		e.log.Info("All metrics are off: no series")
 		return

@@ -1,0 +1,91 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"encoding/binary"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+)
+
+// manyFlows returns one slot for each of n conversations.
+func manyFlows(n int) []flow.Slot {
+	slots := make([]flow.Slot, n)
+	for i := range slots {
+		slots[i] = udp("10.0.0.1:1000", "10.0.0.2:53", flow.DirectionEgress, 3, 300, 1, 1)
+		binary.BigEndian.PutUint32(slots[i].DstAddr[12:], uint32(i))
+	}
+	return slots
+}
+
+// BenchmarkDrain takes slots from a source that costs nothing: table, metrics and telemetry.
+func BenchmarkDrain(b *testing.B) {
+	for _, n := range []int{1, 1000, 10000, 100000} {
+		b.Run(fmt.Sprintf("flows=%d", n), func(b *testing.B) {
+			c := testConfig()
+			c.Flows.MaxFlows = n
+			h := newFakeHost("eth0")
+			e := newEngine(c, nopSettings(), h)
+			e.nextMetrics, e.nextLogs = consumertest.NewNop(), consumertest.NewNop()
+			require.NoError(b, e.load())
+			require.NoError(b, e.attach())
+			defer func() { require.NoError(b, e.release()) }()
+			slots := manyFlows(n)
+			taken := make([]flow.Slot, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				copy(taken, slots)
+				h.slots = taken
+				e.drainOnce()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/flow")
+		})
+	}
+}
+
+// BenchmarkFlowRecords writes a full message of flow records.
+func BenchmarkFlowRecords(b *testing.B) {
+	table := flow.NewTable(flow.Config{MaxFlows: maxRecords, IdleTimeout: time.Hour, ActiveTimeout: time.Hour})
+	q := &batch{observed: 1, names: map[uint32]string{1: "eth0"}}
+	for _, s := range manyFlows(maxRecords) {
+		table.Add(&s, nil)
+	}
+	table.Flush(flow.EndReasonForcedEnd, func(r *flow.Record) { q.flows = append(q.flows, *r) })
+	w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3"}
+	b.ReportAllocs()
+	for b.Loop() {
+		w.write(q)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/maxRecords, "ns/record")
+}
+
+// BenchmarkCollect writes the points of a full metric.
+func BenchmarkCollect(b *testing.B) {
+	for _, n := range []int{100, 1000, 10000} {
+		b.Run(fmt.Sprintf("series=%d", n), func(b *testing.B) {
+			c := testConfig()
+			c.CardinalityLimit = n + 1
+			m := newMetrics(c, 1, defaultEphemeralLow)
+			m.active = nil
+			for i := range n {
+				k := seriesKey{attrs: hasInterface | hasDirection | hasTransport | hasType | hasServerPort, iface: "eth0", proto: protoTCP, serverPort: uint16(i)}
+				m.volumes[0].add(&k, flow.Volume{Packets: 1, Bytes: 60}, 2, 0)
+			}
+			now := int64(2)
+			b.ReportAllocs()
+			for b.Loop() {
+				now++
+				m.collect(now, nil, nil, pcommon.NewResource(), "1.2.3")
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(2*n), "ns/point")
+		})
+	}
+}
