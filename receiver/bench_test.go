@@ -33,7 +33,9 @@ func BenchmarkDrain(b *testing.B) {
 			c := testConfig()
 			c.Flows.MaxFlows = n
 			h := newFakeHost("eth0")
+			h.clock = func() time.Time { return epoch.Add(2 * time.Second) } // no flow is idle
 			e := newEngine(c, nopSettings(), h)
+			e.clock = h.clock
 			e.nextMetrics, e.nextLogs = consumertest.NewNop(), consumertest.NewNop()
 			require.NoError(b, e.load())
 			require.NoError(b, e.attach())

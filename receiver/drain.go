@@ -23,7 +23,8 @@ const (
 	sampleInterval = 90 * time.Millisecond
 	// sampleDelay is how long samples wait for others to share a message with.
 	sampleDelay = time.Second
-	// keepSlots is for how many slots memory is kept between drains: about 8 MiB.
+	// keepSlots is for how many slots memory is kept between drains, even if a drain needs few: about 8 MiB. Memory for
+	// more is kept while at least a quarter of it is used.
 	keepSlots = 1 << 16
 	// finalDrains is how often the last drain is tried: nobody comes after it.
 	finalDrains = 3
@@ -81,7 +82,7 @@ func (e *engine) drainOnce() bool {
 		flows = e.table.Len()
 	}
 	e.sendFlows()
-	if cap(e.drain.slots) > keepSlots {
+	if cap(e.drain.slots) > max(keepSlots, 4*len(e.drain.slots)) {
 		e.drain.slots = nil
 	}
 	for _, m := range d.Mismatches {
