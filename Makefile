@@ -6,8 +6,9 @@ MAKEFLAGS += --no-print-directory
 
 TOOL := go tool -modfile=internal/tools/go.mod
 LINT := go tool -modfile=$(CURDIR)/internal/tools/lint/go.mod golangci-lint
-# Modules beside the root's; those of the tools have no tests.
-MODULES := . $(patsubst %/go.mod,%,$(wildcard internal/e2e/go.mod))
+# Modules with tests that `make test` runs; internal/consumer has a target of its own.
+MODULES := . internal/tools $(patsubst %/go.mod,%,$(wildcard internal/e2e/go.mod))
+OTHER_MODULES := $(filter-out .,$(MODULES)) internal/consumer
 COLLECTOR := _build/otelcol-ebpfpackets
 BPF := $(wildcard bpf/*.c bpf/*.h)
 # What the collector is made of.
@@ -53,8 +54,7 @@ generate: ## make what is committed but generated: BPF objects and bindings, rec
 
 .PHONY: fmt
 fmt: ## format Go and C
-	@$(LINT) fmt ./...
-	@for m in $(filter-out .,$(MODULES)) internal/consumer internal/tools; do (cd $$m && $(LINT) fmt ./...); done
+	@for m in . $(OTHER_MODULES); do (cd $$m && $(LINT) fmt ./...); done
 	@clang-format-19 -i $(BPF)
 
 .PHONY: test
@@ -100,12 +100,12 @@ vet: ## go vet for each platform that the module has to compile on
 	@for p in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do \
 		echo "vet $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./...; \
 	done
-	@for m in $(filter-out .,$(MODULES)) internal/consumer internal/tools; do echo "vet $$m"; go -C $$m vet ./...; done
+	@for m in $(OTHER_MODULES); do echo "vet $$m"; go -C $$m vet ./...; done
 
 .PHONY: lint
 lint: ## golangci-lint
 	@echo "golangci-lint: the first time it is downloaded and compiled, about two minutes on two cores"
-	@$(LINT) run ./...
+	@for m in . $(OTHER_MODULES); do (cd $$m && $(LINT) run ./...); done
 
 .PHONY: scripts
 scripts: ## shellcheck

@@ -170,5 +170,9 @@ func reason(output []string) string {
 }
 
 func shortName(pkg string) string {
-	return strings.TrimPrefix(strings.TrimPrefix(pkg, "github.com/ebpfpackets/ebpfpackets"), "/")
+	const module = "github.com/ebpfpackets/ebpfpackets"
+	if pkg == module {
+		return "the root package"
+	}
+	return strings.TrimPrefix(pkg, module+"/")
 }
