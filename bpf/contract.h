@@ -97,7 +97,7 @@ struct region_header {
 	__u64 _pad0[2];
 
 	__u32 hash_keys[HASH_WORDS]; // NH keys, secret, redrawn for each buffer at every drain
-	__u64 hash_odd;		     // multiplier of the final multiply-shift, odd
+	__u64 hash_odd;		     // multiplier of the finaliser, odd
 	__u64 _pad1;
 
 	__u64 samples_selected; // = emitted + rate_limited + ring_full

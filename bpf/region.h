@@ -9,8 +9,10 @@
 #define KEY_WORD5 0x000000ffffffffffULL // netns, bits, ip_proto; above lie tcp_flags and cold
 
 /*
- * NH (UMAC, RFC 4418 5.2.2) over 32-bit halves, then multiply-shift. A linear form over 64-bit words collides on structured
- * addresses: a /24 x /25 matrix gave 256 values for 32,768 flows.
+ * NH (UMAC, RFC 4418 5.2.2) over 32-bit halves, then a finaliser. A linear form over 64-bit words collides on structured
+ * addresses: a /24 x /25 matrix gave 256 values for 32,768 flows. NH followed by multiply-shift alone keeps arithmetic
+ * progressions, which pile up in linear probing: 2 to 5 % of key draws put up to 90 % of a /24 x /24 matrix or a port scan
+ * into overflow. With the fold between two multiplications no set differs from random keys (400 draws each, simulated).
  */
 static __always_inline __u32 hash(const struct key *key, const struct region_header *h)
 {
@@ -20,6 +22,8 @@ static __always_inline __u32 hash(const struct key *key, const struct region_hea
 #pragma unroll
 	for (int i = 0; i < HASH_WORDS; i += 2)
 		sum += (__u64)(m[i] + k[i]) * (__u32)(m[i + 1] + k[i + 1]);
+	sum *= h->hash_odd;
+	sum ^= sum >> 32;
 	return sum * h->hash_odd >> hash_shift;
 }
 

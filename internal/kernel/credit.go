@@ -3,7 +3,10 @@
 
 package kernel
 
-import "time"
+import (
+	"math/rand/v2"
+	"time"
+)
 
 // credit shares one rate among CPUs without a clock or a lock in the kernel: user space grants, a program uses up. A CPU
 // that is idle keeps what it has and gets no more; the busy ones share the rest. It stops by itself when nobody reads.
@@ -12,7 +15,6 @@ type credit struct {
 	budget float64 // earned and not granted yet, at most one second's worth
 	held   []uint32
 	last   time.Time
-	turn   int // who is served first rotates, so that a budget smaller than the number of CPUs starves none
 }
 
 func newCredit(rate float64, cpus int, now time.Time) *credit {
@@ -39,12 +41,13 @@ func (c *credit) grants(now time.Time, outstanding []uint32) []uint32 {
 	return grants
 }
 
-// busy lists the CPUs that used credit since the last grant or have none.
+// busy lists the CPUs that used credit since the last grant or have none, beginning with any of them: what does not divide
+// evenly is not always the same CPU's, and a budget smaller than their number starves none.
 func (c *credit) busy(outstanding []uint32) []int {
 	var busy []int
-	c.turn++
+	first := rand.IntN(len(outstanding))
 	for n := range outstanding {
-		i := (n + c.turn) % len(outstanding)
+		i := (first + n) % len(outstanding)
 		if outstanding[i] == 0 || outstanding[i] < c.held[i] {
 			busy = append(busy, i)
 		}

@@ -21,6 +21,8 @@ type Config struct {
 	SnapLength    int      // bytes copied of a sample, 1 to MaxSnapLength
 	MaxPerSecond  int      // samples of all CPUs together
 	Seed          [32]byte // of sampling; zero: drawn from crypto/rand
+
+	cpus []int // that get a region; nil: those online
 }
 
 const (

@@ -29,21 +29,24 @@ func (k *Kernel) load(cfg Config) error {
 	if err := rlimit.RemoveMemlock(); err != nil { // below 5.11 maps are charged to RLIMIT_MEMLOCK
 		return fmt.Errorf("lift the memlock limit (needs CAP_SYS_RESOURCE or LimitMEMLOCK=infinity below Linux 5.11): %w", err)
 	}
-	cpus, err := onlineCPUs()
-	if err != nil {
+	if cfg.cpus == nil {
+		var err error
+		if cfg.cpus, err = onlineCPUs(); err != nil {
+			return err
+		}
+	}
+	var err error
+	if k.cfg, err = fit(cfg); err != nil {
 		return err
 	}
-	if k.cfg, err = fit(cfg, len(cpus)); err != nil {
+	if err := k.loadObjects(); err != nil {
 		return err
 	}
-	if err := k.loadObjects(cpus); err != nil {
-		return err
-	}
-	return k.open(len(cpus))
+	return k.open()
 }
 
 // fit fills in defaults and halves the slots until both buffers of all regions lie under the ceiling.
-func fit(cfg Config, regions int) (Config, error) {
+func fit(cfg Config) (Config, error) {
 	if cfg.Slots == 0 {
 		cfg.Slots = DefaultSlots
 	}
@@ -53,7 +56,7 @@ func fit(cfg Config, regions int) (Config, error) {
 	if cfg.Slots < MinSlots || cfg.Slots > MaxSlots || cfg.Slots&(cfg.Slots-1) != 0 {
 		return cfg, fmt.Errorf("slots of a region must be a power of two from %d to %d, got %d", MinSlots, MaxSlots, cfg.Slots)
 	}
-	for cfg.Slots > MinSlots && 2*regions*regionSize(cfg.Slots) > cfg.MemoryCeiling {
+	for cfg.Slots > MinSlots && 2*len(cfg.cpus)*regionSize(cfg.Slots) > cfg.MemoryCeiling {
 		cfg.Slots /= 2
 	}
 	if !cfg.Samples {
@@ -65,13 +68,13 @@ func fit(cfg Config, regions int) (Config, error) {
 	return cfg, nil
 }
 
-func (k *Kernel) loadObjects(cpus []int) error {
+func (k *Kernel) loadObjects() error {
 	spec, err := loadBpf()
 	if err != nil {
 		return err
 	}
-	sizeMaps(spec, k.cfg, len(cpus))
-	if err := setKnobs(spec, k.cfg, cpus); err != nil {
+	sizeMaps(spec, k.cfg)
+	if err := setKnobs(spec, k.cfg); err != nil {
 		return err
 	}
 	into := struct {
@@ -85,21 +88,23 @@ func (k *Kernel) loadObjects(cpus []int) error {
 	return nil
 }
 
-func sizeMaps(spec *ebpf.CollectionSpec, cfg Config, regions int) {
+func sizeMaps(spec *ebpf.CollectionSpec, cfg Config) {
 	m := spec.Maps[bpfMapRegions]
-	m.MaxEntries = uint32(2 * regions)
+	m.MaxEntries = uint32(2 * len(cfg.cpus))
 	if cfg.Slots != DefaultSlots {
 		m.ValueSize, m.Value = uint32(regionSize(cfg.Slots)), nil // its BTF type says the default size
 	}
-	spec.Maps[bpfMapSamplers].MaxEntries = uint32(regions)
+	spec.Maps[bpfMapSamplers].MaxEntries = uint32(len(cfg.cpus))
 	if cfg.RandomOneIn == 0 {
 		spec.Maps[bpfMapSamples].MaxEntries = uint32(os.Getpagesize()) // the least a ring can be; nothing is ever written
 	}
 }
 
-func setKnobs(spec *ebpf.CollectionSpec, cfg Config, cpus []int) error {
-	var regionOfCPU [4096]uint16 // MAX_CPUS of bpf/config.h
-	for region, cpu := range cpus {
+const maxCPUs = 4096 // MAX_CPUS of bpf/config.h
+
+func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
+	var regionOfCPU [maxCPUs]uint16
+	for region, cpu := range cfg.cpus {
 		if cpu < len(regionOfCPU) {
 			regionOfCPU[cpu] = uint16(region + 1)
 		}
@@ -120,7 +125,7 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config, cpus []int) error {
 }
 
 // open maps what user space shares with the programs and starts counting into buffer 0.
-func (k *Kernel) open(regions int) error {
+func (k *Kernel) open() error {
 	control, err := k.mmap(k.bss)
 	if err != nil {
 		return err
@@ -130,7 +135,7 @@ func (k *Kernel) open(regions int) error {
 	if err != nil {
 		return err
 	}
-	k.regions = newRegions(memory, regions, k.cfg.Slots)
+	k.regions = newRegions(memory, len(k.cfg.cpus), k.cfg.Slots)
 	if k.barrier, err = newBarrier(); err != nil {
 		return err
 	}
@@ -145,7 +150,7 @@ func (k *Kernel) open(regions int) error {
 		if err != nil {
 			return err
 		}
-		k.sampling, err = newSampling(k.cfg, k.objects.Samples, samplers, regions)
+		k.sampling, err = newSampling(k.cfg, k.objects.Samples, samplers)
 		if err != nil {
 			return err
 		}

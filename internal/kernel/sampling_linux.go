@@ -34,7 +34,8 @@ type sampling struct {
 	out      packet.Sample
 }
 
-func newSampling(cfg Config, ring *ebpf.Map, memory []byte, regions int) (*sampling, error) {
+func newSampling(cfg Config, ring *ebpf.Map, memory []byte) (*sampling, error) {
+	regions := len(cfg.cpus)
 	reader, err := ringbuf.NewReader(ring)
 	if err != nil {
 		return nil, fmt.Errorf("open the sample ring: %w", err)

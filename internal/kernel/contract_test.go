@@ -1,0 +1,101 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kernel
+
+import (
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+)
+
+// enumerators reads one enum of contract.h: its names in order, and their values.
+func enumerators(t *testing.T, name string) (names []string, values map[string]int) {
+	t.Helper()
+	text, err := os.ReadFile("../../bpf/contract.h")
+	require.NoError(t, err)
+	body := regexp.MustCompile(`(?s)enum ` + name + ` \{(.*?)\n\};`).FindSubmatch(text)
+	require.NotNil(t, body, "contract.h has no enum %s", name)
+	values = map[string]int{}
+	for line := range strings.Lines(string(body[1])) {
+		m := regexp.MustCompile(`^\s*([A-Z0-9_]+)(?: = (\w+))?,`).FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		value := len(names)
+		if m[2] != "" {
+			v, err := strconv.ParseInt(m[2], 0, 32)
+			require.NoError(t, err)
+			value = int(v)
+		}
+		names, values[m[1]] = append(names, m[1]), value
+	}
+	return names, values
+}
+
+func TestReasonsAreInSyncWithContract(t *testing.T) {
+	names, _ := enumerators(t, "reason")
+	require.Len(t, names, int(flow.ReasonCount)+1, "enum reason is not in sync with internal/flow/reason.go")
+	for i, name := range names[:flow.ReasonCount] {
+		word := strings.ToLower(strings.TrimPrefix(name, "REASON_"))
+		entry := flow.Reason(i).Entry()
+		if entry == "not_ip" {
+			require.Contains(t, []string{"arp", "llc", "ethertype"}, word)
+			continue
+		}
+		require.Equal(t, word, strings.TrimPrefix(entry, "unparsed_"), "enum reason is not in sync with internal/flow/reason.go")
+	}
+}
+
+func TestBitsAreInSyncWithContract(t *testing.T) {
+	for enum, want := range map[string]map[string]int{
+		"key_bits": {
+			"KEY_VLAN_ID": keyVLANID, "KEY_TAGGED": keyTagged, "KEY_LATER_FRAGMENT": keyLaterFragment,
+			"KEY_IPV6": keyIPv6, "KEY_EGRESS": keyEgress,
+		},
+		"handshake":     {"HANDSHAKE_SYN": int(flow.HandshakeSYN), "HANDSHAKE_SYN_ACK": int(flow.HandshakeSYNACK)},
+		"sample_bits":   {"SAMPLE_EGRESS": sampleEgress, "SAMPLE_L3": sampleL3, "SAMPLE_TAGGED": sampleTagged},
+		"sample_reason": {"SAMPLE_RANDOM": int(packet.ReasonRandom)},
+	} {
+		_, got := enumerators(t, enum)
+		require.Equal(t, want, got, "enum %s is not in sync with contract.h", enum)
+	}
+}
+
+func TestDefinesAreInSyncWithContract(t *testing.T) {
+	contract, err := os.ReadFile("../../bpf/contract.h")
+	require.NoError(t, err)
+	config, err := os.ReadFile("../../bpf/config.h")
+	require.NoError(t, err)
+	for name, want := range map[string]int{
+		"STOPPED": stopped, "DEFAULT_SLOTS": DefaultSlots, "HASH_WORDS": len(bpfRegionHeader{}.HashKeys),
+		"SKIPS": len(bpfSampler{}.Skips), "CLASS_SLOTS": len(bpfRegion{}.Classes) - 1,
+		"MAX_CPUS": maxCPUs, "SNAP_MAX": len(bpfSampleScratch{}.Data),
+	} {
+		m := regexp.MustCompile(`#define ` + name + `\s+(\d+)`).FindStringSubmatch(string(contract) + string(config))
+		require.NotNil(t, m, "no #define %s", name)
+		require.Equal(t, strconv.Itoa(want), m[1], "%s is not in sync with bpf/", name)
+	}
+}
+
+func TestSharedStructsHaveTheirSizes(t *testing.T) {
+	require.EqualValues(t, 64, unsafe.Sizeof(bpfSlot{}))
+	require.EqualValues(t, 16, unsafe.Sizeof(bpfCold{}))
+	require.EqualValues(t, 192, unsafe.Sizeof(bpfRegionHeader{}))
+	require.EqualValues(t, 64, unsafe.Offsetof(bpfRegionHeader{}.HashKeys), "user space and programs write different lines")
+	require.EqualValues(t, 64, unsafe.Offsetof(bpfSampler{}.Allowed), "user space and programs write different lines")
+	require.EqualValues(t, 64, unsafe.Offsetof(bpfControl{}.Late), "the active buffer has a line of its own")
+	require.EqualValues(t, regionSize(DefaultSlots), unsafe.Sizeof(bpfRegion{}))
+	require.LessOrEqual(t, regionSize(MaxSlots), 4<<20, "5.10 refuses larger map values")
+	require.LessOrEqual(t, MaxSnapLength, len(bpfSampleScratch{}.Data))
+}

@@ -1,0 +1,217 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kernel
+
+import (
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+)
+
+// At the load regions are sized for, half full, structured addresses must spread as random ones would.
+func TestHashSpreadsStructuredFlows(t *testing.T) {
+	k := load(t, Config{})
+	pin(t, 0)
+	flows := k.SlotLimit() / 2
+	icmp := func(src, dst uint32) []byte {
+		f := udpFrame(src, dst, 0x0800, 0, 60)
+		f[23] = 1
+		return f
+	}
+	for _, c := range []struct {
+		name  string
+		frame func(i uint32) []byte
+	}{
+		{"a /24 x /24 matrix without ports", func(i uint32) []byte { return icmp(0x0a000000+i%256, 0x0a000100+i/256) }},
+		{"a /24 x /24 matrix, top octet first", func(i uint32) []byte { return icmp(0x0a000001+i%256<<24, 0x0a000101+i/256<<24) }},
+		{"one fixed port pair", func(i uint32) []byte { return udpFrame(0x0a000000+i%256, 0x0a000100+i/256, 4789, 4789, 60) }},
+		{"a port scan", func(i uint32) []byte { return udpFrame(0x0a000001, 0x0a000002, 50000, uint16(i), 60) }},
+		{"sequential addresses", func(i uint32) []byte { return udpFrame(0x0a000000+i, 0xc0000201, 50000, 53, 60) }},
+		{"sequential source ports", func(i uint32) []byte { return udpFrame(0x0a000001, 0x0a000002, uint16(i), 443, 60) }},
+		{"IPv6 /64 hosts", func(i uint32) []byte { return udp6Frame(uint64(i), 1, 50000, 53) }},
+		{"IPv6 hosts by their vendor's address", func(i uint32) []byte { return udp6Frame(0x020000fffe000000+uint64(i)<<8, 1, 50000, 53) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			const draws = 16 // of hash keys: each drain makes one
+			overflow := uint64(0)
+			for range draws {
+				for i := range flows {
+					inject(t, k.objects.IngressL2, c.frame(uint32(i)), nil)
+				}
+				got := drain(t, k)
+				over := got.Ledger.Entries[flow.ReasonOverflow].Packets
+				require.Len(t, got.slots, flows-int(over))
+				overflow += over
+			}
+			require.LessOrEqual(t, float64(overflow), float64(draws*flows)/1000)
+		})
+	}
+}
+
+// Ten times more flows than slots: attribution ends, the totals do not, and the overflow has its interface and direction.
+func TestTotalsAreExactWhenTheTableIsFull(t *testing.T) {
+	k := load(t, Config{Slots: MinSlots})
+	pin(t, 0)
+	var sent flow.Volume
+	for round := range 3 {
+		for i := range uint32(10 * MinSlots) {
+			frame := udpFrame(0x0a000000+i, 0x0a000001, 1, 2, 60+round)
+			inject(t, k.objects.EgressL2, frame, nil)
+			sent.Add(volumeOf(frame))
+		}
+	}
+	got := drain(t, k)
+	require.Equal(t, sent, got.Ledger.Seen)
+	var slots flow.Volume
+	for _, s := range got.slots {
+		require.Equal(t, uint64(3), s.Packets, "a flow that has a slot is counted there whole")
+		slots.Add(s.Volume)
+	}
+	require.Greater(t, len(got.slots), MinSlots*9/10, "slots are filled before flows overflow")
+	require.Equal(t, slots, got.Ledger.Entries[flow.ReasonAccounted])
+	overflow := flow.Volume{Packets: sent.Packets - slots.Packets, Bytes: sent.Bytes - slots.Bytes}
+	require.Equal(t, []Class{{Reason: flow.ReasonOverflow, IfIndex: loopback, Direction: flow.DirectionEgress, Volume: overflow}}, got.Classes)
+}
+
+// More reasons and ethertypes than class slots: the spare slot keeps the totals.
+func TestClassesBeyondTheirAreaAreCounted(t *testing.T) {
+	k := load(t, Config{})
+	pin(t, 0)
+	var sent flow.Volume
+	for i := range 1000 {
+		frame := make([]byte, 64)
+		binary.BigEndian.PutUint16(frame[12:], uint16(0x9000+i))
+		inject(t, k.objects.IngressL2, frame, nil)
+		sent.Add(volumeOf(frame))
+	}
+	got := drain(t, k)
+	require.Equal(t, sent, got.Ledger.Seen)
+	require.Positive(t, got.Ledger.Entries[flow.ReasonEtherType].Packets)
+	require.Positive(t, got.Ledger.Entries[flow.ReasonOverflow].Packets)
+	require.Zero(t, got.Classes[len(got.Classes)-1].IfIndex, "what found no room has no interface")
+}
+
+// Every CPU counts at full speed while drains follow one another without a pause: nothing is lost, nothing is doubled.
+func TestDrainLosesNothingUnderLoad(t *testing.T) {
+	const perCPU = 400_000
+	k := load(t, Config{Slots: 1024})
+	cpus, err := onlineCPUs()
+	require.NoError(t, err)
+	var sent, took flow.Volume
+	var running sync.WaitGroup
+	var done atomic.Bool
+	for _, cpu := range cpus {
+		sent.Add(flow.Volume{Packets: perCPU, Bytes: perCPU * 60})
+		running.Go(func() { floodFrom(t, k, cpu, perCPU) })
+	}
+	go func() { running.Wait(); done.Store(true) }()
+	drains := 0
+	for last := false; !last; drains++ {
+		last = done.Load() // one more drain after the last packet
+		var slots flow.Volume
+		d, err := k.Drain(func(s *flow.Slot) { slots.Add(s.Volume) })
+		require.NoError(t, err)
+		requireClosed(t, d)
+		require.Equal(t, slots, d.Ledger.Entries[flow.ReasonAccounted])
+		took.Add(d.Ledger.Seen)
+	}
+	require.Equal(t, sent, took)
+	require.Greater(t, drains, 20)
+	t.Logf("%d packets on %d CPUs, %d drains", took.Packets, len(cpus), drains)
+}
+
+// floodFrom sends to 2,048 flows, shared by all CPUs: twice the slots of a region.
+func floodFrom(t *testing.T, k *Kernel, cpu, packets int) {
+	pin(t, cpu)
+	frame := udpFrame(0x0a000001, 0x0a000002, 0, 53, 60)
+	for i := range packets {
+		binary.BigEndian.PutUint16(frame[34:], uint16(i%2048))
+		if _, _, err := k.objects.IngressL2.Test(frame); err != nil {
+			t.Errorf("run program: %v", err)
+			return
+		}
+	}
+}
+
+// What is counted between the last drain and Stop is drained, nothing after Stop is counted.
+func TestStopKeepsWhatWasCounted(t *testing.T) {
+	k := load(t, Config{})
+	pin(t, 0)
+	frame := udpFrame(1, 2, 3, 4, 60)
+	inject(t, k.objects.IngressL2, frame, nil)
+	drain(t, k)
+	inject(t, k.objects.IngressL2, frame, nil)
+	require.NoError(t, k.Stop())
+	inject(t, k.objects.IngressL2, frame, nil)
+	require.Equal(t, volumeOf(frame), drain(t, k).Ledger.Seen)
+	require.Zero(t, drain(t, k).Ledger.Seen)
+}
+
+// A failed barrier postpones, it does not lose: nothing is read, and the next drain takes all.
+func TestFailedBarrierPostponesTheDrain(t *testing.T) {
+	k := load(t, Config{})
+	pin(t, 0)
+	frame := udpFrame(1, 2, 3, 4, 60)
+	inject(t, k.objects.IngressL2, frame, nil)
+	working := k.barrier
+	broken, err := newBarrier()
+	require.NoError(t, err)
+	require.NoError(t, broken.close())
+	k.barrier = broken
+	_, err = k.Drain(func(*flow.Slot) { t.Error("a slot was read while programs may write it") })
+	require.ErrorContains(t, err, "wait for running programs")
+	inject(t, k.objects.IngressL2, frame, nil)
+	k.barrier = working
+	got := drain(t, k)
+	require.Equal(t, volumeOf(frame), got.Ledger.Seen)
+	require.Equal(t, volumeOf(frame), drain(t, k).Ledger.Seen)
+}
+
+// A region half full asks for a drain, once.
+func TestPressureIsAnnouncedAtHalf(t *testing.T) {
+	k := load(t, Config{Slots: MinSlots})
+	pin(t, 0)
+	fill := func(from, to int) {
+		for i := from; i < to; i++ {
+			inject(t, k.objects.IngressL2, udpFrame(uint32(i), 2, 3, 4, 60), nil)
+		}
+	}
+	fill(0, MinSlots/2-1)
+	require.Empty(t, k.Pressure())
+	fill(MinSlots/2-1, MinSlots) // not all of them find a slot
+	awaitPressure(t, k)
+	drain(t, k)
+	require.Empty(t, k.Pressure(), "one wake-up for each region and flip")
+	fill(0, MinSlots)
+	awaitPressure(t, k)
+}
+
+func awaitPressure(t *testing.T, k *Kernel) {
+	t.Helper()
+	select {
+	case <-k.Pressure():
+	case <-time.After(5 * time.Second):
+		t.Fatal("no wake-up")
+	}
+}
+
+// A CPU that came online after loading has no region: its packets are counted all the same.
+func TestLateCPUIsCounted(t *testing.T) {
+	k := load(t, Config{cpus: []int{1}})
+	pin(t, 0)
+	frame := udpFrame(1, 2, 3, 4, 60)
+	inject(t, k.objects.IngressL2, frame, nil)
+	got := drain(t, k)
+	require.Equal(t, uint64(1), got.LateCPU)
+	require.Equal(t, volumeOf(frame), got.Ledger.Seen)
+	require.Equal(t, volumeOf(frame), got.Ledger.Entries[flow.ReasonOverflow])
+}

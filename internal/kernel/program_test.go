@@ -1,0 +1,156 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kernel
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv/frames"
+)
+
+// refused tells the frames that BPF_PROG_TEST_RUN does not take: empty after 14 bytes, or cut inside the IP header that
+// the ethertype promises. They go over a wire instead: TestParsersAgreeOnAWire.
+func refused(f *frames.Frame) bool {
+	if len(f.Data) < 15 {
+		return true
+	}
+	headers := map[uint16]int{0x0800: 14 + 20, 0x86dd: 14 + 40}
+	return len(f.Data) < headers[binary.BigEndian.Uint16(f.Data[12:])]
+}
+
+// The two parsers agree, with each other and with what was written down by hand: the kernel program and packet.Decode
+// see every frame of the corpus, on both directions, and the whole table and ledger are compared.
+func TestParsersAgreeOnEveryFrame(t *testing.T) {
+	k := load(t, Config{})
+	pin(t, 0)
+	for _, f := range frames.All {
+		if refused(&f) {
+			continue
+		}
+		for _, d := range []flow.Direction{flow.DirectionIngress, flow.DirectionEgress} {
+			t.Run(d.String()+" "+f.Name, func(t *testing.T) {
+				inject(t, k.programFor(t, f.L3, d), f.Data, nil)
+				got := drain(t, k)
+				require.Equal(t, volumeOf(f.Data), got.Ledger.Seen)
+				requireCounted(t, &f, d, &got)
+				requireDecoded(t, &f, &got)
+			})
+		}
+	}
+}
+
+func (k *Kernel) programFor(t *testing.T, l3 bool, d flow.Direction) *ebpf.Program {
+	header := map[bool]int{false: 1, true: 0}[l3]
+	return [2][2]*ebpf.Program{
+		{k.objects.IngressL3, k.objects.EgressL3},
+		{k.objects.IngressL2, k.objects.EgressL2},
+	}[header][d]
+}
+
+func volumeOf(frame []byte) flow.Volume {
+	return flow.Volume{Packets: 1, Bytes: uint64(len(frame))}
+}
+
+const loopback = 1 // ifindex that BPF_PROG_TEST_RUN gives to frames
+
+// requireCounted wants exactly one slot or exactly one class slot, with nothing beside it.
+func requireCounted(t *testing.T, f *frames.Frame, d flow.Direction, got *taken) {
+	t.Helper()
+	require.Equal(t, volumeOf(f.Data), got.Ledger.Entries[f.Want.Reason])
+	if f.Want.Reason != flow.ReasonAccounted {
+		class := Class{Reason: f.Want.Reason, IfIndex: loopback, Direction: d, Volume: volumeOf(f.Data)}
+		if class.Reason == flow.ReasonEtherType {
+			class.EtherType = f.Want.EtherType
+		}
+		require.Empty(t, got.slots)
+		require.Equal(t, []Class{class}, got.Classes)
+		return
+	}
+	require.Empty(t, got.Classes)
+	require.Len(t, got.slots, 1)
+	s := got.slots[0]
+	require.Equal(t, wantKey(f), s.Key)
+	require.Equal(t, d, s.Direction)
+	require.Equal(t, f.Want.TCPFlags, s.TCPFlags)
+	require.Equal(t, volumeOf(f.Data), s.Volume)
+	require.LessOrEqual(t, s.First, s.Last)
+	require.InDelta(t, got.Time, s.First, 5e9, "times are ns since 1970")
+}
+
+func wantKey(f *frames.Frame) flow.Key {
+	key := f.Want.Key
+	key.IfIndex = loopback
+	return key
+}
+
+func requireDecoded(t *testing.T, f *frames.Frame, got *taken) {
+	t.Helper()
+	sample := f.Sample()
+	sample.IfIndex = loopback
+	var p packet.Packet
+	packet.Decode(&sample, &p)
+	require.Equal(t, got.Ledger.Seen, got.Ledger.Entries[p.Reason], "packet.Decode gives another reason")
+	if len(got.slots) == 1 {
+		require.Equal(t, got.slots[0].Key, p.Key, "packet.Decode gives another key")
+	}
+}
+
+// One slot of a flow sums up its packets; what told the opening side apart survives the OR of the flags.
+func TestSlotSumsUpItsPackets(t *testing.T) {
+	k := load(t, Config{})
+	pin(t, 0)
+	const fin, syn, psh, ack = 1, 2, 8, 16
+	for _, flags := range []byte{syn, ack, ack | psh, ack | fin} {
+		inject(t, k.objects.EgressL2, tcpFrame(flags, 100), nil)
+	}
+	got := drain(t, k)
+	require.Len(t, got.slots, 1)
+	require.Equal(t, flow.Volume{Packets: 4, Bytes: 400}, got.slots[0].Volume)
+	require.Equal(t, uint8(fin|syn|psh|ack), got.slots[0].TCPFlags)
+	require.Equal(t, flow.HandshakeSYN, got.slots[0].Handshake)
+
+	inject(t, k.objects.EgressL2, tcpFrame(syn|ack, 100), nil)
+	got = drain(t, k)
+	require.Equal(t, flow.HandshakeSYNACK, got.slots[0].Handshake, "nothing of the last drain is left")
+	require.Equal(t, uint8(syn|ack), got.slots[0].TCPFlags)
+	require.Equal(t, flow.Volume{Packets: 1, Bytes: 100}, got.slots[0].Volume)
+
+	require.Empty(t, drain(t, k).slots)
+}
+
+// A buffer that segmentation offload will cut, or did put together, counts as what crosses the wire.
+func TestSegmentsAreCountedAsOnTheWire(t *testing.T) {
+	const headers = 14 + 20 + 20
+	k := load(t, Config{})
+	pin(t, 0)
+	for _, c := range []struct {
+		name       string
+		ctx        skbContext
+		frame      []byte
+		wantPacket uint64
+		wantBytes  uint64
+	}{
+		{"the stack says how many segments", skbContext{GSOSize: 300, GSOSegs: 10}, tcpFrame(16, headers+3000), 10, 3000 + 10*headers},
+		{"virtio leaves the number of segments out", skbContext{GSOSize: 300}, tcpFrame(16, headers+3000), 10, 3000 + 10*headers},
+		{"the last segment is short", skbContext{GSOSize: 300}, tcpFrame(16, headers+301), 2, 301 + 2*headers},
+		{"one segment exactly", skbContext{GSOSize: 300}, tcpFrame(16, headers+300), 1, 300 + headers},
+		{"SCTP segments differ in size", skbContext{GSOSize: 0xffff, GSOSegs: 3}, tcpFrame(16, headers+900), 3, 900 + 3*headers},
+		{"SCTP without a number counts as one", skbContext{GSOSize: 0xffff}, tcpFrame(16, headers+900), 1, 900 + headers},
+		{"nothing but headers", skbContext{GSOSize: 300}, tcpFrame(16, headers), 1, headers},
+		{"UDP segmentation", skbContext{GSOSize: 1000, GSOSegs: 3}, udpFrame(1, 2, 3, 4, 42+3000), 3, 3000 + 3*42},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inject(t, k.objects.EgressL2, c.frame, c.ctx)
+			require.Equal(t, flow.Volume{Packets: c.wantPacket, Bytes: c.wantBytes}, drain(t, k).Ledger.Seen)
+		})
+	}
+}

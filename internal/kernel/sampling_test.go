@@ -1,0 +1,165 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kernel
+
+import (
+	"bytes"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+)
+
+const unlimited = 10_000_000
+
+func read(t *testing.T, k *Kernel) []packet.Sample {
+	t.Helper()
+	var all []packet.Sample
+	n, err := k.ReadSamples(func(s *packet.Sample) {
+		one := *s
+		one.Data = bytes.Clone(s.Data)
+		all = append(all, one)
+	})
+	require.NoError(t, err)
+	require.Len(t, all, n)
+	return all
+}
+
+// Samples are drawn 1 in N, independently: their number lies within the binomial bound, and the pools of what came out add
+// up to every buffer seen, whatever was dropped in between.
+func TestSamplesAreOneInN(t *testing.T) {
+	const n, buffers = 10, 50_000
+	k := load(t, Config{Samples: true, RandomOneIn: n, SnapLength: 64, MaxPerSecond: unlimited, Seed: [32]byte{1}})
+	pin(t, 0)
+	frame := udpFrame(1, 2, 3, 4, 60)
+	pools, samples, chosenTwice := uint64(0), 0, 0
+	for i := range buffers {
+		inject(t, k.objects.EgressL2, frame, nil)
+		if i%500 == 499 {
+			for _, s := range read(t, k) {
+				pools += s.Pool
+				samples++
+				if s.Pool == 1 {
+					chosenTwice++
+				}
+			}
+		}
+	}
+	// z = 3.29: two-sided alpha = 0.001
+	require.InDelta(t, buffers/n, samples, 3.29*math.Sqrt(buffers*(1.0/n)*(1-1.0/n)))
+	require.InDelta(t, samples/n, chosenTwice, 3.29*math.Sqrt(float64(samples)*(1.0/n)*(1-1.0/n)), "gaps are geometric: one in N is 0")
+	got := drain(t, k)
+	require.Equal(t, SampleCounts{Selected: uint64(samples), Emitted: uint64(samples)}, got.Samples)
+	require.LessOrEqual(t, pools, uint64(buffers))
+	require.Greater(t, pools, uint64(buffers-200), "all but the buffers after the last sample")
+}
+
+func TestSampleCarriesTheFrameAndHowItWasTaken(t *testing.T) {
+	k := load(t, Config{Samples: true, RandomOneIn: 1, SnapLength: 50, MaxPerSecond: unlimited})
+	pin(t, 0)
+	long, short := tcpFrame(2, 54+900), tcpFrame(16, 54)[:48]
+	inject(t, k.objects.EgressL2, long, skbContext{GSOSize: 300, GSOSegs: 3})
+	inject(t, k.objects.IngressL3, short[14:], nil)
+	got := read(t, k)
+	require.Len(t, got, 2)
+	require.WithinDuration(t, time.Now(), time.Unix(0, got[0].Time), 5*time.Second)
+	for i := range got {
+		got[i].Time = 0
+	}
+	require.Equal(t, packet.Sample{
+		IfIndex: loopback, Direction: flow.DirectionEgress, Reasons: packet.ReasonRandom, Pool: 1,
+		Segments: 3, WireLen: 3*54 + 900, Data: long[:50],
+	}, got[0])
+	require.Equal(t, packet.Sample{
+		IfIndex: loopback, Direction: flow.DirectionIngress, Reasons: packet.ReasonRandom, Pool: 1,
+		Segments: 1, WireLen: 34, L3: true, Data: short[14:],
+	}, got[1])
+}
+
+// Over the budget samples are counted and left out; the next one that comes out stands for them.
+func TestSamplesOverTheBudgetAreCounted(t *testing.T) {
+	k := load(t, Config{Samples: true, RandomOneIn: 1, SnapLength: 64, MaxPerSecond: 10, cpus: []int{0}})
+	pin(t, 0)
+	frame := udpFrame(1, 2, 3, 4, 60)
+	for range 100 {
+		inject(t, k.objects.EgressL2, frame, nil)
+	}
+	require.Len(t, read(t, k), 1, "a tenth of a second's worth")
+	got := drain(t, k).Samples
+	require.Equal(t, SampleCounts{Selected: 100, Emitted: 1, RateLimited: 99}, got)
+	time.Sleep(150 * time.Millisecond)
+	read(t, k) // grants
+	inject(t, k.objects.EgressL2, frame, nil)
+	after := read(t, k)
+	require.Len(t, after, 1)
+	require.Equal(t, uint64(100), after[0].Pool, "itself and the 99 that were left out")
+}
+
+// A reader that does not come costs samples, never packets, and each one is counted.
+func TestFullRingIsCounted(t *testing.T) {
+	const buffers = 2000
+	k := load(t, Config{Samples: true, RandomOneIn: 1, SnapLength: 1500, MaxPerSecond: unlimited, cpus: []int{0}})
+	pin(t, 0)
+	frame := udpFrame(1, 2, 3, 4, 1500)
+	for range buffers {
+		inject(t, k.objects.EgressL2, frame, nil)
+	}
+	got := drain(t, k)
+	require.Positive(t, got.Samples.RingFull)
+	require.Equal(t, uint64(buffers), got.Ledger.Seen.Packets)
+	require.Equal(t, int(got.Samples.Emitted), len(read(t, k)))
+}
+
+func TestSkipsAreGeometric(t *testing.T) {
+	for _, n := range []int{1, 10, 1000} {
+		k := load(t, Config{Samples: true, RandomOneIn: n, SnapLength: 64, MaxPerSecond: 1, Seed: [32]byte{7}})
+		const draws = 200_000
+		sum, short := 0.0, 0
+		for range draws {
+			skip := k.sampling.skip()
+			sum += float64(skip)
+			if int(skip) < n {
+				short++
+			}
+		}
+		p := 1 / float64(n)
+		mean, sd := (1-p)/p, math.Sqrt(1-p)/p
+		require.InDelta(t, mean, sum/draws, 3.29*sd/math.Sqrt(draws)+1e-9)
+		within := 1 - math.Pow(1-p, float64(n))
+		require.InDelta(t, within, float64(short)/draws, 3.29*math.Sqrt(within*(1-within)/draws)+1e-9)
+	}
+}
+
+func TestUsedSkipsAreReplaced(t *testing.T) {
+	k := load(t, Config{Samples: true, RandomOneIn: 1000, SnapLength: 64, MaxPerSecond: 1, cpus: []int{0}})
+	one := &k.sampling.samplers[0]
+	before := one.Skips
+	one.Cursor += 3
+	k.sampling.refresh()
+	changed := 0
+	for i := range one.Skips {
+		if one.Skips[i] != before[i] {
+			changed++
+			require.Less(t, i, 3)
+		}
+	}
+	require.Positive(t, changed)
+	one.Cursor += uint32(len(one.Skips)) * 5 // a slow reader: more were used than there are
+	k.sampling.refresh()
+}
+
+func TestNoSamplingCostsNoRing(t *testing.T) {
+	with := load(t, Config{Samples: true, RandomOneIn: 10, SnapLength: 64, MaxPerSecond: 1})
+	without := load(t, Config{Samples: false, RandomOneIn: 10, SnapLength: 64, MaxPerSecond: 1})
+	require.Nil(t, without.sampling)
+	require.Greater(t, with.MemoryBytes(), without.MemoryBytes())
+	require.Equal(t, uint32(4096), without.objects.Samples.MaxEntries())
+	require.Empty(t, read(t, without))
+}

@@ -1,0 +1,361 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kernel
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv/frames"
+)
+
+const hwEthernet, hwNone = 1, 0xfffe // ARPHRD_ETHER, ARPHRD_NONE
+
+func (k *Kernel) attachEnd(t *testing.T, e *testenv.End, directions ...flow.Direction) {
+	t.Helper()
+	k.attachIn(t, e.NetNS, iface.Interface{Index: uint32(e.Index), Name: e.Name, HWType: hwEthernet}, directions...)
+}
+
+func (k *Kernel) attachIn(t *testing.T, ns *testenv.NetNS, i iface.Interface, directions ...flow.Direction) {
+	t.Helper()
+	ns.Do(func() {
+		for _, d := range directions {
+			require.NoError(t, k.Attach(i, d))
+		}
+	})
+}
+
+// direction picks what one hook saw.
+func (got *taken) direction(d flow.Direction) (slots []flow.Slot, classes []Class, sum flow.Volume) {
+	for _, s := range got.slots {
+		if s.Direction == d {
+			slots = append(slots, s)
+			sum.Add(s.Volume)
+		}
+	}
+	for _, c := range got.Classes {
+		if c.Direction == d {
+			classes = append(classes, c)
+			sum.Add(c.Volume)
+		}
+	}
+	return slots, classes, sum
+}
+
+// Every frame of the corpus crosses a veth: sent as it is, received with its outermost tag taken out by the kernel. Both
+// hooks must agree with packet.Decode, on the frames too that BPF_PROG_TEST_RUN refuses.
+func TestParsersAgreeOnAWire(t *testing.T) {
+	k := load(t, Config{})
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	k.attachEnd(t, left, flow.DirectionEgress)
+	k.attachEnd(t, right, flow.DirectionIngress)
+	sender := left.NewSender()
+	for _, f := range frames.All {
+		if f.L3 || len(f.Data) < 14 { // a packet socket takes nothing shorter than a link header
+			continue
+		}
+		t.Run(f.Name, func(t *testing.T) {
+			sender.Raw(f.Data)
+			time.Sleep(time.Millisecond) // the receiving side is another softirq
+			got := drain(t, k)
+			sent := f.Sample()
+			requireAsDecoded(t, &got, flow.DirectionEgress, &sent, left.Index)
+			if received, ok := untag(sent); ok {
+				requireAsDecoded(t, &got, flow.DirectionIngress, &received, right.Index)
+			}
+		})
+	}
+}
+
+// untag does what the kernel does before the ingress hook; frames too short for it are dropped there, seen by nobody.
+func untag(s packet.Sample) (packet.Sample, bool) {
+	if tpid := binary.BigEndian.Uint16(s.Data[12:]); tpid != 0x8100 && tpid != 0x88a8 {
+		return s, true
+	}
+	if len(s.Data) < 14+4+2 {
+		return s, false
+	}
+	s.Tagged, s.VLANTCI = true, binary.BigEndian.Uint16(s.Data[14:])
+	s.Data = slices.Concat(s.Data[:12], s.Data[16:])
+	return s, true
+}
+
+func requireAsDecoded(t *testing.T, got *taken, d flow.Direction, s *packet.Sample, ifindex int) {
+	t.Helper()
+	s.IfIndex = uint32(ifindex)
+	var want packet.Packet
+	packet.Decode(s, &want)
+	volume := flow.Volume{Packets: 1, Bytes: uint64(s.WireLen)}
+	slots, classes, _ := got.direction(d)
+	if want.Reason == flow.ReasonAccounted {
+		require.Empty(t, classes)
+		require.Len(t, slots, 1)
+		require.Equal(t, want.Key, slots[0].Key)
+		require.Equal(t, volume, slots[0].Volume)
+		return
+	}
+	require.Empty(t, slots)
+	require.Len(t, classes, 1)
+	require.Equal(t, want.Reason, classes[0].Reason)
+	require.Equal(t, volume, classes[0].Volume)
+}
+
+// A million datagrams of known sizes, IPv4 and IPv6, with a drain every 100 ms and whenever a region is half full: each
+// flow's packets and bytes are exactly what was sent, at both hooks, and so are the interfaces' own counters.
+func TestAMillionDatagramsAreCountedExactly(t *testing.T) {
+	n := 1_000_000
+	if testing.Short() {
+		n = 50_000
+	}
+	k := load(t, Config{})
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	k.attachEnd(t, left, flow.DirectionEgress)
+	k.attachEnd(t, right, flow.DirectionIngress)
+	d := &testenv.Datagrams{Flows: 2000, Payloads: []int{0, 18, 100, 700, 1452}, Src: left.MAC, Dst: testenv.Nobody}
+	before := left.Counters()
+
+	c := collect(t, k)
+	sender := left.NewSender()
+	sender.Datagrams(d, 0, n)
+	c.stop()
+
+	require.Equal(t, sender.Sent, c.bySide[flow.DirectionEgress])
+	require.Equal(t, sender.Sent.Packets-sender.Dropped.Packets, c.bySide[flow.DirectionIngress].Packets)
+	l := left.Counters().Since(before)
+	require.Equal(t, l.Transmitted, c.bySide[flow.DirectionIngress], "what a veth transmitted its peer received")
+	require.Zero(t, c.ledger.Entries[flow.ReasonOverflow])
+	for number, want := range d.Volumes(n) {
+		key := d.Key(number)
+		key.IfIndex = uint32(left.Index)
+		require.Equal(t, want, c.flows[sideKey{key, flow.DirectionEgress}], "flow %d", number)
+	}
+	require.Len(t, c.flows, 2*d.Flows)
+	t.Logf("%d datagrams, %d drains, %d wake-ups by pressure", n, c.drains, c.wakeups)
+}
+
+type sideKey struct {
+	flow.Key
+	flow.Direction
+}
+
+// collector drains until it is stopped and adds up.
+type collector struct {
+	t               *testing.T
+	k               *Kernel
+	flows           map[sideKey]flow.Volume
+	bySide          map[flow.Direction]flow.Volume
+	ledger          Ledger
+	drains, wakeups int
+	quit            chan struct{}
+	running         sync.WaitGroup
+}
+
+func collect(t *testing.T, k *Kernel) *collector {
+	c := &collector{
+		t: t, k: k, flows: map[sideKey]flow.Volume{}, bySide: map[flow.Direction]flow.Volume{}, quit: make(chan struct{}),
+	}
+	c.running.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-k.Pressure():
+				c.wakeups++
+			case <-c.quit:
+				return
+			}
+			c.drain()
+		}
+	})
+	return c
+}
+
+// stop waits for packets on their way and takes the rest.
+func (c *collector) stop() {
+	time.Sleep(50 * time.Millisecond)
+	close(c.quit)
+	c.running.Wait()
+	c.drain()
+}
+
+func (c *collector) drain() {
+	c.drains++
+	d, err := c.k.Drain(func(s *flow.Slot) {
+		key := sideKey{s.Key, s.Direction}
+		v := c.flows[key]
+		v.Add(s.Volume)
+		c.flows[key] = v
+		c.addSide(s.Direction, s.Volume)
+	})
+	if err != nil {
+		c.t.Errorf("drain: %v", err)
+		return
+	}
+	if len(d.Mismatches) > 0 {
+		c.t.Errorf("identities do not hold: %+v", d.Mismatches)
+	}
+	for _, class := range d.Classes {
+		c.addSide(class.Direction, class.Volume)
+	}
+	c.ledger.Add(&d.Ledger)
+}
+
+func (c *collector) addSide(d flow.Direction, v flow.Volume) {
+	sum := c.bySide[d]
+	sum.Add(v)
+	c.bySide[d] = sum
+}
+
+// A bulk transfer with segmentation offload: one buffer is up to 45 packets and more, and counts as that.
+func TestTransferIsCountedAsOnTheWire(t *testing.T) {
+	const payload, segment = 64 << 20, 1448 // 1500 - IPv4 20 - TCP 20 - timestamps 12
+	k := load(t, Config{})
+	left, right := testenv.Pair(t, testenv.PairConfig{Offloads: true})
+	k.attachEnd(t, left, flow.DirectionEgress)
+	k.attachEnd(t, right, flow.DirectionIngress)
+	before := left.Counters()
+	c := collect(t, k)
+	testenv.Transfer(left, right, false, payload)
+	c.stop()
+	buffers := left.Counters().Since(before).Transmitted.Packets
+	for _, d := range []flow.Direction{flow.DirectionEgress, flow.DirectionIngress} {
+		got := c.bySide[d]
+		wantPackets := float64(payload) / segment
+		wantBytes := payload + wantPackets*(14+20+32)
+		require.InEpsilon(t, wantPackets, got.Packets, 0.005, d)
+		require.InEpsilon(t, wantBytes, got.Bytes, 0.001, d)
+		require.Greater(t, got.Packets, 4*buffers, "counting socket buffers is far off")
+	}
+}
+
+// What a virtual machine sends arrives with the size of its segments and without their number.
+func TestSegmentsOfTapsAreCounted(t *testing.T) {
+	k := load(t, Config{})
+	ns := testenv.NewNetNS(t)
+	v4 := testenv.Frame{
+		Dst: testenv.Nobody, Proto: 6, TCPFlags: 0x10, Payload: 14480,
+		From: netip.MustParseAddrPort("192.0.2.1:1000"), To: netip.MustParseAddrPort("192.0.2.2:2000"),
+	}
+	v6, udp, tagged, one := v4, v4, v4, v4
+	v6.From, v6.To = netip.MustParseAddrPort("[2001:db8::1]:1000"), netip.MustParseAddrPort("[2001:db8::2]:2000")
+	udp.Proto, tagged.Tags, one.Payload = 17, []uint16{77}, 100
+	tap := ns.NewTap("tap0", testenv.TapConfig{Vnet: true})
+	k.attachIn(t, ns, iface.Interface{Index: uint32(tap.Index), Name: tap.Name, HWType: hwEthernet}, flow.DirectionIngress)
+	tun := ns.NewTap("tun0", testenv.TapConfig{L3: true, Vnet: true})
+	k.attachIn(t, ns, iface.Interface{Index: uint32(tun.Index), Name: tun.Name, HWType: hwNone}, flow.DirectionIngress)
+	for name, c := range map[string]struct {
+		tap   *testenv.Tap
+		frame testenv.Frame
+	}{
+		"TCP over IPv4": {tap, v4}, "TCP over IPv6": {tap, v6}, "UDP": {tap, udp}, "one segment": {tap, one},
+		"TCP behind a tag": {tap, tagged}, "TCP over IPv4 without link header": {tun, v4}, "TCP over IPv6 without link header": {tun, v6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.frame.L3 = c.tap == tun
+			want := c.tap.WriteSegmented(c.frame, 1448)
+			time.Sleep(time.Millisecond)
+			got := drain(t, k)
+			require.Len(t, got.slots, 1)
+			require.Equal(t, want, got.slots[0].Volume)
+			require.Equal(t, uint16(2000), got.slots[0].DstPort)
+			require.Equal(t, len(c.frame.Tags) > 0, got.slots[0].Tagged)
+		})
+	}
+}
+
+// A large frame from a packet socket has nothing but its link header in the linear area; one written in parts to a tap has
+// its headers cut anywhere.
+func TestHeadersOutsideTheLinearArea(t *testing.T) {
+	k := load(t, Config{})
+	left, _ := testenv.Pair(t, testenv.PairConfig{MTU: 9000})
+	k.attachEnd(t, left, flow.DirectionEgress)
+	f := testenv.Frame{
+		Dst: testenv.Nobody, Proto: 6, TCPFlags: 0x10, Payload: 8000,
+		From: netip.MustParseAddrPort("192.0.2.1:1000"), To: netip.MustParseAddrPort("192.0.2.2:2000"),
+	}
+	v6 := f
+	v6.From, v6.To = netip.MustParseAddrPort("[2001:db8::1]:1000"), netip.MustParseAddrPort("[2001:db8::2]:2000")
+	requireSeen := func(t *testing.T, f testenv.Frame) {
+		t.Helper()
+		time.Sleep(time.Millisecond)
+		got := drain(t, k)
+		require.Len(t, got.slots, 1)
+		require.Equal(t, f.From, netip.AddrPortFrom(got.slots[0].Src(), got.slots[0].SrcPort))
+		require.Equal(t, f.To, netip.AddrPortFrom(got.slots[0].Dst(), got.slots[0].DstPort))
+		require.Equal(t, uint8(0x10), got.slots[0].TCPFlags)
+		require.Equal(t, volumeOf(f.AppendTo(nil)), got.slots[0].Volume)
+	}
+	sender := left.NewSender()
+	for _, f := range []testenv.Frame{f, v6} {
+		sender.Frame(f)
+		requireSeen(t, f)
+	}
+	ns := testenv.NewNetNS(t)
+	tap := ns.NewTap("tap0", testenv.TapConfig{Scatter: true})
+	k.attachIn(t, ns, iface.Interface{Index: uint32(tap.Index), Name: tap.Name, HWType: hwEthernet}, flow.DirectionIngress)
+	f.Payload = 100
+	whole := f.AppendTo(nil)
+	for cut := 14; cut < 60; cut++ {
+		tap.Write(whole[:cut], whole[cut:])
+		requireSeen(t, f)
+	}
+}
+
+// What has no ports is counted by protocol; a later fragment never yields ports.
+func TestProtocolsWithoutPortsAndFragments(t *testing.T) {
+	k := load(t, Config{})
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	k.attachEnd(t, left, flow.DirectionEgress, flow.DirectionIngress)
+	testenv.Echo(left, right, false, 5, 100)
+	testenv.Echo(left, right, true, 5, 100)
+	got := drain(t, k)
+	for _, d := range []flow.Direction{flow.DirectionEgress, flow.DirectionIngress} {
+		slots, classes, _ := got.direction(d)
+		require.Empty(t, classes)
+		require.ElementsMatch(t, []uint8{1, 58}, protocols(slots))
+		for _, s := range slots {
+			headers := map[uint8]uint64{1: 14 + 20 + 8, 58: 14 + 40 + 8}[s.Proto]
+			require.Equal(t, flow.Volume{Packets: 5, Bytes: 5 * (headers + 100)}, s.Volume)
+		}
+	}
+	sender := left.NewSender()
+	udp := testenv.Frame{
+		Dst: testenv.Nobody, Proto: 17, Payload: 80,
+		From: netip.MustParseAddrPort("192.0.2.1:1000"), To: netip.MustParseAddrPort("192.0.2.2:2000"),
+	}
+	first, later, sctp := udp, udp, udp
+	first.Fragment, later.Fragment = &testenv.Fragment{ID: 1, More: true}, &testenv.Fragment{ID: 1, Offset: 88}
+	sctp.Proto = 132
+	for _, f := range []testenv.Frame{first, later, sctp} {
+		sender.Frame(f)
+	}
+	slots, _, sum := ptr(drain(t, k)).direction(flow.DirectionEgress)
+	require.Equal(t, sender.Sent, sum)
+	require.ElementsMatch(t, []uint8{17, 17, 132}, protocols(slots))
+	for _, s := range slots {
+		require.Equal(t, s.LaterFragment, s.DstPort == 0)
+	}
+}
+
+func ptr(t taken) *taken { return &t }
+
+func protocols(slots []flow.Slot) (all []uint8) {
+	for _, s := range slots {
+		all = append(all, s.Proto)
+	}
+	return all
+}
