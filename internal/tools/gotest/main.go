@@ -85,7 +85,7 @@ func (a *account) read(r io.Reader) {
 		}
 		var e event
 		if json.Unmarshal(line, &e) != nil {
-			os.Stdout.Write(line) // go's own words, such as a package pattern that matches nothing
+			fmt.Print(string(line)) // go's own words, such as a package pattern that matches nothing
 			continue
 		}
 		id := [2]string{e.Package, e.Test}
