@@ -25,7 +25,7 @@ const (
 	maxSamples        = 1_000_000 // a second
 	minSeries         = 2         // one series and the overflow point
 	minSnapLength     = 64        // an Ethernet, a VLAN, an IPv4 and a TCP header
-	maxSnapLength     = 16384
+	maxSnapLength     = 9216
 	maxDrainInterval  = 5 * time.Second
 	drainsPerIdleTime = 3
 )
