@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // patience bounds every exchange of packets: the ends are on one machine.
@@ -49,7 +50,8 @@ func (e *End) Addr(v6 bool) netip.Addr {
 // Transferred is one finished TCP connection.
 type Transferred struct {
 	Client, Server netip.AddrPort
-	Payload        int64 // bytes from client to server; none came back
+	Payload        int64  // bytes from client to server; none came back
+	Sent, Received uint64 // segments, as the client's TCP counted them before its last acknowledgement; tcp_info
 	Start, End     time.Time
 }
 
@@ -81,21 +83,47 @@ func Transfer(client, server *End, v6 bool, payload int64) Transferred {
 	defer c.Close()
 	require.NoError(tb, c.SetDeadline(time.Now().Add(patience)))
 	t.Client = c.LocalAddr().(*net.TCPAddr).AddrPort()
-	_, err = io.CopyN(c, zeros{}, payload)
-	require.NoError(tb, err)
+	require.NoError(tb, send(c, payload))
 	require.NoError(tb, c.CloseWrite())
 	_, err = io.Copy(io.Discard, c) // until the server's FIN
 	require.NoError(tb, err)
 	r := <-received
 	require.NoError(tb, r.err)
 	require.Equal(tb, payload, r.n)
+	t.Sent, t.Received, err = segments(c)
+	require.NoError(tb, err)
 	t.End = time.Now()
 	return t
 }
 
-type zeros struct{}
+// send writes n bytes in pieces so large that few segments are not full.
+func send(w io.Writer, n int64) error {
+	zeros := make([]byte, min(n, 4<<20))
+	for n > 0 {
+		written, err := w.Write(zeros[:min(n, int64(len(zeros)))])
+		if err != nil {
+			return err
+		}
+		n -= int64(written)
+	}
+	return nil
+}
 
-func (zeros) Read(b []byte) (int, error) { return len(b), nil }
+func segments(c *net.TCPConn) (sent, received uint64, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, 0, err
+	}
+	var info *unix.TCPInfo
+	var infoErr error
+	if err := raw.Control(func(fd uintptr) { info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) }); err != nil {
+		return 0, 0, err
+	}
+	if infoErr != nil {
+		return 0, 0, infoErr
+	}
+	return uint64(info.Segs_out), uint64(info.Segs_in), nil
+}
 
 // Echo sends count echo requests with the given payload, each after the answer to the one before.
 func Echo(client, server *End, v6 bool, count, payload int) {

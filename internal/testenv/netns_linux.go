@@ -94,8 +94,9 @@ func (n *NetNS) Do(f func()) {
 // Link speaks rtnetlink in the namespace.
 func (n *NetNS) Link() *netlink.Handle { return n.link }
 
-// Start starts a command in the namespace. It is killed at the end of the test, or of the test's process, at the latest.
-func (n *NetNS) Start(cmd *exec.Cmd) {
+// Start starts a command in the namespace, and says when it has ended, and how. It is killed at the end of the test, or of
+// the test's process, at the latest.
+func (n *NetNS) Start(cmd *exec.Cmd) (ended <-chan error) {
 	n.tb.Helper()
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -104,12 +105,16 @@ func (n *NetNS) Start(cmd *exec.Cmd) {
 	var err error
 	n.Do(func() { err = cmd.Start() })
 	require.NoError(n.tb, err, "start %v", cmd)
+	result, done := make(chan error, 1), make(chan struct{})
+	go func() {
+		result <- cmd.Wait()
+		close(done)
+	}()
 	n.tb.Cleanup(func() {
-		if cmd.ProcessState == nil {
-			cmd.Process.Kill()
-			cmd.Wait()
-		}
+		cmd.Process.Kill() //nolint:errcheck // it may have ended
+		<-done
 	})
+	return result
 }
 
 // Run runs a program in the namespace and returns what it printed.

@@ -61,8 +61,9 @@ func TestTransferWithAndWithoutOffloads(t *testing.T) {
 		for _, offloads := range []bool{false, true} {
 			left, right := Pair(t, PairConfig{Offloads: offloads})
 			const payload = 20 << 20
+			var tr Transferred
 			l, _ := exchange(t, left, right, func() {
-				tr := Transfer(left, right, v6, payload)
+				tr = Transfer(left, right, v6, payload)
 				assert.Equal(t, left.Addr(v6), tr.Client.Addr())
 				assert.Equal(t, right.Addr(v6), tr.Server.Addr())
 			})
@@ -72,6 +73,8 @@ func TestTransferWithAndWithoutOffloads(t *testing.T) {
 				assert.Less(t, l.Transmitted.Packets, segments/4, "a veth counts a segmented buffer once")
 			} else {
 				assert.GreaterOrEqual(t, l.Transmitted.Packets, segments)
+				assert.InDelta(t, tr.Sent, l.Transmitted.Packets, 1, "TCP and the interface agree, but for the last acknowledgement")
+				assert.InDelta(t, tr.Received, l.Received.Packets, 1)
 			}
 		}
 	}
