@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,7 +64,7 @@ func launch(t *testing.T, ns *testenv.NetNS, settings string, wrap ...string) *c
 	c := &collector{t: t, output: filepath.Join(dir, "otlp.jsonl")}
 	config := filepath.Join(dir, "config.yaml")
 	require.NoError(t, os.WriteFile(config, []byte(c.config(settings)), 0o644))
-	args := append(wrap, binary(t), "--config", config)
+	args := slices.Concat(wrap, []string{binary(t), "--config", config})
 	c.cmd = exec.Command(args[0], args[1:]...)
 	c.cmd.Stdout, c.cmd.Stderr = &c.log, &c.log
 	c.ended = ns.Start(c.cmd)

@@ -25,7 +25,7 @@ func scrape(t *testing.T, ns *testenv.NetNS) string {
 }
 
 // sample returns the value of the first series that the pattern matches up to its end.
-func sample(t *testing.T, metrics, pattern string) float64 {
+func sample(t *testing.T, metrics, pattern string) int64 {
 	t.Helper()
 	m := regexp.MustCompile(`(?m)^` + pattern + ` (\S+)$`).FindStringSubmatch(metrics)
 	if !assert.NotNil(t, m, "no series %s", pattern) {
@@ -33,7 +33,7 @@ func sample(t *testing.T, metrics, pattern string) float64 {
 	}
 	v, err := strconv.ParseFloat(m[1], 64)
 	require.NoError(t, err)
-	return v
+	return int64(v)
 }
 
 // TestOwnTelemetryTellsTheLedger has the ledger in the telemetry while the collector runs.

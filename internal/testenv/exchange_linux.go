@@ -5,6 +5,7 @@ package testenv
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -52,6 +53,7 @@ type Transferred struct {
 	Client, Server netip.AddrPort
 	Payload        int64  // bytes from client to server; none came back
 	Sent, Received uint64 // segments, as the client's TCP counted them before its last acknowledgement; tcp_info
+	SentPayload    uint64 // Payload and what of it was sent again
 	Start, End     time.Time
 }
 
@@ -90,8 +92,9 @@ func Transfer(client, server *End, v6 bool, payload int64) Transferred {
 	r := <-received
 	require.NoError(tb, r.err)
 	require.Equal(tb, payload, r.n)
-	t.Sent, t.Received, err = segments(c)
+	info, err := tcpInfo(c)
 	require.NoError(tb, err)
+	t.Sent, t.Received, t.SentPayload = uint64(info.Segs_out), uint64(info.Segs_in), info.Bytes_sent
 	t.End = time.Now()
 	return t
 }
@@ -109,20 +112,13 @@ func send(w io.Writer, n int64) error {
 	return nil
 }
 
-func segments(c *net.TCPConn) (sent, received uint64, err error) {
+func tcpInfo(c *net.TCPConn) (info *unix.TCPInfo, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	var info *unix.TCPInfo
-	var infoErr error
-	if err := raw.Control(func(fd uintptr) { info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) }); err != nil {
-		return 0, 0, err
-	}
-	if infoErr != nil {
-		return 0, 0, infoErr
-	}
-	return uint64(info.Segs_out), uint64(info.Segs_in), nil
+	controlErr := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) })
+	return info, errors.Join(controlErr, err)
 }
 
 // Echo sends count echo requests with the given payload, each after the answer to the one before.

@@ -111,7 +111,7 @@ func (n *NetNS) Start(cmd *exec.Cmd) (ended <-chan error) {
 		close(done)
 	}()
 	n.tb.Cleanup(func() {
-		cmd.Process.Kill() //nolint:errcheck // it may have ended
+		_ = cmd.Process.Kill() // it may have ended
 		<-done
 	})
 	return result

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.yaml.in/yaml/v3"
@@ -92,13 +93,8 @@ func (a attribute) accepts(v pcommon.Value) string {
 	if want, ok := types[a.Type]; ok && v.Type() != want {
 		return fmt.Sprintf("is of type %s, not %s", v.Type(), want)
 	}
-	if len(a.Enum) == 0 {
+	if len(a.Enum) == 0 || slices.Contains(a.Enum, v.AsString()) {
 		return ""
-	}
-	for _, allowed := range a.Enum {
-		if v.AsString() == allowed {
-			return ""
-		}
 	}
 	return fmt.Sprintf("has the value %q, not one of %q", v.AsString(), a.Enum)
 }

@@ -6,6 +6,7 @@ package otlpcheck
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -35,7 +36,7 @@ func Read(r io.Reader) (*Output, error) {
 	lines := bufio.NewReader(r)
 	for number := 1; ; number++ {
 		line, err := lines.ReadBytes('\n')
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return &out, nil
 		}
 		if err == nil {
