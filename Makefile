@@ -10,7 +10,7 @@ LINT := go tool -modfile=$(CURDIR)/internal/tools/lint/go.mod golangci-lint
 MODULES := . internal/tools $(patsubst %/go.mod,%,$(wildcard internal/e2e/go.mod))
 OTHER_MODULES := $(filter-out .,$(MODULES)) internal/consumer
 COLLECTOR := _build/otelcol-ebpfpackets
-BPF := $(wildcard bpf/*.c bpf/*.h)
+BPF := $(filter-out bpf/headers/%,$(wildcard bpf/*.c bpf/*.h bpf/*/*.c bpf/*/*.h))
 # What the collector is made of.
 SOURCES := $(shell find . -name '*.go' -not -name '*_test.go' -not -path './_build/*' -not -path './internal/tools/*') \
 	$(wildcard internal/kernel/*.o) go.mod go.sum
