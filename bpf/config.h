@@ -4,16 +4,16 @@
 
 #include "contract.h"
 
-#define MAX_CPUS 4096	      // longest region_of_cpu; a CPU beyond it counts as late
-#define PROBE_MAX 16	      // slots looked at before a packet overflows; at load 0.5 that is 0.03 % of flows (simulation)
-#define CLASS_PROBE_MAX 16    // class slots looked at before the spare one takes it
-#define VLAN_DEPTH 2	      // inline tags walked
+#define MAX_CPUS 4096 // longest region_of_cpu; a CPU beyond it counts as late
+#define PROBE_MAX 16 // slots looked at before a packet overflows; at load 0.5 that is 0.03 % of flows (simulation)
+#define CLASS_PROBE_MAX 16 // class slots looked at before the spare one takes it
+#define VLAN_DEPTH 2 // inline tags walked
 #define IPV6_EXTENSION_DEPTH 8 // extension headers walked
-#define SNAP_MAX 16384	      // largest snap_length; a power of two, since 5.10 bounds helper lengths by masks only
+#define SNAP_MAX 16384 // largest snap_length; a power of two, since 5.10 bounds helper lengths by masks only
 
 volatile const __u16 region_of_cpu[MAX_CPUS] = {}; // region + 1; 0: this CPU has none
-volatile const __u32 slot_mask = DEFAULT_SLOTS - 1;  // slots of a region - 1
-volatile const __u32 hash_shift = 64 - 14;	   // 64 - log2(slots)
-volatile const __u32 sample_random = 0;		   // 0: no program samples at random
-volatile const __u32 snap_length = 256;		   // bytes of a sample copied, 1 to SNAP_MAX
-volatile const __u16 netns = 0;			   // number of the network namespace this instance is attached in
+volatile const __u32 slot_mask = DEFAULT_SLOTS - 1; // slots of a region - 1
+volatile const __u32 hash_shift = 64 - 14; // 64 - log2(slots)
+volatile const __u32 sample_random = 0; // 0: no program samples at random
+volatile const __u32 snap_length = 256; // bytes of a sample copied, 1 to SNAP_MAX
+volatile const __u16 netns = 0; // number of the network namespace this instance is attached in

@@ -41,11 +41,11 @@ enum key_bits {
 struct key {
 	__u32 src_addr[4]; // network byte order; IPv4 in [3], the rest 0
 	__u32 dst_addr[4]; // network byte order
-	__u16 src_port;	   // class slot: enum reason
-	__u16 dst_port;	   // class slot: ethertype, iff REASON_ETHERTYPE
+	__u16 src_port; // class slot: enum reason
+	__u16 dst_port; // class slot: ethertype, iff REASON_ETHERTYPE
 	__u32 ifindex;
 	__u16 netns; // 0: the receiver's own; otherwise the number user space gave the namespace
-	__u16 bits;  // enum key_bits
+	__u16 bits; // enum key_bits
 	__u8 ip_proto;
 	__u8 _zero[3]; // where struct slot has tcp_flags and cold
 };
@@ -61,24 +61,24 @@ struct slot {
 	__u16 bits;
 	__u8 ip_proto;
 	__u8 tcp_flags; // OR of the flags of every packet; RFC 9293 3.1, IPFIX 6
-	__u16 cold;	// index of its struct cold
-	__u32 packets;	// on the wire; 0: the slot is free
-	__u32 last;	// low 32 bits of jiffies64 at the last packet; wraps five minutes after boot
-	__u64 bytes;	// on the wire, link header and tags included
+	__u16 cold; // index of its struct cold
+	__u32 packets; // on the wire; 0: the slot is free
+	__u32 last; // low 32 bits of jiffies64 at the last packet; wraps five minutes after boot
+	__u64 bytes; // on the wire, link header and tags included
 };
 _Static_assert(sizeof(struct key) == 48, "a key is six words");
 _Static_assert(sizeof(struct slot) == 64, "a slot is one cache line");
 
 /* struct cold .handshake */
 enum handshake {
-	HANDSHAKE_SYN = 1,     // a packet with SYN and not ACK was counted in this slot
+	HANDSHAKE_SYN = 1, // a packet with SYN and not ACK was counted in this slot
 	HANDSHAKE_SYN_ACK = 2, // a packet with SYN and ACK was
 };
 
 /* What is touched when a slot is claimed and on rare packets; in the order of claims, so that a drain walks only these. */
 struct cold {
 	__u64 first_ns; // bpf_ktime_get_boot_ns of the first packet
-	__u32 slot;	// index of its slot
+	__u32 slot; // index of its slot
 	__u8 handshake; // enum handshake
 	__u8 _pad[3];
 };
@@ -87,17 +87,17 @@ struct cold {
 
 /* Head of a region. Line 0 is the program's, line 1 is written by user space before the flip, line 2 is rare. */
 struct region_header {
-	__u64 buffers_seen;    // socket buffers, counted first thing in the program
+	__u64 buffers_seen; // socket buffers, counted first thing in the program
 	__u64 buffers_counted; // socket buffers, counted at the one place that writes a slot
-	__u64 packets;	       // sum over all slots
-	__u64 bytes;	       // sum over all slots
-	__u64 reentered;       // times the program found itself running already on this CPU: must stay 0
-	__u32 busy;	       // the program is running on this CPU
-	__u32 colds;	       // entries in use of the cold array = slots in use
+	__u64 packets; // sum over all slots
+	__u64 bytes; // sum over all slots
+	__u64 reentered; // times the program found itself running already on this CPU: must stay 0
+	__u32 busy; // the program is running on this CPU
+	__u32 colds; // entries in use of the cold array = slots in use
 	__u64 _pad0[2];
 
 	__u32 hash_keys[HASH_WORDS]; // NH keys, secret, redrawn for each buffer at every drain
-	__u64 hash_odd;		     // multiplier of the finaliser, odd
+	__u64 hash_odd; // multiplier of the finaliser, odd
 	__u64 _pad1;
 
 	__u64 samples_selected; // = emitted + rate_limited + ring_full
@@ -108,15 +108,16 @@ struct region_header {
 };
 _Static_assert(sizeof(struct region_header) == 192, "a region header is three cache lines");
 
-#define CLASS_SLOTS 256	    // (interface, direction, reason) triples of one region, a power of two; one more slot takes what finds no room
+#define CLASS_SLOTS \
+	256 // (interface, direction, reason) triples of one region, a power of two; one more slot takes what finds no room
 #define DEFAULT_SLOTS 16384 // slots of a region unless user space loads with another power of two
 
 /* The value of one array element; index = region * 2 + buffer. What must flip together lies together. */
 struct region {
 	struct region_header header;
 	struct slot classes[CLASS_SLOTS + 1]; // no addresses: the reason is in src_port
-	struct slot slots[DEFAULT_SLOTS];  // of flows
-	struct cold colds[DEFAULT_SLOTS];  // begins where slots[] ends, also when loaded with another number
+	struct slot slots[DEFAULT_SLOTS]; // of flows
+	struct cold colds[DEFAULT_SLOTS]; // begins where slots[] ends, also when loaded with another number
 };
 #define REGION_SLOTS __builtin_offsetof(struct region, slots)
 
@@ -141,11 +142,11 @@ struct control {
 
 /* The sampler of one CPU. Line 0 is the program's, line 1 user space's, which also refreshes skips. */
 struct sampler {
-	__u64 pool;	 // buffers seen up to the last selected one, since the last emitted sample
-	__u32 gap;	 // skip that is running
+	__u64 pool; // buffers seen up to the last selected one, since the last emitted sample
+	__u32 gap; // skip that is running
 	__u32 countdown; // buffers still to skip
-	__u32 cursor;	 // entries of skips taken, modulo 2^32
-	__u32 used;	 // credits used, modulo 2^32
+	__u32 cursor; // entries of skips taken, modulo 2^32
+	__u32 used; // credits used, modulo 2^32
 	__u64 _pad0[5];
 
 	__u32 allowed; // credits granted, modulo 2^32; equal to used: none left
@@ -162,23 +163,23 @@ enum sample_reason {
 /* struct sample .bits */
 enum sample_bits {
 	SAMPLE_EGRESS = 1,
-	SAMPLE_L3 = 2,	   // the frame starts at the IP header
+	SAMPLE_L3 = 2, // the frame starts at the IP header
 	SAMPLE_TAGGED = 4, // vlan_tci and vlan_proto are valid: the outermost tag is not in the frame
 };
 
 /* A ring record: this head, then the captured bytes. */
 struct sample {
-	__u64 boot_ns;	 // bpf_ktime_get_boot_ns
-	__u64 pool;	 // buffers this sample stands for
+	__u64 boot_ns; // bpf_ktime_get_boot_ns
+	__u64 pool; // buffers this sample stands for
 	__u32 ifindex;
 	__u32 wire_bytes; // all segments, link header and tags included
-	__u32 segments;	  // wire packets
-	__u32 captured;	  // bytes that follow
+	__u32 segments; // wire packets
+	__u32 captured; // bytes that follow
 	__u16 netns;
 	__u16 vlan_tci;
 	__u16 vlan_proto; // ethertype
-	__u8 reasons;	  // enum sample_reason
-	__u8 bits;	  // enum sample_bits
+	__u8 reasons; // enum sample_reason
+	__u8 bits; // enum sample_bits
 };
 _Static_assert(sizeof(struct sample) == 40, "a sample head has no hidden padding");
 

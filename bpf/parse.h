@@ -17,12 +17,12 @@
 #ifndef IPPROTO_SCTP
 #define IPPROTO_SCTP 132
 #endif
-#define IPPROTO_HIP 139	  // RFC 7401
+#define IPPROTO_HIP 139 // RFC 7401
 #define IPPROTO_SHIM6 140 // RFC 5533
 
-#define FRAGMENT_OFFSET 0x1fff	    // IPv4: low 13 bits; RFC 791
+#define FRAGMENT_OFFSET 0x1fff // IPv4: low 13 bits; RFC 791
 #define FRAGMENT_OFFSET_IPV6 0xfff8 // IPv6: high 13 bits; RFC 8200 4.5
-#define ETHERTYPE_MIN 1536	    // below, the field is the length of an 802.3 frame
+#define ETHERTYPE_MIN 1536 // below, the field is the length of an 802.3 frame
 
 struct vlan_tag {
 	__be16 tci;
@@ -32,7 +32,7 @@ struct vlan_tag {
 /* The first bytes of any IPv6 extension header; RFC 8200 4. */
 struct extension {
 	__u8 next;
-	__u8 length;	 // in 8 octets without the first 8; AH: in 4 octets minus 2
+	__u8 length; // in 8 octets without the first 8; AH: in 4 octets minus 2
 	__be16 fragment; // offset, if this is a fragment header
 	__u32 rest;
 };
@@ -46,7 +46,7 @@ struct sctp_header {
 
 struct packet {
 	struct key key;
-	__u32 offset;	 // cursor; at the end: bytes of headers, which segmentation repeats in every segment
+	__u32 offset; // cursor; at the end: bytes of headers, which segmentation repeats in every segment
 	__u16 ethertype; // of what follows the tags
 	__u8 reason;
 	__u8 tcp_flags;
@@ -139,29 +139,45 @@ static __always_inline bool is_extension(__u8 next)
 	return false;
 }
 
-/* Walks the extension chain; after a later fragment's header comes payload, whatever "next" says. */
+static __always_inline __u8 parse_extension(struct __sk_buff *skb, struct packet *p, __u8 *next)
+{
+	struct extension ext;
+
+	if (bpf_skb_load_bytes(skb, p->offset, &ext, sizeof(ext)))
+		return REASON_SHORT_IPV6_EXTENSION;
+	if (*next == IPPROTO_FRAGMENT) {
+		if (ext.fragment & bpf_htons(FRAGMENT_OFFSET_IPV6))
+			p->key.bits |= KEY_LATER_FRAGMENT;
+		p->offset += sizeof(ext);
+	} else if (*next == IPPROTO_AH) {
+		p->offset += (ext.length + 2) * 4;
+	} else {
+		p->offset += (ext.length + 1) * 8;
+	}
+	*next = ext.next;
+	return REASON_ACCOUNTED;
+}
+
+/*
+ * Walks the extension chain; after a later fragment's header comes payload, whatever "next" says. The condition stands at
+ * the end of the loop: 5.10 and 6.1 refuse a loop that falls through into its own head.
+ */
 static __always_inline __u8 parse_extensions(struct __sk_buff *skb, struct packet *p, __u8 next)
 {
-	for (int depth = 0; depth <= IPV6_EXTENSION_DEPTH; depth++) {
-		struct extension ext;
+	int depth = 0;
 
-		if (!is_extension(next) || (p->key.bits & KEY_LATER_FRAGMENT))
-			break;
-		if (depth == IPV6_EXTENSION_DEPTH)
-			return REASON_IPV6_EXTENSION_DEPTH;
-		if (bpf_skb_load_bytes(skb, p->offset, &ext, sizeof(ext)))
-			return REASON_SHORT_IPV6_EXTENSION;
-		if (next == IPPROTO_FRAGMENT) {
-			if (ext.fragment & bpf_htons(FRAGMENT_OFFSET_IPV6))
-				p->key.bits |= KEY_LATER_FRAGMENT;
-			p->offset += sizeof(ext);
-		} else if (next == IPPROTO_AH) {
-			p->offset += (ext.length + 2) * 4;
-		} else {
-			p->offset += (ext.length + 1) * 8;
-		}
-		next = ext.next;
+	if (is_extension(next)) {
+		do {
+			__u8 reason = parse_extension(skb, p, &next);
+
+			if (reason)
+				return reason;
+			if (!is_extension(next) || p->key.bits & KEY_LATER_FRAGMENT)
+				goto end;
+		} while (++depth < IPV6_EXTENSION_DEPTH);
+		return REASON_IPV6_EXTENSION_DEPTH;
 	}
+end:
 	p->key.ip_proto = next;
 	return REASON_ACCOUNTED;
 }

@@ -46,7 +46,8 @@ static __always_inline struct slot *slot_at(void *region, __u32 index)
 
 static __always_inline struct cold *cold_at(void *region, __u32 index)
 {
-	return region + REGION_SLOTS + (__u64)(slot_mask + 1) * sizeof(struct slot) + (__u64)(index & slot_mask) * sizeof(struct cold);
+	return region + REGION_SLOTS + (__u64)(slot_mask + 1) * sizeof(struct slot) +
+	       (__u64)(index & slot_mask) * sizeof(struct cold);
 }
 
 /* A region half full asks to be drained; the count passes that mark once between two flips. */

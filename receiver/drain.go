@@ -224,7 +224,7 @@ func (e *engine) readSamples() {
 		}
 		b := e.drain.samples
 		b.packets = append(b.packets, sampled{
-			time: s.Time, direction: s.Direction, reasons: s.Reasons,
+			time: s.Time, observed: max(now, s.Time), direction: s.Direction, reasons: s.Reasons,
 			length: s.WireLen, captured: uint32(len(s.Data)), pool: s.Pool, segments: s.Segments,
 		})
 		packet.Decode(s, &b.packets[len(b.packets)-1].Packet)

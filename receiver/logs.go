@@ -26,7 +26,7 @@ const maxRecords = 2000
 // batch is what becomes one message of log records. It holds values and no pdata: it is small, and a consumer that
 // refuses a message may have changed it.
 type batch struct {
-	observed int64             // ns since 1970 when it was taken from the kernel
+	observed int64             // ns since 1970 when its flows, or the first of its packets, were taken from the kernel
 	names    map[uint32]string // of interfaces; shared, never written
 	flows    []flow.Record
 	packets  []sampled
@@ -36,6 +36,7 @@ type batch struct {
 type sampled struct {
 	packet.Packet
 	time      int64 // ns since 1970
+	observed  int64 // ns since 1970 when it was read, never before time
 	direction flow.Direction
 	reasons   packet.Reasons
 	length    uint32 // on the wire
@@ -68,7 +69,7 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 	}
 	for i := range b.packets {
 		r := records.AppendEmpty()
-		r.SetObservedTimestamp(pcommon.Timestamp(b.observed))
+		r.SetObservedTimestamp(pcommon.Timestamp(b.packets[i].observed))
 		w.writePacket(r, &b.packets[i], b.names[b.packets[i].Key.IfIndex])
 	}
 	return ld

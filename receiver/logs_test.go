@@ -83,11 +83,11 @@ func TestPacketRecordsGolden(t *testing.T) {
 	}
 	short := arp
 	short.Reason, short.EtherType = flow.ReasonShortEthernet, 0
-	ld := b.logs.writer.write(&batch{
-		observed: epoch.UnixNano() + 6e8, names: b.interfaces.names(),
-		packets: []sampled{tcp, opening, icmp, arp, short},
-	})
-	compareLogs(t, "packets", ld)
+	packets := []sampled{tcp, opening, icmp, arp, short}
+	for i := range packets {
+		packets[i].observed = epoch.UnixNano() + 6e8
+	}
+	compareLogs(t, "packets", b.logs.writer.write(&batch{names: b.interfaces.names(), packets: packets}))
 }
 
 // Every name that leaves is in the table, and every record has both times, an event name and a severity.
@@ -123,5 +123,6 @@ func TestSamplesAreDecodedAndSentTogether(t *testing.T) {
 	require.Len(t, q.packets, 3)
 	assert.Equal(t, flow.ReasonARP, q.packets[0].Reason)
 	assert.Equal(t, uint64(7), q.packets[0].pool)
+	assert.Less(t, q.packets[0].observed, q.packets[2].observed, "each was observed when it was read, not when the message was begun")
 	assert.Equal(t, uint32(42), q.packets[0].captured)
 }
