@@ -108,8 +108,7 @@ struct region_header {
 };
 _Static_assert(sizeof(struct region_header) == 192, "a region header is three cache lines");
 
-#define CLASS_SLOTS \
-	256 // (interface, direction, reason) triples of one region, a power of two; one more slot takes what finds no room
+#define CLASS_SLOTS 256 // (interface, direction, reason) triples of one region; one more slot takes what finds no room
 #define DEFAULT_SLOTS 16384 // slots of a region unless user space loads with another power of two
 
 /* The value of one array element; index = region * 2 + buffer. What must flip together lies together. */

@@ -4,6 +4,7 @@
 package receiver
 
 import (
+	"maps"
 	"os"
 	"testing"
 
@@ -108,10 +109,7 @@ func TestEveryMetricAttributeHasABit(t *testing.T) {
 }
 
 func TestLedgerEntriesAreThoseOfTheContract(t *testing.T) {
-	want := map[string]metadata.AttributeEntry{}
-	for name, value := range metadata.MapAttributeEntry {
-		want[name] = value
-	}
+	want := maps.Clone(metadata.MapAttributeEntry)
 	delete(want, seen)
 	for r := range flow.ReasonCount {
 		assert.Contains(t, metadata.MapAttributeEntry, r.Entry())

@@ -114,7 +114,7 @@ func TestFullRingIsCounted(t *testing.T) {
 	got := drain(t, k)
 	require.Positive(t, got.Samples.RingFull)
 	require.Equal(t, uint64(buffers), got.Ledger.Seen.Packets)
-	require.Equal(t, int(got.Samples.Emitted), len(read(t, k)))
+	require.Len(t, read(t, k), int(got.Samples.Emitted))
 }
 
 func TestSkipsAreGeometric(t *testing.T) {
