@@ -7,6 +7,7 @@ package kernel
 
 import (
 	"encoding/binary"
+	"path/filepath"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -45,6 +46,32 @@ func TestParsersAgreeOnEveryFrame(t *testing.T) {
 				requireDecoded(t, &f, &got)
 			})
 		}
+	}
+}
+
+// The same, on captures that real tools made of real stacks.
+func TestParsersAgreeOnCaptures(t *testing.T) {
+	paths, err := filepath.Glob("../../testdata/pcap/*.pcap")
+	require.NoError(t, err)
+	require.NotEmpty(t, paths)
+	k := load(t, Config{})
+	pin(t, 0)
+	for _, path := range paths {
+		all, err := frames.ReadPcap(path)
+		require.NoError(t, err)
+		compared := 0
+		for _, f := range all {
+			if refused(&f) {
+				continue
+			}
+			t.Run(filepath.Base(path)+" "+f.Name, func(t *testing.T) {
+				inject(t, k.programFor(t, f.L3, flow.DirectionIngress), f.Data, nil)
+				got, sample := drain(t, k), f.Sample()
+				requireAsDecoded(t, &got, flow.DirectionIngress, &sample, loopback)
+			})
+			compared++
+		}
+		require.Greater(t, compared, len(all)*9/10, path)
 	}
 }
 
