@@ -181,8 +181,9 @@ func putReasons(s pcommon.Slice, r packet.Reasons) {
 func flowLine(f *flow.Record, iface string) string {
 	b := appendTuple(make([]byte, 0, 160), &f.Key)
 	b = appendPlace(b, iface, "")
-	b = fmt.Appendf(b, ": %d packets %d bytes, back %d packets %d bytes, %s",
-		f.Forward.Packets, f.Forward.Bytes, f.Reverse.Packets, f.Reverse.Bytes, f.EndReason)
+	b = appendVolume(append(b, ": "...), f.Forward.Volume)
+	b = appendVolume(append(b, ", back "...), f.Reverse.Volume)
+	b = fmt.Appendf(b, ", %s", f.EndReason)
 	return string(b)
 }
 
@@ -219,6 +220,16 @@ func appendTuple(b []byte, k *flow.Key) []byte {
 	b = appendEndpoint(b, k, k.Src(), k.SrcPort)
 	b = append(b, " > "...)
 	return appendEndpoint(b, k, k.Dst(), k.DstPort)
+}
+
+func appendVolume(b []byte, v flow.Volume) []byte {
+	b = strconv.AppendUint(b, v.Packets, 10)
+	if v.Packets == 1 {
+		b = append(b, " packet "...)
+	} else {
+		b = append(b, " packets "...)
+	}
+	return append(strconv.AppendUint(b, v.Bytes, 10), " bytes"...)
 }
 
 func appendEndpoint(b []byte, k *flow.Key, a netip.Addr, port uint16) []byte {
