@@ -7,6 +7,8 @@
 #define MAX_CPUS 4096 // longest region_of_cpu; a CPU beyond it counts as late
 #define PROBE_MAX 16 // slots looked at before a packet overflows; at load 0.5 that is 0.03 % of flows (simulation)
 #define CLASS_PROBE_MAX 16 // class slots looked at before the spare one takes it
+#define CLOCK_EXACT 256 // new flows in one jiffy that each read the clock: 64,000 a second at 250 Hz
+#define CLOCK_SHARE 8 // of those beyond, one in so many does
 #define VLAN_DEPTH 2 // inline tags walked
 #define IPV6_EXTENSION_DEPTH 8 // extension headers walked
 #define SNAP_MAX 16384 // largest snap_length; a power of two, since 5.10 bounds helper lengths by masks only

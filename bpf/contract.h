@@ -77,7 +77,7 @@ enum handshake {
 
 /* What is touched when a slot is claimed and on rare packets; in the order of claims, so that a drain walks only these. */
 struct cold {
-	__u64 first_ns; // bpf_ktime_get_boot_ns of the first packet
+	__u64 first_ns; // bpf_ktime_get_boot_ns of the first packet; in a flood of new flows early by less than a jiffy
 	__u32 slot; // index of its slot
 	__u8 handshake; // enum handshake
 	__u8 _pad[3];
@@ -94,7 +94,9 @@ struct region_header {
 	__u64 reentered; // times the program found itself running already on this CPU: must stay 0
 	__u32 busy; // the program is running on this CPU
 	__u32 colds; // entries in use of the cold array = slots in use
-	__u64 _pad0[2];
+	__u64 clock_ns; // bpf_ktime_get_boot_ns when a claim last read it, and 1 ns for each claim since
+	__u32 clock_jiffies; // low 32 bits of jiffies64 then
+	__u32 clock_claims; // in that jiffy
 
 	__u32 hash_keys[HASH_WORDS]; // NH keys, secret, redrawn for each buffer at every drain
 	__u64 hash_odd; // multiplier of the finaliser, odd

@@ -35,14 +35,14 @@ static __always_inline void count_late(struct __sk_buff *skb, __u32 buffer)
 static __always_inline void observe_in(void *region, struct __sk_buff *skb, __u32 number, __u32 buffer, bool egress,
 				       bool link_header)
 {
-	struct packet p = {.key = {.ifindex = skb->ifindex, .netns = netns, .bits = egress ? KEY_EGRESS : 0}};
+	struct packet p = {.ifindex = skb->ifindex, .netns = netns, .bits = egress ? KEY_EGRESS : 0};
 	struct slot *s = NULL;
 	struct wire w;
 
 	parse(skb, &p, link_header);
 	w = wire_of(skb, p.offset);
 	if (!p.reason) {
-		s = flow_slot(region, &p.key, number, buffer);
+		s = flow_slot(region, &p, number, buffer);
 		if (!s)
 			p.reason = REASON_OVERFLOW;
 		else if (p.tcp_flags & TCP_SYN)

@@ -24,6 +24,13 @@
 #define FRAGMENT_OFFSET_IPV6 0xfff8 // IPv6: high 13 bits; RFC 8200 4.5
 #define ETHERTYPE_MIN 1536 // below, the field is the length of an 802.3 frame
 
+/* struct ethhdr is packed, which would make the compiler read its last field byte by byte. */
+struct ethernet {
+	__u8 dst[6];
+	__u8 src[6];
+	__be16 ethertype;
+};
+
 struct vlan_tag {
 	__be16 tci;
 	__be16 ethertype; // of what follows
@@ -44,13 +51,36 @@ struct sctp_header {
 	__be32 checksum;
 };
 
+/*
+ * The fields of struct key, addresses and ports in the words they have there: as many halves would not fit into registers,
+ * and moving them to and from the stack was a tenth of the cost of a packet.
+ */
 struct packet {
-	struct key key;
+	__u64 src_addr[2]; // network byte order
+	__u64 dst_addr[2]; // network byte order
+	__u32 ports; // src_port in the low half
+	__u32 ifindex;
+	__u16 netns;
+	__u16 bits; // enum key_bits
+	__u8 ip_proto;
+	__u8 _pad0[3];
 	__u32 offset; // cursor; at the end: bytes of headers, which segmentation repeats in every segment
 	__u16 ethertype; // of what follows the tags
 	__u8 reason;
 	__u8 tcp_flags;
 };
+
+#define KEY_WORDS 6 // struct key as 64-bit words
+
+static __always_inline void key_words(const struct packet *p, __u64 *key)
+{
+	key[0] = p->src_addr[0];
+	key[1] = p->src_addr[1];
+	key[2] = p->dst_addr[0];
+	key[3] = p->dst_addr[1];
+	key[4] = (__u64)p->ifindex << 32 | p->ports;
+	key[5] = (__u64)p->ip_proto << 32 | (__u32)p->bits << 16 | p->netns;
+}
 
 /*
  * Bytes [offset, offset + size) of the packet, NULL if it ends before. Read in place where the header lies at its usual
@@ -69,22 +99,22 @@ static __always_inline const void *peek(struct __sk_buff *skb, __u32 offset, __u
 /* The outermost tag names the VLAN of the flow. */
 static __always_inline void set_vlan(struct packet *p, __u16 tci)
 {
-	if (!(p->key.bits & KEY_TAGGED))
-		p->key.bits |= KEY_TAGGED | (tci & KEY_VLAN_ID);
+	if (!(p->bits & KEY_TAGGED))
+		p->bits |= KEY_TAGGED | (tci & KEY_VLAN_ID);
 }
 
 /* Ethernet, then the inline tags; the offloaded tag, if there is one, lies outside of them. */
 static __always_inline __u8 parse_link(struct __sk_buff *skb, struct packet *p)
 {
-	struct ethhdr eth_copy;
-	const struct ethhdr *eth = peek(skb, 0, 0, &eth_copy, sizeof(eth_copy));
+	struct ethernet eth_copy;
+	const struct ethernet *eth = peek(skb, 0, 0, &eth_copy, sizeof(eth_copy));
 	__be16 ethertype;
 
 	if (skb->vlan_present)
 		set_vlan(p, skb->vlan_tci);
 	if (!eth)
 		return REASON_SHORT_ETHERNET;
-	ethertype = eth->h_proto;
+	ethertype = eth->ethertype;
 	p->offset = ETH_HLEN;
 	for (int depth = 0; depth <= VLAN_DEPTH; depth++) {
 		struct vlan_tag tag;
@@ -114,11 +144,11 @@ static __always_inline __u8 parse_ipv4(struct __sk_buff *skb, struct packet *p, 
 		return REASON_BAD_IPV4;
 	if (ip->ihl > 5 && p->offset + ip->ihl * 4 > skb->len)
 		return REASON_SHORT_IPV4;
-	p->key.src_addr[3] = ip->saddr;
-	p->key.dst_addr[3] = ip->daddr;
-	p->key.ip_proto = ip->protocol;
+	p->src_addr[1] = (__u64)ip->saddr << 32;
+	p->dst_addr[1] = (__u64)ip->daddr << 32;
+	p->ip_proto = ip->protocol;
 	if (ip->frag_off & bpf_htons(FRAGMENT_OFFSET))
-		p->key.bits |= KEY_LATER_FRAGMENT;
+		p->bits |= KEY_LATER_FRAGMENT;
 	p->offset += ip->ihl * 4;
 	return REASON_ACCOUNTED;
 }
@@ -147,7 +177,7 @@ static __always_inline __u8 parse_extension(struct __sk_buff *skb, struct packet
 		return REASON_SHORT_IPV6_EXTENSION;
 	if (*next == IPPROTO_FRAGMENT) {
 		if (ext.fragment & bpf_htons(FRAGMENT_OFFSET_IPV6))
-			p->key.bits |= KEY_LATER_FRAGMENT;
+			p->bits |= KEY_LATER_FRAGMENT;
 		p->offset += sizeof(ext);
 	} else if (*next == IPPROTO_AH) {
 		p->offset += (ext.length + 2) * 4;
@@ -172,14 +202,20 @@ static __always_inline __u8 parse_extensions(struct __sk_buff *skb, struct packe
 
 			if (reason)
 				return reason;
-			if (!is_extension(next) || p->key.bits & KEY_LATER_FRAGMENT)
+			if (!is_extension(next) || p->bits & KEY_LATER_FRAGMENT)
 				goto end;
 		} while (++depth < IPV6_EXTENSION_DEPTH);
 		return REASON_IPV6_EXTENSION_DEPTH;
 	}
 end:
-	p->key.ip_proto = next;
+	p->ip_proto = next;
 	return REASON_ACCOUNTED;
+}
+
+/* One load: amd64 and arm64 need no alignment. */
+static __always_inline __u64 word(const void *at)
+{
+	return *(const __u64 *)at;
 }
 
 static __always_inline __u8 parse_ipv6(struct __sk_buff *skb, struct packet *p, __u32 usual)
@@ -191,11 +227,21 @@ static __always_inline __u8 parse_ipv6(struct __sk_buff *skb, struct packet *p, 
 		return REASON_SHORT_IPV6;
 	if (ip->version != 6)
 		return REASON_BAD_IPV6;
-	__builtin_memcpy(p->key.src_addr, &ip->saddr, sizeof(p->key.src_addr));
-	__builtin_memcpy(p->key.dst_addr, &ip->daddr, sizeof(p->key.dst_addr));
-	p->key.bits |= KEY_IPV6;
+	p->src_addr[0] = word(&ip->saddr.s6_addr32[0]);
+	p->src_addr[1] = word(&ip->saddr.s6_addr32[2]);
+	p->dst_addr[0] = word(&ip->daddr.s6_addr32[0]);
+	p->dst_addr[1] = word(&ip->daddr.s6_addr32[2]);
+	p->bits |= KEY_IPV6;
 	p->offset += sizeof(*ip);
 	return parse_extensions(skb, p, ip->nexthdr);
+}
+
+/* TCP, UDP and SCTP begin with source and destination port. */
+static __always_inline __u32 ports(const void *header)
+{
+	__u32 swapped = bpf_ntohl(*(const __be32 *)header);
+
+	return swapped >> 16 | swapped << 16;
 }
 
 static __always_inline __u8 parse_tcp(struct __sk_buff *skb, struct packet *p, __u32 usual)
@@ -205,8 +251,7 @@ static __always_inline __u8 parse_tcp(struct __sk_buff *skb, struct packet *p, _
 
 	if (!tcp)
 		return REASON_SHORT_TRANSPORT;
-	p->key.src_port = bpf_ntohs(tcp->source);
-	p->key.dst_port = bpf_ntohs(tcp->dest);
+	p->ports = ports(tcp);
 	p->tcp_flags = ((const __u8 *)tcp)[13]; // RFC 9293 3.1: CWR ECE URG ACK PSH RST SYN FIN
 	p->offset += tcp->doff > 5 ? tcp->doff * 4 : sizeof(*tcp);
 	return REASON_ACCOUNTED;
@@ -219,8 +264,7 @@ static __always_inline __u8 parse_udp(struct __sk_buff *skb, struct packet *p, _
 
 	if (!udp)
 		return REASON_SHORT_TRANSPORT;
-	p->key.src_port = bpf_ntohs(udp->source);
-	p->key.dst_port = bpf_ntohs(udp->dest);
+	p->ports = ports(udp);
 	p->offset += sizeof(*udp);
 	return REASON_ACCOUNTED;
 }
@@ -232,8 +276,7 @@ static __always_inline __u8 parse_sctp(struct __sk_buff *skb, struct packet *p, 
 
 	if (!sctp)
 		return REASON_SHORT_TRANSPORT;
-	p->key.src_port = bpf_ntohs(sctp->source);
-	p->key.dst_port = bpf_ntohs(sctp->dest);
+	p->ports = ports(sctp);
 	p->offset += sizeof(*sctp);
 	return REASON_ACCOUNTED;
 }
@@ -249,9 +292,9 @@ static __always_inline __u8 parse_icmp(struct __sk_buff *skb, struct packet *p)
 
 static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet *p, __u32 usual)
 {
-	if (p->key.bits & KEY_LATER_FRAGMENT)
+	if (p->bits & KEY_LATER_FRAGMENT)
 		return REASON_ACCOUNTED; // its bytes are payload: never ports
-	switch (p->key.ip_proto) {
+	switch (p->ip_proto) {
 	case IPPROTO_TCP:
 		return parse_tcp(skb, p, usual);
 	case IPPROTO_UDP:
@@ -259,9 +302,9 @@ static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet
 	case IPPROTO_SCTP:
 		return parse_sctp(skb, p, usual);
 	case IPPROTO_ICMP:
-		return p->key.bits & KEY_IPV6 ? REASON_ACCOUNTED : parse_icmp(skb, p);
+		return p->bits & KEY_IPV6 ? REASON_ACCOUNTED : parse_icmp(skb, p);
 	case IPPROTO_ICMPV6:
-		return p->key.bits & KEY_IPV6 ? parse_icmp(skb, p) : REASON_ACCOUNTED;
+		return p->bits & KEY_IPV6 ? parse_icmp(skb, p) : REASON_ACCOUNTED;
 	}
 	return REASON_ACCOUNTED;
 }

@@ -14,29 +14,32 @@
  * progressions, which pile up in linear probing: 2 to 5 % of key draws put up to 90 % of a /24 x /24 matrix or a port scan
  * into overflow. With the fold between two multiplications no set differs from random keys (400 draws each, simulated).
  */
-static __always_inline __u32 hash(const struct key *key, const struct region_header *h)
+static __always_inline __u32 hash(const __u64 *key, const struct region_header *h)
 {
-	const __u32 *m = (const __u32 *)key, *k = h->hash_keys;
+	const __u32 *k = h->hash_keys;
 	__u64 sum = 0;
 
 #pragma unroll
-	for (int i = 0; i < HASH_WORDS; i += 2)
-		sum += (__u64)(m[i] + k[i]) * (__u32)(m[i + 1] + k[i + 1]);
+	for (int i = 0; i < KEY_WORDS; i++)
+		sum += (__u64)((__u32)key[i] + k[2 * i]) * ((__u32)(key[i] >> 32) + k[2 * i + 1]);
 	sum *= h->hash_odd;
 	sum ^= sum >> 32;
 	return sum * h->hash_odd >> hash_shift;
 }
 
-static __always_inline bool same_key(const struct slot *s, const struct key *key)
+static __always_inline bool same_key(const struct slot *s, const __u64 *key)
 {
-	const __u64 *a = (const __u64 *)s, *b = (const __u64 *)key;
+	const __u64 *a = (const __u64 *)s;
 
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && (a[5] & KEY_WORD5) == b[5];
+	return a[0] == key[0] && a[1] == key[1] && a[2] == key[2] && a[3] == key[3] && a[4] == key[4] &&
+	       (a[5] & KEY_WORD5) == key[5];
 }
 
-static __always_inline void set_key(struct slot *s, const struct key *key)
+static __always_inline void set_key(struct slot *s, const __u64 *key)
 {
-	__builtin_memcpy(s, key, sizeof(*key));
+#pragma unroll
+	for (int i = 0; i < KEY_WORDS; i++)
+		((__u64 *)s)[i] = key[i];
 }
 
 static __always_inline struct slot *slot_at(void *region, __u32 index)
@@ -58,7 +61,25 @@ static __always_inline void announce_pressure(__u32 region, __u32 buffer)
 	bpf_ringbuf_output(&pressure, &record, sizeof(record), BPF_RB_FORCE_WAKEUP);
 }
 
-static __always_inline struct slot *claim(void *region, __u32 index, const struct key *key, __u32 number, __u32 buffer)
+/*
+ * The time of a claim, later for every next one. Reading the clock is 40 % of the cost of a claim (docs/performance.md), so
+ * in a flood of new flows most take the last reading: early by the time of CLOCK_SHARE claims, never by a jiffy.
+ */
+static __always_inline __u64 claim_time(struct region_header *h)
+{
+	__u32 now = bpf_jiffies64();
+
+	if (h->clock_jiffies != now) {
+		h->clock_jiffies = now;
+		h->clock_claims = 0;
+	}
+	if (h->clock_claims < CLOCK_EXACT || h->clock_claims % CLOCK_SHARE == 0)
+		h->clock_ns = bpf_ktime_get_boot_ns();
+	h->clock_claims++;
+	return h->clock_ns++;
+}
+
+static __always_inline struct slot *claim(void *region, __u32 index, const __u64 *key, __u32 number, __u32 buffer)
 {
 	struct region_header *h = region;
 	struct slot *s = slot_at(region, index);
@@ -66,7 +87,7 @@ static __always_inline struct slot *claim(void *region, __u32 index, const struc
 
 	set_key(s, key);
 	s->cold = h->colds;
-	c->first_ns = bpf_ktime_get_boot_ns();
+	c->first_ns = claim_time(h);
 	c->slot = index;
 	h->colds++;
 	if (h->colds == (slot_mask + 1) / 2)
@@ -75,10 +96,16 @@ static __always_inline struct slot *claim(void *region, __u32 index, const struc
 }
 
 /* The slot of a flow, or NULL if the region has no room where it would have to lie. */
-static __always_inline struct slot *flow_slot(void *region, const struct key *key, __u32 number, __u32 buffer)
+static __always_inline struct slot *flow_slot(void *region, const struct packet *p, __u32 number, __u32 buffer)
 {
-	__u32 index = hash(key, region);
+	__u64 key[KEY_WORDS];
+	__u32 index;
 
+	key_words(p, key);
+#pragma unroll
+	for (int i = 0; i < KEY_WORDS; i++)
+		asm volatile("" : "+r"(key[i])); // keeps the compiler from taking the words apart again
+	index = hash(key, region);
 	for (int n = 0; n < PROBE_MAX; n++) {
 		struct slot *s = slot_at(region, index);
 
@@ -95,23 +122,21 @@ static __always_inline struct slot *flow_slot(void *region, const struct key *ke
 static __always_inline struct slot *class_slot(void *region, const struct packet *p)
 {
 	struct slot *classes = region + sizeof(struct region_header), *spare = &classes[CLASS_SLOTS];
-	struct key key = {
-		.src_port = p->reason,
-		.dst_port = p->reason == REASON_ETHERTYPE ? p->ethertype : 0,
-		.ifindex = p->key.ifindex,
-		.netns = p->key.netns,
-		.bits = p->key.bits & KEY_EGRESS,
+	__u32 ethertype = p->reason == REASON_ETHERTYPE ? p->ethertype : 0, egress = p->bits & KEY_EGRESS;
+	__u64 key[KEY_WORDS] = {
+		[4] = (__u64)p->ifindex << 32 | ethertype << 16 | p->reason,
+		[5] = egress << 16 | p->netns,
 	};
-	__u32 index = key.ifindex * 31 + key.src_port * 2 + !!key.bits;
+	__u32 index = p->ifindex * 31 + p->reason * 2 + !!egress;
 
 	for (int n = 0; n < CLASS_PROBE_MAX; n++) {
 		struct slot *s = &classes[(index + n) % CLASS_SLOTS];
 
 		if (s->packets == 0) {
-			set_key(s, &key);
+			set_key(s, key);
 			return s;
 		}
-		if (same_key(s, &key))
+		if (same_key(s, key))
 			return s;
 	}
 	spare->src_port = REASON_OVERFLOW;

@@ -21,15 +21,15 @@ static __always_inline bool emit(struct __sk_buff *skb, const struct packet *p, 
 		return false;
 	s->head.boot_ns = bpf_ktime_get_boot_ns();
 	s->head.pool = pool;
-	s->head.ifindex = p->key.ifindex;
+	s->head.ifindex = p->ifindex;
 	s->head.wire_bytes = w.bytes;
 	s->head.segments = w.packets;
 	s->head.captured = length;
-	s->head.netns = p->key.netns;
+	s->head.netns = p->netns;
 	s->head.vlan_tci = skb->vlan_tci;
 	s->head.vlan_proto = bpf_ntohs(skb->vlan_proto);
 	s->head.reasons = SAMPLE_RANDOM;
-	s->head.bits = (p->key.bits & KEY_EGRESS ? SAMPLE_EGRESS : 0) | (link_header ? 0 : SAMPLE_L3) |
+	s->head.bits = (p->bits & KEY_EGRESS ? SAMPLE_EGRESS : 0) | (link_header ? 0 : SAMPLE_L3) |
 		       (skb->vlan_present ? SAMPLE_TAGGED : 0);
 	if (bpf_skb_load_bytes(skb, 0, s->data, length))
 		return false;

@@ -13,15 +13,13 @@ struct wire {
 };
 
 /*
- * Segments of a GSO buffer. virtio, tun and packet sockets leave gso_segs at 0 (virtio_net_hdr_to_skb), so it is worked out
- * from the payload there.
+ * Segments of a GSO buffer with this gso_size. virtio, tun and packet sockets leave gso_segs at 0 (virtio_net_hdr_to_skb),
+ * so it is worked out from the payload there.
  */
-static __always_inline __u32 segments(struct __sk_buff *skb, __u32 headers)
+static __always_inline __u32 segments(struct __sk_buff *skb, __u32 size, __u32 headers)
 {
-	__u32 size = skb->gso_size, segs = skb->gso_segs;
+	__u32 segs = skb->gso_segs;
 
-	if (!size)
-		return 1;
 	if (segs)
 		return segs;
 	if (size == GSO_BY_FRAGS || skb->len <= headers)
@@ -32,10 +30,14 @@ static __always_inline __u32 segments(struct __sk_buff *skb, __u32 headers)
 /* Lengths come from skb->len, never from an IP header: BIG TCP writes 0 there. An offloaded tag is not in skb->len. */
 static __always_inline struct wire wire_of(struct __sk_buff *skb, __u32 headers)
 {
-	__u32 segs = segments(skb, headers);
-	struct wire w = {.packets = segs, .bytes = skb->len + (segs - 1) * headers};
+	struct wire w = {.packets = 1, .bytes = skb->len};
+	__u32 size = skb->gso_size;
 
+	if (size) {
+		w.packets = segments(skb, size, headers);
+		w.bytes += (w.packets - 1) * headers;
+	}
 	if (skb->vlan_present)
-		w.bytes += segs * VLAN_TAG_BYTES;
+		w.bytes += w.packets * VLAN_TAG_BYTES;
 	return w;
 }

@@ -105,7 +105,8 @@ struct {
 SEC("tc")
 int reference(struct __sk_buff *skb)
 {
-	struct packet p = {.key = {.ifindex = skb->ifindex, .netns = netns}};
+	struct packet p = {.ifindex = skb->ifindex, .netns = netns};
+	__u64 key[KEY_WORDS];
 	__u64 now = bpf_ktime_get_ns();
 	struct reference_flow *f;
 	struct wire w;
@@ -116,7 +117,8 @@ int reference(struct __sk_buff *skb)
 		failures++;
 		return TCX_NEXT;
 	}
-	f = bpf_map_lookup_elem(&reference_flows, &p.key);
+	key_words(&p, key);
+	f = bpf_map_lookup_elem(&reference_flows, key);
 	if (f) {
 		bpf_spin_lock(&f->lock);
 		f->packets += w.packets;
@@ -133,7 +135,7 @@ int reference(struct __sk_buff *skb)
 			.last_ns = now,
 		};
 
-		if (bpf_map_update_elem(&reference_flows, &p.key, &new, BPF_NOEXIST))
+		if (bpf_map_update_elem(&reference_flows, key, &new, BPF_NOEXIST))
 			failures++;
 	}
 	return TCX_NEXT;
@@ -158,7 +160,8 @@ struct {
 SEC("tc")
 int percpu(struct __sk_buff *skb)
 {
-	struct packet p = {.key = {.ifindex = skb->ifindex, .netns = netns}};
+	struct packet p = {.ifindex = skb->ifindex, .netns = netns};
+	__u64 key[KEY_WORDS];
 	struct percpu_flow *f;
 	struct wire w;
 
@@ -168,7 +171,8 @@ int percpu(struct __sk_buff *skb)
 		failures++;
 		return TCX_NEXT;
 	}
-	f = bpf_map_lookup_elem(&percpu_flows, &p.key);
+	key_words(&p, key);
+	f = bpf_map_lookup_elem(&percpu_flows, key);
 	if (f) {
 		f->packets += w.packets;
 		f->bytes += w.bytes;
@@ -183,7 +187,7 @@ int percpu(struct __sk_buff *skb)
 			.first_ns = bpf_ktime_get_boot_ns(),
 		};
 
-		if (bpf_map_update_elem(&percpu_flows, &p.key, &new, BPF_NOEXIST))
+		if (bpf_map_update_elem(&percpu_flows, key, &new, BPF_NOEXIST))
 			failures++;
 	}
 	return TCX_NEXT;

@@ -57,7 +57,9 @@ type bpfRegionHeader struct {
 	Reentered          uint64
 	Busy               uint32
 	Colds              uint32
-	Pad0               [2]uint64
+	ClockNs            uint64
+	ClockJiffies       uint32
+	ClockClaims        uint32
 	HashKeys           [12]uint32
 	HashOdd            uint64
 	Pad1               uint64

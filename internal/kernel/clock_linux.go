@@ -33,12 +33,20 @@ func newClock(jiffies *ebpf.Program) (*clock, error) {
 	return &clock{jiffies: jiffies, tick: tick.Nano()}, nil
 }
 
+// now reads all clocks.
 func (c *clock) now() (instant, error) {
 	frame := make([]byte, 14) // the least BPF_PROG_TEST_RUN takes
 	jiffies, err := c.jiffies.Run(&ebpf.RunOptions{Data: frame})
 	if err != nil {
 		return instant{}, fmt.Errorf("read jiffies: %w", err)
 	}
+	at, err := wallClock()
+	at.jiffies, at.tick = jiffies, c.tick
+	return at, err
+}
+
+// wallClock reads all clocks but jiffies.
+func wallClock() (instant, error) {
 	var real, boot unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &real); err != nil {
 		return instant{}, fmt.Errorf("read the clock: %w", err)
@@ -46,13 +54,14 @@ func (c *clock) now() (instant, error) {
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
 		return instant{}, fmt.Errorf("read the clock: %w", err)
 	}
-	return instant{unix: real.Nano(), booted: real.Nano() - boot.Nano(), jiffies: jiffies, tick: c.tick}, nil
+	return instant{unix: real.Nano(), booted: real.Nano() - boot.Nano()}, nil
 }
 
 // boot converts bpf_ktime_get_boot_ns.
-func (i instant) boot(ns uint64) int64 { return i.booted + int64(ns) }
+func (i *instant) boot(ns uint64) int64 { return i.booted + int64(ns) }
 
-// jiffy converts the low 32 bits of jiffies64; they wrap five minutes after boot, so they are compared modulo 2^32.
-func (i instant) jiffy(jiffies uint32) int64 {
-	return i.unix - int64(i.jiffies-jiffies)*i.tick
+// jiffy converts the low 32 bits of jiffies64. They wrap five minutes after boot, and may be later than i, so their
+// difference is taken modulo 2^32 and signed.
+func (i *instant) jiffy(jiffies uint32) int64 {
+	return i.unix - int64(int32(i.jiffies-jiffies))*i.tick
 }

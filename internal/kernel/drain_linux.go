@@ -6,6 +6,7 @@ package kernel
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"unsafe"
@@ -18,7 +19,8 @@ const stopped = 2 // STOPPED of bpf/contract.h
 // drainState says which buffer the programs write.
 type drainState struct {
 	active  uint32
-	flipped bool // the other buffer has been written and is not read yet: an earlier barrier failed
+	flipped bool    // the other buffer has been written and is not read yet: an earlier barrier failed
+	at      instant // of the flip, or of Stop: nothing in the quiet buffer is later
 	stopped bool
 }
 
@@ -29,16 +31,11 @@ func (k *Kernel) Drain(visit func(*flow.Slot)) (*Drained, error) {
 	if err := k.flip(); err != nil {
 		return nil, err
 	}
-	now, err := k.clock.now()
-	if err != nil {
-		return nil, err
-	}
-	d := &Drained{Time: now.unix}
-	quiet := 1 - k.drain.active
-	k.take(quiet, now, visit, d)
+	d := &Drained{Time: k.drain.at.unix}
+	k.take(1-k.drain.active, visit, d)
 	k.drain.flipped = false
 	if k.drain.stopped {
-		k.take(k.drain.active, now, visit, d)
+		k.take(k.drain.active, visit, d)
 	}
 	return d, nil
 }
@@ -47,6 +44,9 @@ func (k *Kernel) flip() error {
 	if !k.drain.stopped && !k.drain.flipped {
 		next := 1 - k.drain.active
 		if err := k.regions.redraw(next); err != nil {
+			return err
+		}
+		if err := k.readClock(); err != nil {
 			return err
 		}
 		atomic.StoreUint32(&k.control.Active, next)
@@ -58,12 +58,17 @@ func (k *Kernel) flip() error {
 	return nil
 }
 
+func (k *Kernel) readClock() (err error) {
+	k.drain.at, err = k.clock.now()
+	return err
+}
+
 // stopCounting must not run beside Drain. Afterwards both buffers may hold counts.
 func (k *Kernel) stopCounting() error {
 	atomic.StoreUint32(&k.control.Active, stopped)
 	k.drain.stopped = true
-	if err := k.barrier.wait(); err != nil {
-		return fmt.Errorf("stop counting: wait for running programs: %w", err)
+	if err := errors.Join(k.readClock(), k.barrier.wait()); err != nil {
+		return fmt.Errorf("stop counting: %w", err)
 	}
 	return nil
 }
@@ -85,13 +90,13 @@ func (r *regions) redraw(buffer uint32) error {
 }
 
 // take reads and clears one quiet buffer of every region.
-func (k *Kernel) take(buffer uint32, now instant, visit func(*flow.Slot), d *Drained) {
+func (k *Kernel) take(buffer uint32, visit func(*flow.Slot), d *Drained) {
 	for number := range k.regions.count {
 		r := k.regions.at(number, buffer)
 		if r.header.BuffersSeen == 0 {
 			continue
 		}
-		sum := r.takeSlots(now, visit)
+		sum := r.takeSlots(&k.drain.at, visit)
 		d.Ledger.Entries[flow.ReasonAccounted].Add(sum)
 		d.Slots = max(d.Slots, int(r.header.Colds))
 		sum.Add(r.takeClasses(d))
@@ -102,12 +107,12 @@ func (k *Kernel) take(buffer uint32, now instant, visit func(*flow.Slot), d *Dra
 }
 
 // takeSlots walks the slots in the order of their first packets; only what was used is touched.
-func (r *region) takeSlots(now instant, visit func(*flow.Slot)) (sum flow.Volume) {
+func (r *region) takeSlots(at *instant, visit func(*flow.Slot)) (sum flow.Volume) {
 	var out flow.Slot
 	for i := range min(int(r.header.Colds), len(r.colds)) {
 		c := &r.colds[i]
 		s := &r.slots[int(c.Slot)&(len(r.slots)-1)]
-		convert(s, c, now, &out)
+		convert(s, c, at, &out)
 		sum.Add(out.Volume)
 		visit(&out)
 		*s, *c = bpfSlot{}, bpfCold{}
@@ -193,7 +198,7 @@ func direction(bits uint16) flow.Direction {
 	return flow.DirectionIngress
 }
 
-func convert(s *bpfSlot, c *bpfCold, now instant, out *flow.Slot) {
+func convert(s *bpfSlot, c *bpfCold, at *instant, out *flow.Slot) {
 	*out = flow.Slot{
 		Key: flow.Key{
 			SrcAddr:       *(*flow.Addr)(unsafe.Pointer(&s.SrcAddr)), // network byte order on both sides
@@ -212,7 +217,7 @@ func convert(s *bpfSlot, c *bpfCold, now instant, out *flow.Slot) {
 		TCPFlags:  s.TcpFlags,
 		Handshake: flow.Handshake(c.Handshake),
 		Volume:    flow.Volume{Packets: uint64(s.Packets), Bytes: s.Bytes},
-		First:     now.boot(c.FirstNs),
+		First:     min(at.boot(c.FirstNs), at.unix), // a program that ran at the flip may have read the clock after it
 	}
-	out.Last = max(now.jiffy(s.Last), out.First)
+	out.Last = max(min(at.jiffy(s.Last), at.unix), out.First)
 }

@@ -215,3 +215,25 @@ func TestLateCPUIsCounted(t *testing.T) {
 	require.Equal(t, volumeOf(frame), got.Ledger.Seen)
 	require.Equal(t, volumeOf(frame), got.Ledger.Entries[flow.ReasonOverflow])
 }
+
+// A flood of new flows reads the clock for some of them only: stamps stay in order, and none is off by a tick.
+func TestFirstPacketsAreInOrder(t *testing.T) {
+	k := load(t, Config{cpus: []int{0}})
+	pin(t, 0)
+	began := time.Now().UnixNano()
+	for i := range uint32(8000) {
+		inject(t, k.objects.IngressL2, udpFrame(i, 2, 3, 4, 60), nil)
+	}
+	ended := time.Now().UnixNano()
+	slots := drain(t, k).slots // in the order of claims
+	require.Greater(t, len(slots), 7900)
+	for i := range slots[1:] {
+		require.Less(t, slots[i].First, slots[i+1].First)
+	}
+	const skew = int64(time.Millisecond) // of the two clocks that are compared
+	tick := k.clock.tick
+	require.InDelta(t, began, slots[0].First, float64(tick+skew))
+	last := slots[len(slots)-1].First
+	require.LessOrEqual(t, last, ended+skew)
+	require.Greater(t, last, ended-tick-skew)
+}

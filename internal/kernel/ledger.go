@@ -9,7 +9,7 @@ import "github.com/ebpfpackets/ebpfpackets/internal/flow"
 type Class struct {
 	Reason    flow.Reason
 	EtherType uint16 // host byte order, valid iff Reason is flow.ReasonEtherType
-	IfIndex   uint32 // 0: the class area was full, the interface is unknown
+	IfIndex   uint32 // 0: neither interface nor direction is known: the class area was full, or the CPU came online late
 	NetNS     uint16
 	Direction flow.Direction
 	flow.Volume
@@ -36,7 +36,7 @@ type SampleCounts struct {
 
 // Drained is what one drain took from the kernel besides the slots.
 type Drained struct {
-	Time       int64 // ns since 1970 of the flip
+	Time       int64 // ns since 1970 of the flip; no time in a slot is later
 	Classes    []Class
 	Ledger     Ledger
 	Samples    SampleCounts
@@ -47,7 +47,7 @@ type Drained struct {
 
 // Mismatch is an identity that did not hold in one region at one drain: a defect of this project, never of the traffic.
 type Mismatch struct {
-	Identity  string // seen_counted, slot_packets, slot_bytes, reentered, samples
+	Identity  string // buffers, packets, bytes, reentered, samples
 	Region    int
 	Want, Got uint64
 }

@@ -74,6 +74,7 @@ func TestJiffiesAreComparedModulo32Bits(t *testing.T) {
 	require.Equal(t, int64(1e18), i.jiffy(3))
 	require.Equal(t, int64(1e18-4e6), i.jiffy(2))
 	require.Equal(t, int64(1e18-5*4e6), i.jiffy(0xfffffffe), "jiffies wrapped since")
+	require.Equal(t, int64(1e18+4e6), i.jiffy(4), "a program that ran at the flip")
 }
 
 // A load and a close leave the process as it was.

@@ -110,6 +110,7 @@ func requireCounted(t *testing.T, f *frames.Frame, d flow.Direction, got *taken)
 	require.Equal(t, f.Want.TCPFlags, s.TCPFlags)
 	require.Equal(t, volumeOf(f.Data), s.Volume)
 	require.LessOrEqual(t, s.First, s.Last)
+	require.LessOrEqual(t, s.Last, got.Time)
 	require.InDelta(t, got.Time, s.First, 5e9, "times are ns since 1970")
 }
 

@@ -112,7 +112,7 @@ func (k *Kernel) ReadSamples(visit func(*packet.Sample)) (int, error) {
 	}
 	s.refresh()
 	defer s.grant()
-	now, err := k.clock.now()
+	now, err := wallClock()
 	if err != nil {
 		return 0, err
 	}
