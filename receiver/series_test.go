@@ -122,16 +122,76 @@ func TestIdleSeriesGoBeforeAnythingOverflows(t *testing.T) {
 		a.add(keyOf(port), one, 10+int64(port), 0)
 	}
 	_, delivered := a.collect(20, 0)
+	a.add(keyOf(6), one, 22, delivered) // nobody has been quiet for a whole collection
+	all, delivered := a.collect(25, delivered)
+	require.Len(t, all, 4)
+	require.Equal(t, seriesKey{attrs: isOverflow}, all[3].key)
 	a.add(keyOf(0), one, 30, delivered)
 	a.add(keyOf(7), one, 31, delivered) // 1 is idle for longest
 	a.add(keyOf(8), one, 32, delivered) // then 2
 	a.add(keyOf(9), one, 33, delivered) // nobody
-	all, _ := a.collect(40, delivered)
+	all, _ = a.collect(40, delivered)
 	require.Len(t, all, 4)
 	assert.Equal(t, []uint16{0, 7, 8}, []uint16{all[0].key.dstPort, all[1].key.dstPort, all[2].key.dstPort})
 	assert.Equal(t, seriesKey{attrs: isOverflow}, all[3].key)
-	assert.Equal(t, one, all[3].volume)
+	assert.Equal(t, flow.Volume{Packets: 2, Bytes: 120}, all[3].volume)
 	assert.Equal(t, 4, a.len())
+}
+
+// Each drain brings the keys in another order: who comes late must not lose its series to who comes early.
+func TestSeriesWithTrafficInEveryCollectionNeverRestart(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 3))
+	a := newAggregator(hasDestinationPort, 11, 1000, 1)
+	starts := map[uint16]int64{}
+	var delivered uint64
+	for now := int64(10); now < 1000; now += 10 {
+		for _, port := range r.Perm(15) {
+			a.add(keyOf(uint16(port)), flow.Volume{Packets: 1, Bytes: 60}, now, delivered)
+		}
+		var all []*series
+		all, delivered = a.collect(now, delivered)
+		require.Len(t, all, 11)
+		for _, s := range all[:10] {
+			if start, ok := starts[s.key.dstPort]; ok {
+				require.Equal(t, start, s.start, "restarted")
+			}
+			starts[s.key.dstPort] = s.start
+		}
+	}
+	assert.Len(t, starts, 10)
+}
+
+// Whatever the cardinality, whenever deliveries fail: a backend that keeps the last point of every series knows what is
+// there now.
+func TestWhatIsNoLongerThereIsSaidToBeZero(t *testing.T) {
+	for seed := range uint64(40) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 2))
+			a := newAggregator(hasDestinationPort, 2+r.IntN(10), 50, 1000)
+			backend := map[seriesKey]uint64{}
+			var delivered uint64
+			for now := int64(1001); now < 6000; now += 1 + r.Int64N(40) {
+				a.zero()
+				n := r.Uint64N(8)
+				for range n {
+					a.add(keyOf(uint16(r.IntN(20))), flow.Volume{Packets: 1}, now, delivered)
+				}
+				all, round := a.collect(now, delivered)
+				if r.IntN(4) == 0 {
+					continue // refused
+				}
+				delivered = round
+				for _, s := range all {
+					backend[s.key] = s.volume.Packets
+				}
+				var known uint64
+				for _, packets := range backend {
+					known += packets
+				}
+				require.Equal(t, n, known)
+			}
+		})
+	}
 }
 
 func TestUndeliveredSeriesStays(t *testing.T) {
