@@ -199,6 +199,7 @@ func (e *engine) collect() {
 	select {
 	case queue <- c:
 	case <-e.drain.final.Done():
+		e.metricsPusher.lost.Store(true)
 	}
 }
 

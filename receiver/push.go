@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/collector/consumer"
@@ -19,10 +20,11 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
-const (
-	obsFormat   = "otlp"
-	retryBudget = 5 * time.Second // of one message, from the first attempt
-)
+// retryBudget is for one message, from the first attempt.
+const retryBudget = 5 * time.Second
+
+// obsFormat is what came in, in the Collector's words: nothing of it has a format of its own.
+var obsFormat = metadata.Type.String()
 
 // retryDelays are the pauses before the same records are offered again.
 var retryDelays = []time.Duration{250 * time.Millisecond, time.Second, 2 * time.Second}
@@ -39,6 +41,8 @@ func (n eventCounts) byEvent() iter.Seq2[string, int64] {
 func (n eventCounts) minus(o eventCounts) eventCounts {
 	return eventCounts{n.flows - o.flows, n.packets - o.packets}
 }
+
+func (n eventCounts) sum() int { return int(n.flows + n.packets) }
 
 func (b *batch) counts() eventCounts {
 	return eventCounts{int64(len(b.flows)), int64(len(b.packets))}
@@ -67,9 +71,11 @@ type logsPusher struct {
 	tel    *telemetry
 	log    *zap.Logger
 	delays []time.Duration
-	queue  chan *batch // bounded; what finds no room is dropped and counted
+	queue  chan *batch   // bounded; what finds no room is dropped and counted
+	ending chan struct{} // closed at shutdown: from then on everything is offered once
 
 	failing bool
+	lost    atomic.Bool // records were dropped because of the shutdown
 }
 
 // offer queues b, or drops and counts it if the consumer is too far behind.
@@ -77,7 +83,7 @@ func (p *logsPusher) offer(b *batch) {
 	select {
 	case p.queue <- b:
 	default:
-		p.tel.countShed(context.Background(), metadata.AttributeCauseQueueFull, b.counts())
+		p.shed(metadata.AttributeCauseQueueFull, b.counts())
 	}
 }
 
@@ -86,54 +92,90 @@ func (p *logsPusher) offerUntil(ctx context.Context, b *batch) {
 	select {
 	case p.queue <- b:
 	case <-ctx.Done():
-		p.tel.countShed(context.Background(), metadata.AttributeCauseShutdown, b.counts())
+		p.shed(metadata.AttributeCauseShutdown, b.counts())
 	}
+}
+
+func (p *logsPusher) shed(cause metadata.AttributeCause, n eventCounts) {
+	if cause == metadata.AttributeCauseShutdown {
+		p.lost.Store(true)
+	}
+	p.tel.countShed(context.Background(), cause, n)
 }
 
 // run pushes until the queue is closed and empty. When ctx is done, it drops and counts what is left.
 func (p *logsPusher) run(ctx context.Context) {
 	for b := range p.queue {
 		if ctx.Err() != nil {
-			p.tel.countShed(context.Background(), metadata.AttributeCauseShutdown, b.counts())
+			p.shed(metadata.AttributeCauseShutdown, b.counts())
 			continue
 		}
 		p.push(ctx, b)
 	}
 }
 
-// push offers b, and again if the consumer may take it later.
+// push offers b, and tells the Collector what became of it.
 func (p *logsPusher) push(ctx context.Context, b *batch) {
-	began := time.Now()
 	opCtx := p.obs.StartLogsOp(ctx)
-	left := b.counts()
+	left, err := p.deliver(opCtx, b)
+	taken := b.counts().minus(left)
+	if err != nil && taken.sum() > 0 { // an operation has one outcome: what was taken is one, what was refused another
+		p.obs.EndLogsOp(opCtx, obsFormat, taken.sum(), nil)
+		opCtx = p.obs.StartLogsOp(ctx)
+		taken = eventCounts{}
+	}
+	p.obs.EndLogsOp(opCtx, obsFormat, taken.sum()+left.sum(), err)
+	p.failing = logTransition(p.log, p.failing, err, "log records")
+}
+
+// deliver offers b, and again if the consumer may take it later. It returns what was not taken, and why.
+func (p *logsPusher) deliver(ctx context.Context, b *batch) (left eventCounts, err error) {
+	began := time.Now()
+	left = b.counts()
 	again := func() plog.Logs { return p.writer.write(b) } // anew: the consumer may have changed what it refused
-	var err error
 	for attempt := 0; ; attempt++ {
-		if err = p.next.ConsumeLogs(opCtx, again()); err == nil {
+		ending := p.isEnding()
+		if err = p.next.ConsumeLogs(ctx, again()); err == nil {
 			p.tel.countDelivered(context.Background(), left)
-			break
+			return eventCounts{}, nil
 		}
 		if rest, ok := remaining(err); ok {
 			p.tel.countDelivered(context.Background(), left.minus(countEvents(rest)))
 			left = countEvents(rest)
 			again = copies(rest)
 		}
-		if consumererror.IsPermanent(err) {
-			p.tel.countShed(context.Background(), metadata.AttributeCausePermanent, left)
-			break
+		switch {
+		case consumererror.IsPermanent(err):
+			p.shed(metadata.AttributeCausePermanent, left)
+		case ending || ctx.Err() != nil:
+			p.shed(metadata.AttributeCauseShutdown, left)
+		case attempt >= len(p.delays) || time.Since(began)+p.delays[attempt] > retryBudget:
+			p.shed(metadata.AttributeCauseRefused, left)
+		default:
+			p.wait(p.delays[attempt])
+			continue
 		}
-		if attempt >= len(p.delays) || time.Since(began)+p.delays[attempt] > retryBudget {
-			p.tel.countShed(context.Background(), metadata.AttributeCauseRefused, left)
-			break
-		}
-		if !sleep(ctx, p.delays[attempt]) {
-			p.tel.countShed(context.Background(), metadata.AttributeCauseShutdown, left)
-			break
-		}
+		return left, err
 	}
-	total := b.counts()
-	p.obs.EndLogsOp(opCtx, obsFormat, int(total.flows+total.packets), err)
-	p.failing = logTransition(p.log, p.failing, err, "log records")
+}
+
+func (p *logsPusher) isEnding() bool {
+	select {
+	case <-p.ending:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits for d, or until the end begins: then there is one more attempt.
+func (p *logsPusher) wait(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-p.ending:
+	case <-t.C:
+	}
 }
 
 // remaining returns what the consumer did not take, if it says so.
@@ -169,9 +211,10 @@ type metricsPusher struct {
 	queue   chan collection // of one
 
 	failing bool
+	lost    atomic.Bool // a collection was dropped because of the shutdown
 }
 
-// run pushes until the queue is closed.
+// run pushes until the queue is closed. When ctx is done, it drops what is left.
 func (p *metricsPusher) run(ctx context.Context) {
 	for c := range p.queue {
 		if p.push(ctx, c.messages) {
@@ -180,17 +223,29 @@ func (p *metricsPusher) run(ctx context.Context) {
 	}
 }
 
+// push offers messages. It reports whether nothing of them is left to be said: all were taken, or will never be.
 func (p *metricsPusher) push(ctx context.Context, messages []pmetric.Metrics) bool {
 	var errs error
+	settled := true
 	for _, md := range messages {
+		if ctx.Err() != nil {
+			p.lost.Store(true)
+			return false
+		}
 		points := md.DataPointCount()
 		opCtx := p.obs.StartMetricsOp(ctx)
 		err := p.next.ConsumeMetrics(opCtx, md)
 		p.obs.EndMetricsOp(opCtx, obsFormat, points, err)
 		errs = errors.Join(errs, err)
+		if err != nil && !consumererror.IsPermanent(err) {
+			settled = false
+		}
+	}
+	if !settled && ctx.Err() != nil {
+		p.lost.Store(true)
 	}
 	p.failing = logTransition(p.log, p.failing, errs, "metrics")
-	return errs == nil
+	return settled
 }
 
 // logTransition says once that the consumer refuses, and once that it takes again.
@@ -202,16 +257,4 @@ func logTransition(log *zap.Logger, failing bool, err error, what string) bool {
 		log.Info("The next consumer takes " + what + " again")
 	}
 	return err != nil
-}
-
-// sleep waits for d; it reports false if ctx was done before.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -111,14 +111,23 @@ func TestLogsAreOfferedAgainAsLongAsItHelps(t *testing.T) {
 			if c.shed > 0 {
 				metadatatest.AssertEqualEbpfpacketsReceiverRecordSheds(t, tel, sum(c.shed, event, attribute.String("cause", c.cause)), metricdatatest.IgnoreTimestamp())
 			}
-			name := "otelcol_receiver_accepted_log_records"
-			if c.cause != "" {
-				name = "otelcol_receiver_refused_log_records"
-			}
-			_, err := tel.GetMetric(name)
-			assert.NoError(t, err)
+			assert.Equal(t, c.delivered, total(t, tel, "otelcol_receiver_accepted_log_records"))
+			assert.Equal(t, c.shed, total(t, tel, "otelcol_receiver_refused_log_records")+total(t, tel, "otelcol_receiver_failed_log_records"))
 		})
 	}
+}
+
+// total returns the sum of the points of one of the Collector's own metrics, 0 if it has none.
+func total(t *testing.T, tel *componenttest.Telemetry, name string) (n int64) {
+	t.Helper()
+	m, err := tel.GetMetric(name)
+	if err != nil {
+		return 0
+	}
+	for _, dp := range m.Data.(metricdata.Sum[int64]).DataPoints {
+		n += dp.Value
+	}
+	return n
 }
 
 func TestRetriesStopAfterTheirBudget(t *testing.T) {
@@ -152,13 +161,35 @@ func TestWhatShutdownCannotDeliverIsCounted(t *testing.T) {
 	b.logs.delays = []time.Duration{time.Second}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	b.logs.push(ctx, twoFlows()) // interrupted while it waits
+	b.logs.push(ctx, twoFlows()) // refused
 	b.logs.offer(twoFlows())     // never begun
 	close(b.logs.queue)
 	b.logs.run(ctx)
 	assert.Equal(t, 1, r.calls)
 	metadatatest.AssertEqualEbpfpacketsReceiverRecordSheds(t, tel,
 		sum(4, attribute.String("event", eventFlow), attribute.String("cause", "shutdown")), metricdatatest.IgnoreTimestamp())
+}
+
+func TestTheEndInterruptsTheWaitForOneMoreAttempt(t *testing.T) {
+	r := replies{answers: []error{errTest}}
+	b, tel := measured(t, testConfig(), nil, r.consumer(t))
+	b.logs.delays = []time.Duration{time.Second, time.Second} // less than the budget
+	began := time.Now()
+	go close(b.logs.ending)
+	b.logs.push(t.Context(), twoFlows())
+	b.logs.push(t.Context(), twoFlows()) // once
+	assert.Less(t, time.Since(began), 500*time.Millisecond)
+	assert.LessOrEqual(t, r.calls, 3)
+	metadatatest.AssertEqualEbpfpacketsReceiverRecordSheds(t, tel,
+		sum(4, attribute.String("event", eventFlow), attribute.String("cause", "shutdown")), metricdatatest.IgnoreTimestamp())
+}
+
+// pushed collects and lets the pusher run until it has pushed that.
+func (b *bench) pushed(ctx context.Context) {
+	b.collect()
+	close(b.metricsPusher.queue)
+	b.metricsPusher.run(ctx)
+	b.metricsPusher.queue = make(chan collection, 1)
 }
 
 func TestRefusedMetricsAreNotOfferedAgainAndNothingIsLost(t *testing.T) {
@@ -172,26 +203,49 @@ func TestRefusedMetricsAreNotOfferedAgainAndNothingIsLost(t *testing.T) {
 	})
 	require.NoError(t, err)
 	b, tel := measured(t, testConfig(), next, nil)
-	push := func() bool {
-		b.collect()
-		c := <-b.metricsPusher.queue
-		ok := b.metricsPusher.push(t.Context(), c.messages)
-		if ok {
-			b.metrics.delivered.Store(c.round)
-		}
-		return ok
-	}
 	b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1))
 	b.after(time.Second)
-	assert.False(t, push())
+	b.pushed(t.Context())
 	b.after(10 * time.Minute)
+	b.pushed(t.Context())
 	refuse = false
-	assert.True(t, push())
+	b.after(10 * time.Minute)
+	b.pushed(t.Context())
 	assert.Equal(t, int64(300), pointsOf(sink.AllMetrics(), instrumentIO.name).At(0).IntValue(), "although its series timed out")
-	for _, name := range []string{"otelcol_receiver_accepted_metric_points", "otelcol_receiver_refused_metric_points"} {
-		_, err := tel.GetMetric(name)
-		assert.NoError(t, err)
+	assert.Equal(t, int64(3), total(t, tel, "otelcol_receiver_accepted_metric_points"))
+	assert.Equal(t, int64(3+3), total(t, tel, "otelcol_receiver_refused_metric_points")+total(t, tel, "otelcol_receiver_failed_metric_points"))
+
+	b.after(10 * time.Minute)
+	b.pushed(t.Context())
+	assert.Zero(t, b.metrics.series()[instrumentIO.name], "delivered, and dropped")
+}
+
+// What will never be taken is no reason to keep a series for ever.
+func TestAPermanentErrorOnMetricsSettlesTheCollection(t *testing.T) {
+	answers := []error{nil, consumererror.NewPermanent(errTest), errTest}
+	for i, want := range []uint64{1, 1, 0} {
+		next, err := consumer.NewMetrics(func(context.Context, pmetric.Metrics) error { return answers[i] })
+		require.NoError(t, err)
+		b, _ := measured(t, testConfig(), next, nil)
+		b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1))
+		b.after(time.Second)
+		b.pushed(t.Context())
+		assert.Equal(t, want, b.metrics.delivered.Load(), answers[i])
 	}
+}
+
+func TestMetricsAreNotOfferedWhenThereIsNoMoreTime(t *testing.T) {
+	var sink consumertest.MetricsSink
+	b, _ := measured(t, testConfig(), &sink, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	b.after(time.Second)
+	b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1))
+	b.after(time.Second)
+	b.pushed(ctx)
+	assert.Empty(t, sink.AllMetrics())
+	assert.True(t, b.lost())
+	assert.Zero(t, b.metrics.delivered.Load())
 }
 
 func TestASlowConsumerOfMetricsMissesCollectionsNotCounts(t *testing.T) {

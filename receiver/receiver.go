@@ -22,6 +22,9 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
+// flushTimeout is how long Shutdown says what was counted. The Collector's own context has no deadline.
+const flushTimeout = 10 * time.Second
+
 // engine counts for all pipelines of one configuration. Its parts:
 //
 //	drain loop       source ─▶ table, metrics, ended flows      every drainInterval, or when a table is half full
@@ -37,6 +40,7 @@ type engine struct {
 	host  platform
 	clock func() time.Time
 	name  func() (string, error) // of the host
+	flush time.Duration          // of shutdown
 
 	nextMetrics consumer.Metrics // nil: no metrics pipeline
 	nextLogs    consumer.Logs    // nil: no logs pipeline
@@ -67,7 +71,7 @@ type pushState struct {
 }
 
 func newEngine(cfg *Config, set otelreceiver.Settings, host platform) *engine {
-	return &engine{cfg: cfg, set: set, log: set.Logger, host: host, clock: time.Now, name: os.Hostname}
+	return &engine{cfg: cfg, set: set, log: set.Logger, host: host, clock: time.Now, name: os.Hostname, flush: flushTimeout}
 }
 
 // start loads, attaches for a bounded time, and leaves the rest to the loops.
@@ -151,7 +155,7 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 		next:   e.nextLogs,
 		writer: logsWriter{resource: e.resource, version: e.set.BuildInfo.Version, oneIn: e.cfg.Packets.RandomOneIn},
 		obs:    obs, tel: e.tel, log: e.log, delays: retryDelays,
-		queue: make(chan *batch, queueLength(e.cfg.Flows.MaxFlows)),
+		queue: make(chan *batch, queueLength(e.cfg.Flows.MaxFlows)), ending: make(chan struct{}),
 	}
 }
 
@@ -251,7 +255,8 @@ func (e *engine) watch(ctx context.Context, changed chan<- struct{}) {
 	}
 }
 
-// shutdown stops counting, then says everything that was counted, as far as ctx allows, then lets go of the kernel.
+// shutdown stops counting, then says everything that was counted, as far as ctx and flushTimeout allow, then lets go of
+// the kernel.
 func (e *engine) shutdown(ctx context.Context) error {
 	if e.cancel == nil {
 		return nil // never started, or failed to
@@ -259,8 +264,13 @@ func (e *engine) shutdown(ctx context.Context) error {
 	e.cancel()
 	e.loops.Wait()
 	err := e.source.Stop()
+	ctx, cancel := context.WithTimeout(ctx, e.flush)
+	defer cancel()
 	stop := context.AfterFunc(ctx, e.push.cancel)
 	defer stop()
+	if e.logs != nil {
+		close(e.logs.ending)
+	}
 	e.finish(ctx)
 	err = errors.Join(err, e.waitForPushers(ctx))
 	e.log.Info(e.tel.summary())
@@ -282,15 +292,23 @@ func (e *engine) waitForPushers(ctx context.Context) error {
 	}()
 	select {
 	case <-done:
-		e.push.cancel()
-		return nil
 	case <-ctx.Done():
+		select { // consumers that honour their context return now
+		case <-done:
+		case <-time.After(time.Second):
+			return fmt.Errorf("flush: %w", ctx.Err())
+		}
 	}
-	select { // consumers that honour their context return now
-	case <-done:
-	case <-time.After(time.Second):
+	e.push.cancel()
+	if ctx.Err() != nil && e.lost() {
+		return fmt.Errorf("flush: %w", ctx.Err())
 	}
-	return fmt.Errorf("flush: %w", ctx.Err())
+	return nil
+}
+
+// lost reports whether something was counted and not said because the shutdown had no more time.
+func (e *engine) lost() bool {
+	return e.logs != nil && e.logs.lost.Load() || e.metricsPusher != nil && e.metricsPusher.lost.Load()
 }
 
 // release lets go of everything that load made.

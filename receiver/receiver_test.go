@@ -247,6 +247,56 @@ func TestABlockedConsumerDoesNotHoldUpDrains(t *testing.T) {
 	assert.Equal(t, 1, h.closed)
 }
 
+// The Collector shuts down with a context that never ends.
+func TestShutdownEndsByItself(t *testing.T) {
+	for name, c := range map[string]struct {
+		consume func(ctx context.Context, ld plog.Logs) error
+		err     string
+		flush   time.Duration
+	}{
+		"the consumer refuses": {func(context.Context, plog.Logs) error { return errTest }, "", time.Minute},
+		"the consumer waits for its context": {func(ctx context.Context, _ plog.Logs) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}, "flush: context deadline exceeded", 50 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			next, err := consumer.NewLogs(c.consume)
+			require.NoError(t, err)
+			b, tel := measured(t, testConfig(), nil, next)
+			core, logged := observer.New(zap.InfoLevel)
+			b.engine.log = zap.New(core)
+			b.flush, b.logs.delays = c.flush, retryDelays
+			b.run()
+			b.host.count(manyFlows(3 * maxRecords)...)
+			began := time.Now()
+			err = b.shutdown(context.Background())
+			assert.Less(t, time.Since(began), 5*time.Second)
+			if c.err == "" {
+				require.NoError(t, err)
+			} else {
+				require.EqualError(t, err, c.err)
+			}
+			assert.Equal(t, map[string]int64{"shutdown": 3 * maxRecords}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_record_sheds", "cause"))
+			last := logged.All()[logged.Len()-1].Message
+			assert.Contains(t, last, "Final ledger: seen 18000 packets")
+		})
+	}
+}
+
+func TestNothingLostIsNoError(t *testing.T) {
+	slow, err := consumer.NewLogs(func(ctx context.Context, _ plog.Logs) error {
+		<-ctx.Done()
+		return nil // taken in the last moment
+	})
+	require.NoError(t, err)
+	b := newBench(t, testConfig(), newFakeHost("eth0"), nil, slow)
+	b.flush = 20 * time.Millisecond
+	b.run()
+	b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1))
+	require.NoError(t, b.shutdown(context.Background()))
+}
+
 func TestRestartsLeaveNothing(t *testing.T) { // goleak looks in TestMain
 	h, cfg := newFakeHost("eth0"), testConfig()
 	f := newFactory(h)
