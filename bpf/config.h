@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Every knob. User space sets them before loading; the verifier then sees constants and drops what is off. */
+/* Every knob. User space sets variables before loading; the verifier then sees constants and drops what is off. */
 #pragma once
 
 #include "contract.h"
 
 #define MAX_CPUS 4096 // longest region_of_cpu; a CPU beyond it counts as late
 #define PROBE_MAX 16 // slots looked at before a packet overflows; at load 0.5 that is 0.03 % of flows (simulation)
-#define CLASS_PROBE_MAX 16 // class slots looked at before the spare one takes it
+#define CLASS_PROBE_MAX 16 // class slots looked at before a spare one takes it
 #define CLOCK_EXACT 256 // new flows in one jiffy that each read the clock: 64,000 a second at 250 Hz
 #define CLOCK_SHARE 8 // of those beyond, one in so many does
 #define VLAN_DEPTH 2 // inline tags walked

@@ -105,24 +105,25 @@ struct region_header {
 	__u64 samples_selected; // = emitted + rate_limited + ring_full
 	__u64 samples_emitted;
 	__u64 samples_rate_limited;
-	__u64 samples_ring_full;
+	__u64 samples_ring_full; // or the frame could not be copied
 	__u64 _pad2[4];
 };
 _Static_assert(sizeof(struct region_header) == 192, "a region header is three cache lines");
 
-#define CLASS_SLOTS 256 // (interface, direction, reason) triples of one region; one more slot takes what finds no room
+#define CLASS_SLOTS 256 // (interface, direction, reason) triples of one region; a power of two
+#define SPARE_SLOTS (2 * REASON_COUNT) // one for each reason and direction: what finds no class slot loses its interface
 #define DEFAULT_SLOTS 16384 // slots of a region unless user space loads with another power of two
 
 /* The value of one array element; index = region * 2 + buffer. What must flip together lies together. */
 struct region {
 	struct region_header header;
-	struct slot classes[CLASS_SLOTS + 1]; // no addresses: the reason is in src_port
+	struct slot classes[CLASS_SLOTS + SPARE_SLOTS]; // no addresses: the reason is in src_port
 	struct slot slots[DEFAULT_SLOTS]; // of flows
 	struct cold colds[DEFAULT_SLOTS]; // begins where slots[] ends, also when loaded with another number
 };
 #define REGION_SLOTS __builtin_offsetof(struct region, slots)
 
-/* What a CPU counts that has no region: it came online after loading. Added to atomically; becomes overflow. */
+/* What CPUs count that have no region: they came online after loading. Added to atomically; becomes overflow. */
 struct late {
 	__u64 buffers;
 	__u64 packets;
@@ -132,14 +133,18 @@ struct late {
 
 #define STOPPED 2 // value of control.active that stops counting
 
-/* The only word user space writes while programs run; a cache line of its own. */
+/* Alone in .bss, which user space maps. The word that every program reads has a cache line of its own. */
 struct control {
-	__u32 active; // buffer that programs count into: 0, 1 or STOPPED
+	__u32 active; // buffer that programs count into: 0, 1 or STOPPED; written by user space
 	__u32 _pad0[15];
-	struct late late[2]; // by buffer
+	struct late late[4]; // by buffer * 2 + egress; user space clears those of the quiet buffer
 };
 
-#define SKIPS 1024 // drawn skips at hand for one CPU; user space replaces the used ones at every poll
+/*
+ * Drawn skips at hand for one CPU; user space replaces the used ones at every poll. A CPU that selects more between two polls
+ * (at N = 10 and 90 ms: above 110,000 buffers a second) uses some of them again, far beyond any budget of emitted samples.
+ */
+#define SKIPS 1024
 
 /* The sampler of one CPU. Line 0 is the program's, line 1 user space's, which also refreshes skips. */
 struct sampler {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Every map: who writes it, who reads it. Sizes of regions and samplers are set at load. */
+/* Every map: who writes it, who reads it. Most sizes are set at load. */
 #pragma once
 
 #include "config.h"

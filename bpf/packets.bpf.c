@@ -22,60 +22,60 @@
 #endif
 
 /* A CPU without a region has company in its counters: atomics. It came online after loading. */
-static __always_inline void count_late(struct __sk_buff *skb, __u32 buffer)
+static __always_inline void count_late(__u32 buffer, bool egress, struct wire w)
 {
-	struct late *l = &control.late[buffer & 1];
-	struct wire w = wire_of(skb, 0);
+	struct late *l = &control.late[(buffer & 1) * 2 + egress];
 
 	__sync_fetch_and_add(&l->buffers, 1);
 	__sync_fetch_and_add(&l->packets, w.packets);
 	__sync_fetch_and_add(&l->bytes, w.bytes);
 }
 
-static __always_inline void observe_in(void *region, struct __sk_buff *skb, __u32 number, __u32 buffer, bool egress,
-				       bool link_header)
+static __always_inline void count_in(void *region, struct packet *p, struct wire w, __u32 number, __u32 buffer)
 {
-	struct packet p = {.ifindex = skb->ifindex, .netns = netns, .bits = egress ? KEY_EGRESS : 0};
 	struct slot *s = NULL;
-	struct wire w;
 
-	parse(skb, &p, link_header);
-	w = wire_of(skb, p.offset);
-	if (!p.reason) {
-		s = flow_slot(region, &p, number, buffer);
+	if (!p->reason) {
+		s = flow_slot(region, p, number, buffer);
 		if (!s)
-			p.reason = REASON_OVERFLOW;
-		else if (p.tcp_flags & TCP_SYN)
-			note_handshake(region, s, p.tcp_flags);
+			p->reason = REASON_OVERFLOW;
+		else if (p->tcp_flags & TCP_SYN)
+			note_handshake(region, s, p->tcp_flags);
 	}
 	if (!s)
-		s = class_slot(region, &p);
-	count(region, s, &p, w);
-	if (sample_random)
-		sample(skb, region, number, &p, w, link_header);
+		s = class_slot(region, p);
+	count(region, s, p, w);
 }
 
 static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link_header)
 {
 	__u32 buffer = *(volatile __u32 *)&control.active; // read once: slots, colds and ledger must agree
+	struct packet p = {.ifindex = skb->ifindex, .netns = netns, .bits = egress ? KEY_EGRESS : 0};
 	__u32 cpu = bpf_get_smp_processor_id();
-	__u32 number, index;
 	struct region_header *h;
+	__u32 number, index;
+	struct wire w;
 
 	if (buffer >= STOPPED)
 		return TCX_NEXT;
-	number = cpu < MAX_CPUS ? region_of_cpu[cpu] : 0;
-	index = (number - 1) * 2 + buffer; // no region: far beyond the last
+	number = (cpu < MAX_CPUS ? region_of_cpu[cpu] : 0) - 1;
+	index = number * 2 + buffer; // no region: far beyond the last
 	h = bpf_map_lookup_elem(&regions, &index);
+	if (h) {
+		h->buffers_seen++;
+		if (h->busy)
+			h->reentered++;
+		*(volatile __u32 *)&h->busy = 1;
+	}
+	parse(skb, &p, link_header);
+	w = wire_of(skb, p.offset);
 	if (!h) {
-		count_late(skb, buffer);
+		count_late(buffer, egress, w);
 		return TCX_NEXT;
 	}
-	h->buffers_seen++;
-	if (h->busy)
-		h->reentered++;
-	*(volatile __u32 *)&h->busy = 1;
-	observe_in(h, skb, number - 1, buffer, egress, link_header);
+	count_in(h, &p, w, number, buffer);
+	if (sample_random)
+		sample(skb, h, number, &p, w, link_header);
 	*(volatile __u32 *)&h->busy = 0;
 	return TCX_NEXT;
 }

@@ -121,13 +121,15 @@ static __always_inline struct slot *flow_slot(void *region, const struct packet 
 /* The slot of an interface, direction and reason: never NULL. */
 static __always_inline struct slot *class_slot(void *region, const struct packet *p)
 {
-	struct slot *classes = region + sizeof(struct region_header), *spare = &classes[CLASS_SLOTS];
-	__u32 ethertype = p->reason == REASON_ETHERTYPE ? p->ethertype : 0, egress = p->bits & KEY_EGRESS;
+	struct slot *classes = region + sizeof(struct region_header);
+	__u32 reason = p->reason % REASON_COUNT, egress = p->bits & KEY_EGRESS;
+	__u32 ethertype = reason == REASON_ETHERTYPE ? p->ethertype : 0;
 	__u64 key[KEY_WORDS] = {
-		[4] = (__u64)p->ifindex << 32 | ethertype << 16 | p->reason,
+		[4] = (__u64)p->ifindex << 32 | ethertype << 16 | reason,
 		[5] = egress << 16 | p->netns,
 	};
-	__u32 index = p->ifindex * 31 + p->reason * 2 + !!egress;
+	__u32 index = p->ifindex * 31 + ethertype * 7 + reason * 2 + !!egress;
+	struct slot *spare = &classes[CLASS_SLOTS + reason * 2 + !!egress];
 
 	for (int n = 0; n < CLASS_PROBE_MAX; n++) {
 		struct slot *s = &classes[(index + n) % CLASS_SLOTS];
@@ -139,7 +141,8 @@ static __always_inline struct slot *class_slot(void *region, const struct packet
 		if (same_key(s, key))
 			return s;
 	}
-	spare->src_port = REASON_OVERFLOW;
+	spare->src_port = reason;
+	spare->bits = egress;
 	return spare;
 }
 

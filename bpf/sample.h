@@ -4,7 +4,7 @@
 
 #include "region.h"
 
-/* Bytes to copy: 1 to SNAP_MAX, in the form in which 5.10's verifier sees the bounds. No buffer is empty. */
+/* Bytes to copy: 1 to SNAP_MAX, in the form in which 5.10's verifier sees the bounds. Of an empty buffer it is SNAP_MAX, which fails. */
 static __always_inline __u32 captured(struct __sk_buff *skb)
 {
 	__u32 length = skb->len < snap_length ? skb->len : snap_length;

@@ -6,6 +6,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -30,6 +31,9 @@ type attachment struct {
 func (k *Kernel) Attach(i iface.Interface, d flow.Direction) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.closed {
+		return fmt.Errorf("attach tcx %s to %q (ifindex %d): %w", d, i.Name, i.Index, os.ErrClosed)
+	}
 	h := hook{i.Index, d}
 	if _, ok := k.links[h]; ok {
 		return nil
@@ -57,7 +61,7 @@ func (k *Kernel) attach(i iface.Interface, d flow.Direction) (link.Link, error) 
 		Attach:    at,
 		Anchor:    link.Head(), // before programs that may end the chain and so hide packets
 	})
-	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, link.ErrNotSupported) {
+	if errors.Is(err, link.ErrNotSupported) {
 		return nil, fmt.Errorf("%w: tcx links need Linux 6.6 or newer", err)
 	}
 	return l, err
@@ -87,6 +91,7 @@ func (k *Kernel) Detach(ifindex uint32) error {
 func (k *Kernel) detachAll() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.closed = true
 	var errs []error
 	for h := range k.links {
 		errs = append(errs, k.detach(h))

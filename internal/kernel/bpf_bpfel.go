@@ -25,7 +25,7 @@ type bpfControl struct {
 	_      structs.HostLayout
 	Active uint32
 	Pad0   [15]uint32
-	Late   [2]struct {
+	Late   [4]struct {
 		_       structs.HostLayout
 		Buffers uint64
 		Packets uint64
@@ -43,7 +43,7 @@ type bpfPressure struct {
 type bpfRegion struct {
 	_       structs.HostLayout
 	Header  bpfRegionHeader
-	Classes [257]bpfSlot
+	Classes [288]bpfSlot
 	Slots   [16384]bpfSlot
 	Colds   [16384]bpfCold
 }

@@ -35,7 +35,7 @@ func newClock(jiffies *ebpf.Program) (*clock, error) {
 
 // now reads all clocks.
 func (c *clock) now() (instant, error) {
-	frame := make([]byte, 14) // the least BPF_PROG_TEST_RUN takes
+	frame := make([]byte, 64) // some kernels refuse frames that end with the link header
 	jiffies, err := c.jiffies.Run(&ebpf.RunOptions{Data: frame})
 	if err != nil {
 		return instant{}, fmt.Errorf("read jiffies: %w", err)
@@ -45,16 +45,26 @@ func (c *clock) now() (instant, error) {
 	return at, err
 }
 
-// wallClock reads all clocks but jiffies.
+// wallClock reads all clocks but jiffies. CLOCK_REALTIME is read between two readings of CLOCK_BOOTTIME, again if something
+// came in between: a preempted reader must not shift every flow.
 func wallClock() (instant, error) {
-	var real, boot unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &real); err != nil {
-		return instant{}, fmt.Errorf("read the clock: %w", err)
+	const close = 50_000 // ns
+	var before, real, after unix.Timespec
+	for range 5 {
+		for _, c := range []struct {
+			id   int32
+			into *unix.Timespec
+		}{{unix.CLOCK_BOOTTIME, &before}, {unix.CLOCK_REALTIME, &real}, {unix.CLOCK_BOOTTIME, &after}} {
+			if err := unix.ClockGettime(c.id, c.into); err != nil {
+				return instant{}, fmt.Errorf("read the clock: %w", err)
+			}
+		}
+		if after.Nano()-before.Nano() < close {
+			break
+		}
 	}
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
-		return instant{}, fmt.Errorf("read the clock: %w", err)
-	}
-	return instant{unix: real.Nano(), booted: real.Nano() - boot.Nano()}, nil
+	boot := before.Nano() + (after.Nano()-before.Nano())/2
+	return instant{unix: real.Nano(), booted: real.Nano() - boot}, nil
 }
 
 // boot converts bpf_ktime_get_boot_ns.

@@ -79,7 +79,7 @@ func TestDefinesAreInSyncWithContract(t *testing.T) {
 	require.NoError(t, err)
 	for name, want := range map[string]int{
 		"STOPPED": stopped, "DEFAULT_SLOTS": DefaultSlots, "HASH_WORDS": len(bpfRegionHeader{}.HashKeys),
-		"SKIPS": len(bpfSampler{}.Skips), "CLASS_SLOTS": len(bpfRegion{}.Classes) - 1,
+		"SKIPS": len(bpfSampler{}.Skips), "CLASS_SLOTS": len(bpfRegion{}.Classes) - 2*int(flow.ReasonCount),
 		"MAX_CPUS": maxCPUs, "SNAP_MAX": len(bpfSampleScratch{}.Data),
 	} {
 		m := regexp.MustCompile(`#define ` + name + `\s+(\d+)`).FindStringSubmatch(string(contract) + string(config))

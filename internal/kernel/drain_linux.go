@@ -28,6 +28,9 @@ type drainState struct {
 // slots through visit, the rest as a result. No packet is lost or counted twice, at any rate. Slot is valid during visit
 // only. If the barrier fails, nothing is taken and nothing is lost: the next Drain goes on where this one stopped.
 func (k *Kernel) Drain(visit func(*flow.Slot)) (*Drained, error) {
+	if failed := k.failed.Swap(nil); failed != nil {
+		return nil, *failed
+	}
 	if err := k.flip(); err != nil {
 		return nil, err
 	}
@@ -43,9 +46,7 @@ func (k *Kernel) Drain(visit func(*flow.Slot)) (*Drained, error) {
 func (k *Kernel) flip() error {
 	if !k.drain.stopped && !k.drain.flipped {
 		next := 1 - k.drain.active
-		if err := k.regions.redraw(next); err != nil {
-			return err
-		}
+		k.regions.redraw(next)
 		if err := k.readClock(); err != nil {
 			return err
 		}
@@ -74,11 +75,9 @@ func (k *Kernel) stopCounting() error {
 }
 
 // redraw gives a buffer new hash keys: an attacker cannot learn them, an unlucky draw does not last.
-func (r *regions) redraw(buffer uint32) error {
+func (r *regions) redraw(buffer uint32) {
 	var random [56]byte
-	if _, err := rand.Read(random[:]); err != nil {
-		return fmt.Errorf("draw hash keys: %w", err)
-	}
+	_, _ = rand.Read(random[:]) // never fails
 	for number := range r.count {
 		h := r.at(number, buffer).header
 		for i := range h.HashKeys {
@@ -86,7 +85,6 @@ func (r *regions) redraw(buffer uint32) error {
 		}
 		h.HashOdd = binary.NativeEndian.Uint64(random[48:]) | 1
 	}
-	return nil
 }
 
 // take reads and clears one quiet buffer of every region.
@@ -169,17 +167,20 @@ func (d *Drained) takeHeader(h *bpfRegionHeader) {
 	*h = bpfRegionHeader{}
 }
 
+// takeLate takes what CPUs counted that have no region.
 func (k *Kernel) takeLate(buffer uint32, d *Drained) {
-	late := &k.control.Late[buffer]
-	if late.Buffers == 0 {
-		return
+	for _, direction := range []flow.Direction{flow.DirectionIngress, flow.DirectionEgress} {
+		late := &k.control.Late[2*buffer+uint32(direction)]
+		if late.Buffers == 0 {
+			continue
+		}
+		v := flow.Volume{Packets: late.Packets, Bytes: late.Bytes}
+		d.Ledger.Seen.Add(v)
+		d.Ledger.Entries[flow.ReasonOverflow].Add(v)
+		d.Classes = append(d.Classes, Class{Reason: flow.ReasonOverflow, Direction: direction, Volume: v})
+		d.LateCPU += v.Packets
+		late.Buffers, late.Packets, late.Bytes = 0, 0, 0
 	}
-	v := flow.Volume{Packets: late.Packets, Bytes: late.Bytes}
-	d.Ledger.Seen.Add(v)
-	d.Ledger.Entries[flow.ReasonOverflow].Add(v)
-	d.Classes = append(d.Classes, Class{Reason: flow.ReasonOverflow, Volume: v})
-	d.LateCPU += v.Packets
-	late.Buffers, late.Packets, late.Bytes = 0, 0, 0
 }
 
 // enum key_bits of bpf/contract.h

@@ -7,6 +7,7 @@ package kernel
 
 import (
 	"encoding/binary"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -82,7 +83,7 @@ func TestTotalsAreExactWhenTheTableIsFull(t *testing.T) {
 	require.Equal(t, []Class{{Reason: flow.ReasonOverflow, IfIndex: loopback, Direction: flow.DirectionEgress, Volume: overflow}}, got.Classes)
 }
 
-// More reasons and ethertypes than class slots: the spare slot keeps the totals.
+// More ethertypes than class slots: what finds no room loses its interface, never its reason or direction.
 func TestClassesBeyondTheirAreaAreCounted(t *testing.T) {
 	k := load(t, Config{})
 	pin(t, 0)
@@ -90,14 +91,20 @@ func TestClassesBeyondTheirAreaAreCounted(t *testing.T) {
 	for i := range 1000 {
 		frame := make([]byte, 64)
 		binary.BigEndian.PutUint16(frame[12:], uint16(0x9000+i))
-		inject(t, k.objects.IngressL2, frame, nil)
+		inject(t, k.objects.EgressL2, frame, nil)
 		sent.Add(volumeOf(frame))
 	}
 	got := drain(t, k)
-	require.Equal(t, sent, got.Ledger.Seen)
-	require.Positive(t, got.Ledger.Entries[flow.ReasonEtherType].Packets)
-	require.Positive(t, got.Ledger.Entries[flow.ReasonOverflow].Packets)
-	require.Zero(t, got.Classes[len(got.Classes)-1].IfIndex, "what found no room has no interface")
+	require.Equal(t, sent, got.Ledger.Entries[flow.ReasonEtherType])
+	require.Greater(t, len(got.Classes), 200, "class slots are used before the spare ones")
+	homeless := 0
+	for _, c := range got.Classes {
+		require.Equal(t, flow.DirectionEgress, c.Direction)
+		if c.IfIndex == 0 {
+			homeless++
+		}
+	}
+	require.Equal(t, 1, homeless)
 }
 
 // Every CPU counts at full speed while drains follow one another without a pause: nothing is lost, nothing is doubled.
@@ -204,16 +211,84 @@ func awaitPressure(t *testing.T, k *Kernel) {
 	}
 }
 
-// A CPU that came online after loading has no region: its packets are counted all the same.
-func TestLateCPUIsCounted(t *testing.T) {
-	k := load(t, Config{cpus: []int{1}})
+// CPUs that came online after loading have no region: their packets are counted all the same, by direction, in segments.
+func TestLateCPUsAreCounted(t *testing.T) {
+	const perCPU = 20_000
+	cpus, err := onlineCPUs()
+	require.NoError(t, err)
+	k := load(t, Config{cpus: []int{maxCPUs - 1}})
+	var running sync.WaitGroup
+	for _, cpu := range cpus {
+		running.Go(func() { floodFrom(t, k, cpu, perCPU) })
+	}
+	running.Wait()
+	inject(t, k.objects.EgressL2, tcpFrame(16, 54+3000), skbContext{GSOSize: 300})
+	got := drain(t, k)
+	flood := flow.Volume{Packets: uint64(len(cpus)) * perCPU, Bytes: uint64(len(cpus)) * perCPU * 60}
+	segments := flow.Volume{Packets: 10, Bytes: 3000 + 10*54}
+	require.Equal(t, []Class{
+		{Reason: flow.ReasonOverflow, Direction: flow.DirectionIngress, Volume: flood},
+		{Reason: flow.ReasonOverflow, Direction: flow.DirectionEgress, Volume: segments},
+	}, got.Classes)
+	require.Equal(t, flood.Packets+10, got.LateCPU)
+	require.Equal(t, flood.Bytes+segments.Bytes, got.Ledger.Seen.Bytes)
+	require.Zero(t, drain(t, k).Ledger.Seen)
+}
+
+// A program that finds another one at work on its CPU says so: then plain adds would lose packets.
+func TestReentryIsAMismatch(t *testing.T) {
+	k := load(t, Config{cpus: []int{0}})
+	pin(t, 0)
+	k.regions.at(0, 0).header.Busy = 1
+	inject(t, k.objects.IngressL2, udpFrame(1, 2, 3, 4, 60), nil)
+	d, err := k.Drain(func(*flow.Slot) {})
+	require.NoError(t, err)
+	require.Equal(t, []Mismatch{{Identity: "reentered", Want: 0, Got: 1}}, d.Mismatches)
+}
+
+// A sum that does not add up is seen, whichever it is.
+func TestMismatchesAreSeen(t *testing.T) {
+	for identity, spoil := range map[string]func(*bpfRegionHeader){
+		"buffers": func(h *bpfRegionHeader) { h.BuffersSeen++ },
+		"packets": func(h *bpfRegionHeader) { h.Packets++ },
+		"bytes":   func(h *bpfRegionHeader) { h.Bytes-- },
+		"samples": func(h *bpfRegionHeader) { h.SamplesSelected++ },
+	} {
+		k := load(t, Config{cpus: []int{0}})
+		pin(t, 0)
+		inject(t, k.objects.IngressL2, udpFrame(1, 2, 3, 4, 60), nil)
+		spoil(k.regions.at(0, 0).header)
+		d, err := k.Drain(func(*flow.Slot) {})
+		require.NoError(t, err)
+		require.Len(t, d.Mismatches, 1)
+		require.Equal(t, identity, d.Mismatches[0].Identity)
+	}
+}
+
+// The last packet of a flow is dated to a tick, across drains of any age.
+func TestSlotsEndAtTheirLastPacket(t *testing.T) {
+	k := load(t, Config{cpus: []int{0}})
 	pin(t, 0)
 	frame := udpFrame(1, 2, 3, 4, 60)
 	inject(t, k.objects.IngressL2, frame, nil)
+	time.Sleep(100 * time.Millisecond)
+	inject(t, k.objects.IngressL2, frame, nil)
+	ended := time.Now().UnixNano()
+	time.Sleep(100 * time.Millisecond)
 	got := drain(t, k)
-	require.Equal(t, uint64(1), got.LateCPU)
-	require.Equal(t, volumeOf(frame), got.Ledger.Seen)
-	require.Equal(t, volumeOf(frame), got.Ledger.Entries[flow.ReasonOverflow])
+	tick := float64(k.clock.tick + int64(2*time.Millisecond))
+	require.InDelta(t, ended, got.slots[0].Last, tick)
+	require.InDelta(t, 100*time.Millisecond, got.slots[0].Last-got.slots[0].First, tick+float64(20*time.Millisecond))
+}
+
+// A pressure ring that fails is not passed over in silence.
+func TestFailedPressureRingIsReported(t *testing.T) {
+	k := load(t, Config{})
+	failed := errors.New("torn")
+	k.failed.Store(&failed)
+	_, err := k.Drain(func(*flow.Slot) {})
+	require.ErrorIs(t, err, failed)
+	drain(t, k)
 }
 
 // A flood of new flows reads the clock for some of them only: stamps stay in order, and none is off by a tick.

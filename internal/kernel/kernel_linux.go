@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
 )
 
 // Config is what the programs are loaded with.
@@ -22,7 +24,8 @@ type Config struct {
 	MaxPerSecond  int      // samples of all CPUs together
 	Seed          [32]byte // of sampling; zero: drawn from crypto/rand
 
-	cpus []int // that get a region; nil: those online
+	cpus   []int          // that get a region; nil: those online
+	loaded func(*objects) // for tests: what to spoil before the objects are opened
 }
 
 const (
@@ -33,12 +36,11 @@ const (
 	MaxSnapLength        = 9216
 )
 
-// Kernel is the loaded programs, their maps and their attachments. Drain and ReadSamples have one caller each at a time;
-// all else may be called from anywhere.
+// Kernel is the loaded programs, their maps and their attachments. Attach, Detach and Pressure may be called from anywhere.
+// Drain and Stop have one caller between them at a time, ReadSamples one of its own; Close comes after all others.
 type Kernel struct {
 	cfg      Config
-	objects  bpfObjects
-	bss      *ebpf.Map
+	objects  objects
 	control  *bpfControl
 	regions  *regions
 	barrier  *barrier
@@ -48,12 +50,16 @@ type Kernel struct {
 	pressure chan struct{}
 	watching sync.WaitGroup
 
-	mu    sync.Mutex
-	links map[hook]attachment
+	mu     sync.Mutex
+	links  map[hook]attachment
+	closed bool // no more links
+
+	failed atomic.Pointer[error] // of the pressure ring
 
 	drain    drainState
+	memory   int
 	unmap    []func() error
-	closed   sync.Once
+	closing  sync.Once
 	closeErr error
 }
 
@@ -64,6 +70,9 @@ func Load(cfg Config) (*Kernel, error) {
 		return nil, err
 	}
 	k := &Kernel{pressure: make(chan struct{}, 1), links: map[hook]attachment{}}
+	if err := rlimit.RemoveMemlock(); err != nil { // below 5.11 maps are charged to RLIMIT_MEMLOCK
+		return nil, fmt.Errorf("lift the memlock limit (below Linux 5.11 needs CAP_SYS_RESOURCE or LimitMEMLOCK=infinity): %w", err)
+	}
 	if err := k.load(cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("load programs: %w", explain(err)), k.Close())
 	}
@@ -74,14 +83,8 @@ func Load(cfg Config) (*Kernel, error) {
 // Pressure delivers when a region is half full: a drain that waits longer may overflow.
 func (k *Kernel) Pressure() <-chan struct{} { return k.pressure }
 
-// MemoryBytes is the locked memory of all maps, charged to the memory cgroup of the process.
-func (k *Kernel) MemoryBytes() int {
-	bytes := k.regions.bytes()
-	if k.sampling != nil {
-		bytes += k.sampling.bytes()
-	}
-	return bytes
-}
+// MemoryBytes is the memory of all maps as the kernel charges it, to the memory cgroup of the process from 5.11 on.
+func (k *Kernel) MemoryBytes() int { return k.memory }
 
 // SlotLimit is the number of flow slots of one region.
 func (k *Kernel) SlotLimit() int { return k.cfg.Slots }
@@ -91,7 +94,7 @@ func (k *Kernel) Stop() error { return k.stopCounting() }
 
 // Close detaches everything and frees the maps. It is idempotent.
 func (k *Kernel) Close() error {
-	k.closed.Do(func() { k.closeErr = k.close() })
+	k.closing.Do(func() { k.closeErr = k.close() })
 	return k.closeErr
 }
 
@@ -110,19 +113,47 @@ func (k *Kernel) close() error {
 	if k.barrier != nil {
 		errs = append(errs, k.barrier.close())
 	}
-	if k.bss != nil {
-		errs = append(errs, k.bss.Close())
-	}
-	return errors.Join(append(errs, k.objects.Close())...)
+	return errors.Join(append(errs, k.objects.close())...)
 }
 
-// watchPressure turns ring records into wake-ups until the reader is closed.
+// watchPressure turns ring records into wake-ups until the reader is closed. Should the ring fail, Drain says so.
 func (k *Kernel) watchPressure() {
 	var record ringbuf.Record
-	for k.pressed.ReadInto(&record) == nil {
+	for {
+		if err := k.pressed.ReadInto(&record); err != nil {
+			if !errors.Is(err, ringbuf.ErrClosed) {
+				err = fmt.Errorf("wait for pressure: %w", err)
+				k.failed.Store(&err)
+			}
+			return
+		}
 		select {
 		case k.pressure <- struct{}{}:
 		default: // a wake-up is pending already
 		}
 	}
+}
+
+// objects are the programs and maps of bpf/packets.bpf.c. Variables are left out: they would stay mapped after Close.
+type objects struct {
+	bpfPrograms
+	bpfMaps
+	BSS *ebpf.Map `ebpf:".bss"`
+}
+
+func (o *objects) close() error {
+	return errors.Join(o.bpfPrograms.Close(), o.bpfMaps.Close(), o.BSS.Close())
+}
+
+// memory sums up what the kernel charges for the maps.
+func (o *objects) memory() (bytes int, err error) {
+	for _, m := range []*ebpf.Map{o.Regions, o.Samplers, o.Samples, o.Pressure, o.Scratch, o.BSS} {
+		info, err := m.Info()
+		if err != nil {
+			return 0, fmt.Errorf("ask for the size of %s: %w", m, err)
+		}
+		charged, _ := info.Memlock()
+		bytes += int(charged)
+	}
+	return bytes, nil
 }

@@ -9,7 +9,7 @@ import "github.com/ebpfpackets/ebpfpackets/internal/flow"
 type Class struct {
 	Reason    flow.Reason
 	EtherType uint16 // host byte order, valid iff Reason is flow.ReasonEtherType
-	IfIndex   uint32 // 0: neither interface nor direction is known: the class area was full, or the CPU came online late
+	IfIndex   uint32 // 0: not known: the class area was full, or the CPU came online after loading
 	NetNS     uint16
 	Direction flow.Direction
 	flow.Volume

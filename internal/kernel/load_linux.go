@@ -14,7 +14,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
-	"github.com/cilium/ebpf/rlimit"
 )
 
 // regionHead is the part of a region that does not depend on the number of slots.
@@ -26,9 +25,6 @@ func regionSize(slots int) int {
 }
 
 func (k *Kernel) load(cfg Config) error {
-	if err := rlimit.RemoveMemlock(); err != nil { // below 5.11 maps are charged to RLIMIT_MEMLOCK
-		return fmt.Errorf("lift the memlock limit (needs CAP_SYS_RESOURCE or LimitMEMLOCK=infinity below Linux 5.11): %w", err)
-	}
 	if cfg.cpus == nil {
 		var err error
 		if cfg.cpus, err = onlineCPUs(); err != nil {
@@ -59,6 +55,9 @@ func fit(cfg Config) (Config, error) {
 	for cfg.Slots > MinSlots && 2*len(cfg.cpus)*regionSize(cfg.Slots) > cfg.MemoryCeiling {
 		cfg.Slots /= 2
 	}
+	if cfg.RandomOneIn < 0 {
+		return cfg, fmt.Errorf("1 in N samples must be 0 (none) or more, got %d", cfg.RandomOneIn)
+	}
 	if !cfg.Samples {
 		cfg.RandomOneIn = 0
 	}
@@ -77,14 +76,12 @@ func (k *Kernel) loadObjects() error {
 	if err := setKnobs(spec, k.cfg); err != nil {
 		return err
 	}
-	into := struct {
-		*bpfObjects
-		BSS *ebpf.Map `ebpf:".bss"`
-	}{bpfObjects: &k.objects}
-	if err := spec.LoadAndAssign(&into, nil); err != nil {
+	if err := spec.LoadAndAssign(&k.objects, nil); err != nil {
 		return err
 	}
-	k.bss = into.BSS
+	if k.cfg.loaded != nil {
+		k.cfg.loaded(&k.objects)
+	}
 	return nil
 }
 
@@ -94,9 +91,13 @@ func sizeMaps(spec *ebpf.CollectionSpec, cfg Config) {
 	if cfg.Slots != DefaultSlots {
 		m.ValueSize, m.Value = uint32(regionSize(cfg.Slots)), nil // its BTF type says the default size
 	}
+	page := uint32(os.Getpagesize()) // the least a ring can be: 4 KiB, on some arm64 kernels 64
+	spec.Maps[bpfMapPressure].MaxEntries = page
 	spec.Maps[bpfMapSamplers].MaxEntries = uint32(len(cfg.cpus))
-	if cfg.RandomOneIn == 0 {
-		spec.Maps[bpfMapSamples].MaxEntries = uint32(os.Getpagesize()) // the least a ring can be; nothing is ever written
+	if cfg.RandomOneIn == 0 { // nothing is ever written to these
+		spec.Maps[bpfMapSamples].MaxEntries = page
+		scratch := spec.Maps[bpfMapScratch]
+		scratch.ValueSize, scratch.Value = 8, nil
 	}
 }
 
@@ -126,7 +127,7 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 
 // open maps what user space shares with the programs and starts counting into buffer 0.
 func (k *Kernel) open() error {
-	control, err := k.mmap(k.bss)
+	control, err := k.mmap(k.objects.BSS)
 	if err != nil {
 		return err
 	}
@@ -155,7 +156,11 @@ func (k *Kernel) open() error {
 			return err
 		}
 	}
-	return k.regions.redraw(0)
+	if k.memory, err = k.objects.memory(); err != nil {
+		return err
+	}
+	k.regions.redraw(0)
+	return nil
 }
 
 // onlineCPUs reads the list of CPUs that can run programs now. One that comes later has no region: see struct late.

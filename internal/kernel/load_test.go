@@ -6,10 +6,16 @@
 package kernel
 
 import (
+	"io"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 )
 
 func TestParseCPUs(t *testing.T) {
@@ -59,6 +65,7 @@ func TestMemoryCeilingShrinksSlots(t *testing.T) {
 
 func TestBadConfigIsRefused(t *testing.T) {
 	for message, cfg := range map[string]Config{
+		"1 in N samples must be 0 (none) or more, got -1":                       {Samples: true, RandomOneIn: -1},
 		"slots of a region must be a power of two from 256 to 32768, got 1000":  {Slots: 1000},
 		"slots of a region must be a power of two from 256 to 32768, got 65536": {Slots: 65536},
 		"snap length must be from 1 to 9216 bytes, got 0":                       {Samples: true, RandomOneIn: 1},
@@ -77,33 +84,63 @@ func TestJiffiesAreComparedModulo32Bits(t *testing.T) {
 	require.Equal(t, int64(1e18+4e6), i.jiffy(4), "a program that ran at the flip")
 }
 
+// Regions, samplers and rings are mapped whole, whatever the number of CPUs makes of their sizes.
+func TestAnyNumberOfCPUsLoads(t *testing.T) {
+	for _, n := range []int{1, 3, 8, 24, 32, 39, 128} { // some of these sizes end close to a page
+		cpus := make([]int, n)
+		for i := range cpus {
+			cpus[i] = i
+		}
+		testenv.Privileged(t)
+		k, err := Load(Config{cpus: cpus, Samples: true, RandomOneIn: 10, SnapLength: 64, MaxPerSecond: 1})
+		require.NoError(t, err, "%d CPUs", n)
+		require.NoError(t, k.Close())
+	}
+}
+
 // A load and a close leave the process as it was.
 func TestCloseLeavesNothing(t *testing.T) {
 	load(t, Config{}) // what the library keeps open for good is open now
-	before := openFiles(t)
-	for range 20 {
+	before := whatIsOpen(t)
+	for range 10 {
 		k, err := Load(Config{Samples: true, RandomOneIn: 10, SnapLength: 64, MaxPerSecond: 1})
 		require.NoError(t, err)
 		require.NoError(t, k.Close())
 		require.NoError(t, k.Close(), "closing twice is harmless")
+		require.ErrorIs(t, k.Attach(iface.Interface{Index: 1, Name: "lo", HWType: 772}, flow.DirectionIngress), os.ErrClosed)
 	}
-	require.Equal(t, before, openFiles(t))
+	require.Equal(t, before, whatIsOpen(t))
 }
 
-// A load that fails half way does so too.
+// A load that fails half way does so too, whichever step fails.
 func TestFailedLoadLeavesNothing(t *testing.T) {
 	load(t, Config{})
-	before := openFiles(t)
-	for range 20 {
-		_, err := Load(Config{Slots: 3})
-		require.ErrorContains(t, err, "load programs: slots of a region must be a power of two")
+	before := whatIsOpen(t)
+	for step, spoiled := range map[string]func(*objects) io.Closer{
+		"control":  func(o *objects) io.Closer { return o.BSS },
+		"regions":  func(o *objects) io.Closer { return o.Regions },
+		"pressure": func(o *objects) io.Closer { return o.Pressure },
+		"samplers": func(o *objects) io.Closer { return o.Samplers },
+		"samples":  func(o *objects) io.Closer { return o.Samples },
+		"memory":   func(o *objects) io.Closer { return o.Scratch },
+	} {
+		spoil := func(o *objects) { require.NoError(t, spoiled(o).Close()) }
+		_, err := Load(Config{Samples: true, RandomOneIn: 10, SnapLength: 64, MaxPerSecond: 1, loaded: spoil})
+		require.ErrorContains(t, err, "load programs: ", step)
+		require.Equal(t, before, whatIsOpen(t), step)
 	}
-	require.Equal(t, before, openFiles(t))
 }
 
-func openFiles(t *testing.T) int {
+type open struct {
+	files    int
+	mappings int // of BPF maps
+}
+
+func whatIsOpen(t *testing.T) open {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
-	return len(entries)
+	mappings, err := os.ReadFile("/proc/self/maps")
+	require.NoError(t, err)
+	return open{len(entries), strings.Count(string(mappings), "bpf")}
 }

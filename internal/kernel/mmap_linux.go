@@ -14,7 +14,7 @@ import (
 
 // mmap maps a whole array into the process, unmapped by Close. The library's own Memory copies on every access.
 func (k *Kernel) mmap(m *ebpf.Map) ([]byte, error) {
-	length := int(m.MaxEntries()) * int(m.ValueSize()+7) / 8 * 8
+	length := int(m.MaxEntries()) * (int(m.ValueSize()+7) / 8 * 8) // the kernel rounds values up to 8 bytes, and refuses a page more
 	page := os.Getpagesize()
 	memory, err := unix.Mmap(m.FD(), 0, (length+page-1)/page*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
@@ -35,8 +35,6 @@ type regions struct {
 func newRegions(memory []byte, count, slots int) *regions {
 	return &regions{memory: memory, count: count, slots: slots, size: regionSize(slots)}
 }
-
-func (r *regions) bytes() int { return 2 * r.count * r.size }
 
 // region is one buffer of one CPU, as struct region lays it out.
 type region struct {

@@ -18,10 +18,10 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv/frames"
 )
 
-// refused tells the frames that BPF_PROG_TEST_RUN does not take: empty after 14 bytes, or cut inside the IP header that
-// the ethertype promises. They go over a wire instead: TestParsersAgreeOnAWire.
+// refused tells the frames that BPF_PROG_TEST_RUN does not take: shorter than a link header, or cut inside the IP header
+// that the ethertype promises. The latter go over a wire: TestParsersAgreeOnAWire.
 func refused(f *frames.Frame) bool {
-	if len(f.Data) < 15 {
+	if len(f.Data) < 14 {
 		return true
 	}
 	headers := map[uint16]int{0x0800: 14 + 20, 0x86dd: 14 + 40}

@@ -24,7 +24,6 @@ import (
 // sampling is user space's half of the samplers: it draws the gaps, grants the credit and reads the ring.
 type sampling struct {
 	ring     *ringbuf.Reader
-	ringSize int
 	samplers []bpfSampler
 	drawn    []uint32 // by sampler: entries of skips replaced so far, modulo 2^32
 	random   *rand.Rand
@@ -41,13 +40,10 @@ func newSampling(cfg Config, ring *ebpf.Map, memory []byte) (*sampling, error) {
 		return nil, fmt.Errorf("open the sample ring: %w", err)
 	}
 	if cfg.Seed == ([32]byte{}) {
-		if _, err := crand.Read(cfg.Seed[:]); err != nil {
-			return nil, errors.Join(fmt.Errorf("draw the sampling seed: %w", err), reader.Close())
-		}
+		_, _ = crand.Read(cfg.Seed[:]) // never fails
 	}
 	s := &sampling{
 		ring:     reader,
-		ringSize: reader.BufferSize(),
 		samplers: unsafe.Slice((*bpfSampler)(unsafe.Pointer(&memory[0])), regions),
 		drawn:    make([]uint32, regions),
 		random:   rand.New(rand.NewChaCha8(cfg.Seed)),
@@ -166,10 +162,6 @@ func (s *sampling) decode(now instant) error {
 		Data:      data[:h.Captured], // the ring pads records to 8 bytes
 	}
 	return nil
-}
-
-func (s *sampling) bytes() int {
-	return s.ringSize + len(s.samplers)*int(unsafe.Sizeof(bpfSampler{})+unsafe.Sizeof(bpfSampleScratch{}))
 }
 
 func (s *sampling) close() error { return s.ring.Close() }

@@ -8,6 +8,7 @@ package kernel
 import (
 	"bytes"
 	"math"
+	"os"
 	"testing"
 	"time"
 
@@ -151,15 +152,24 @@ func TestUsedSkipsAreReplaced(t *testing.T) {
 		}
 	}
 	require.Positive(t, changed)
+	before = one.Skips
 	one.Cursor += uint32(len(one.Skips)) * 5 // a slow reader: more were used than there are
 	k.sampling.refresh()
+	changed = 0
+	for i := range one.Skips {
+		if one.Skips[i] != before[i] {
+			changed++
+		}
+	}
+	require.Greater(t, changed, len(one.Skips)*9/10, "all are drawn anew")
 }
 
 func TestNoSamplingCostsNoRing(t *testing.T) {
 	with := load(t, Config{Samples: true, RandomOneIn: 10, SnapLength: 64, MaxPerSecond: 1})
 	without := load(t, Config{Samples: false, RandomOneIn: 10, SnapLength: 64, MaxPerSecond: 1})
 	require.Nil(t, without.sampling)
-	require.Greater(t, with.MemoryBytes(), without.MemoryBytes())
-	require.Equal(t, uint32(4096), without.objects.Samples.MaxEntries())
+	require.Greater(t, with.MemoryBytes(), without.MemoryBytes()+1<<20, "the ring")
+	require.Greater(t, without.MemoryBytes(), 2*len(without.cfg.cpus)*regionSize(DefaultSlots))
+	require.Equal(t, os.Getpagesize(), int(without.objects.Samples.MaxEntries()))
 	require.Empty(t, read(t, without))
 }
