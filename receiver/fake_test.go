@@ -35,6 +35,8 @@ type fakeHost struct {
 	mu        sync.Mutex
 	ifaces    []iface.Interface
 	loadErr   error
+	listErr   error
+	lists     int
 	attachErr map[string]error // by interface name
 	drainErr  error
 	changed   func()
@@ -78,7 +80,8 @@ func (h *fakeHost) load(c sourceConfig) (source, error) {
 func (h *fakeHost) interfaces() ([]iface.Interface, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return append([]iface.Interface(nil), h.ifaces...), nil
+	h.lists++
+	return append([]iface.Interface(nil), h.ifaces...), h.listErr
 }
 
 func (h *fakeHost) watch(ctx context.Context, changed func()) error {

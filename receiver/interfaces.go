@@ -57,6 +57,7 @@ type interfaces struct {
 	clock      func() time.Time
 
 	byIndex map[uint32]*attachment
+	unknown bool      // listing failed: the host may have changed since
 	since   time.Time // without an attached interface; zero: there is one
 	current atomic.Pointer[map[uint32]string]
 	polling atomic.Bool // the host does not tell changes: look at every tick
@@ -74,6 +75,7 @@ func (s *interfaces) names() map[uint32]string {
 // sync compares what is attached with what the host has: new interfaces become pending, missing ones are detached.
 func (s *interfaces) sync() error {
 	all, err := s.host.interfaces()
+	s.unknown = err != nil
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
@@ -239,6 +241,6 @@ func (s *interfaces) run(ctx context.Context, changed <-chan struct{}, ticks <-c
 
 // settled reports whether there is nothing to try again and no name to forget.
 func (s *interfaces) settled() bool {
-	return s.counts[statePending].Load() == 0 && s.counts[stateFailed].Load() == 0 && s.since.IsZero() &&
+	return !s.unknown && s.counts[statePending].Load() == 0 && s.counts[stateFailed].Load() == 0 && s.since.IsZero() &&
 		len(s.names()) == int(s.counts[stateAttached].Load())
 }

@@ -4,6 +4,7 @@
 package receiver
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -101,6 +102,48 @@ func TestAnUnknownLinkHeaderIsNotTriedAgain(t *testing.T) {
 	assert.Equal(t, int64(1), b.interfaces.counts[stateFailed].Load())
 	assert.NoError(t, b.interfaces.problem(), "it is no problem beside an attached interface")
 	assert.False(t, b.interfaces.due(b.interfaces.byIndex[2]))
+}
+
+// loop runs the interface loop until the test ends. A tick is answered when the loop has done what one before it asked.
+func (b *bench) loop() (changed chan<- struct{}, tick func()) {
+	changes, ticks, done := make(chan struct{}), make(chan time.Time), make(chan struct{})
+	ctx, cancel := context.WithCancel(b.t.Context())
+	go func() {
+		b.interfaces.run(ctx, changes, ticks)
+		close(done)
+	}()
+	b.t.Cleanup(func() { cancel(); <-done })
+	return changes, func() { ticks <- b.now; ticks <- b.now }
+}
+
+func TestAFailedListIsTriedAgain(t *testing.T) {
+	h := newFakeHost("eth0")
+	b := newBench(t, testConfig(), h, consumertest.NewNop(), nil)
+	host := newRecordingHost()
+	b.status.add(host)
+	changed, tick := b.loop()
+	h.do(func() { h.listErr, h.ifaces = errTest, append(h.ifaces, ethernet(2, "eth1")) })
+	changed <- struct{}{}
+	tick()
+	h.do(func() { h.listErr = nil })
+	tick()
+	h.do(func() { assert.Equal(t, map[uint32]int{1: 2, 2: 2}, h.attached) })
+	assert.Equal(t, []componentstatus.Status{componentstatus.StatusRecoverableError, componentstatus.StatusOK}, host.statuses())
+
+	var lists int
+	h.do(func() { lists = h.lists })
+	tick()
+	h.do(func() { assert.Equal(t, lists, h.lists, "nothing to do") })
+}
+
+// What Start had no time for is not left until something changes.
+func TestPendingInterfacesAreAttachedAtOnce(t *testing.T) {
+	h := newFakeHost("eth0")
+	b := newBench(t, testConfig(), h, consumertest.NewNop(), nil)
+	h.do(func() { h.ifaces = append(h.ifaces, ethernet(2, "eth1")) })
+	require.NoError(t, b.interfaces.sync())
+	b.loop()
+	soon(t, func() bool { h.mu.Lock(); defer h.mu.Unlock(); return len(h.attached) == 2 })
 }
 
 func TestAttachStopsAtTheDeadline(t *testing.T) {
