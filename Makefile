@@ -97,7 +97,7 @@ format: ## C is formatted, and so is Go
 
 .PHONY: vet
 vet: ## go vet for each platform that the module has to compile on
-	@for p in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do \
+	@for p in linux/amd64 linux/arm64 linux/s390x darwin/arm64 windows/amd64; do \
 		echo "vet $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./...; \
 	done
 	@for m in $(OTHER_MODULES); do echo "vet $$m"; go -C $$m vet ./...; done

@@ -1,7 +1,7 @@
 // Copyright The ebpfpackets Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build !linux
+//go:build !linux || !(amd64 || arm64)
 
 package receiver
 
@@ -18,7 +18,7 @@ import (
 // NewFactory returns the factory of the receiver. Here it can be configured but not started.
 func NewFactory() otelreceiver.Factory { return newFactory(elsewhere{}) }
 
-var errNeedsLinux = errors.New("ebpfpackets needs Linux, this is " + runtime.GOOS)
+var errNeedsLinux = errors.New("ebpfpackets needs Linux on amd64 or arm64, this is " + runtime.GOOS + " on " + runtime.GOARCH)
 
 // elsewhere is a host without eBPF.
 type elsewhere struct{}

@@ -1,7 +1,7 @@
 // Copyright The ebpfpackets Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build linux
+//go:build linux && (amd64 || arm64)
 
 package kernel
 
