@@ -34,8 +34,9 @@ const (
 type drainState struct {
 	slots     []flow.Slot // of the drain in progress; kept for the next if not too many
 	batch     *batch      // ended flows
-	time      int64       // ns since 1970 of the last drain, at first of Start; never runs backwards
+	time      int64       // ns since 1970 of the last drain, at first of Start; runs backwards only with a new life of all series
 	collected int64       // ns since 1970 of the drain of the last collection
+	last      bool        // the collection in progress ends the life of all series
 	failing   bool
 	samples   *batch          // not sent yet; the sample loop's
 	final     context.Context // not nil: shutting down, wait for room in queues until it is done
@@ -74,7 +75,7 @@ func (e *engine) drainOnce() bool {
 	if err != nil {
 		return false
 	}
-	e.drain.time = max(d.Time, e.drain.time+1)
+	e.advance(d.Time)
 	e.attribute(d)
 	flows := 0
 	if e.table != nil {
@@ -191,7 +192,7 @@ func (e *engine) collect() {
 	for name, n := range e.metrics.series() {
 		e.tel.setSeries(name, n)
 	}
-	c := collection{messages, round}
+	c := collection{messages, round, e.drain.last}
 	if e.drain.final == nil {
 		queue <- c // there is room: nobody else writes
 		return
@@ -234,7 +235,7 @@ func (e *engine) readSamples() {
 		}
 	})
 	e.status.set("samples", wrap("read samples", err))
-	if b := e.drain.samples; b != nil && now-b.observed >= int64(sampleDelay) {
+	if b := e.drain.samples; b != nil && (now-b.observed >= int64(sampleDelay) || now < b.observed) { // or the clock was set back
 		e.sendSamples()
 	}
 }

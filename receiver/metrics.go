@@ -165,6 +165,16 @@ func (m *metrics) collect(now int64, table *flow.Table, names map[uint32]string,
 	return w.messages, round
 }
 
+// restart begins a new life of all series at now, after a collection.
+func (m *metrics) restart(now int64) {
+	for _, v := range m.volumes {
+		v.restart(now)
+	}
+	if m.active != nil {
+		m.active.restart(now)
+	}
+}
+
 func (m *metrics) countActive(table *flow.Table, names map[uint32]string, now int64, delivered uint64) {
 	m.active.zero()
 	for f := range table.All() {

@@ -191,6 +191,20 @@ func (a *aggregator) collect(now int64, delivered uint64) ([]*series, uint64) {
 	return all, round
 }
 
+// restart begins a new life of all series at now: what they counted is told, and the clock may have been set back. They
+// stay, so that one that is no longer there still says so.
+func (a *aggregator) restart(now int64) {
+	a.since = now
+	for _, s := range a.byKey {
+		s.restart(now)
+	}
+	if a.overflow != nil {
+		a.overflow.restart(now)
+	}
+}
+
+func (s *series) restart(now int64) { s.volume, s.start, s.traffic = flow.Volume{}, now, now }
+
 // zero begins a count of what is there now, instead of a sum.
 func (a *aggregator) zero() {
 	for _, s := range a.byKey {

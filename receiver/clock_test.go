@@ -1,0 +1,132 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+)
+
+// talk lets 5 s pass in which one conversation has one packet.
+func (b *bench) talk() {
+	at := b.now.Sub(epoch).Seconds() + 4
+	b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 1, 100, at, at))
+	b.after(5 * time.Second)
+}
+
+// records takes all flow records that wait.
+func (b *bench) records() (all []flow.Record) {
+	for len(b.logs.queue) > 0 {
+		all = append(all, b.batch().flows...)
+	}
+	return all
+}
+
+func TestFlowsAfterTheClockWasSetBack(t *testing.T) {
+	b := newBench(t, testConfig(), newFakeHost("eth0"), nil, consumertest.NewNop())
+	core, logged := observer.New(zap.WarnLevel)
+	b.engine.log = zap.New(core)
+	b.talk()
+	old := b.drain.time
+	b.now = b.now.Add(-time.Hour)
+	for range 6 {
+		b.talk()
+	}
+	all := b.records()
+	require.Len(t, all, 1, "the flow goes on")
+	assert.Equal(t, flow.EndReasonForcedEnd, all[0].EndReason)
+	assert.Less(t, all[0].End, old)
+	assert.Equal(t, 1, b.table.Len())
+	require.Equal(t, 1, logged.Len())
+	assert.Equal(t, time.Hour-5*time.Second, logged.All()[0].ContextMap()["by"])
+
+	b.after(b.cfg.Flows.IdleTimeout)
+	all = b.records()
+	require.Len(t, all, 1)
+	assert.Equal(t, flow.EndReasonIdleTimeout, all[0].EndReason)
+	assert.Equal(t, uint64(6), all[0].Forward.Packets)
+}
+
+// A stream has two lives: both add up to what was counted, and the intervals of the second are real.
+func TestPointsAfterTheClockWasSetBack(t *testing.T) {
+	refuse := false
+	var sink consumertest.MetricsSink
+	next, err := consumer.NewMetrics(func(ctx context.Context, md pmetric.Metrics) error {
+		if refuse {
+			return errTest
+		}
+		return sink.ConsumeMetrics(ctx, md)
+	})
+	require.NoError(t, err)
+	b := newBench(t, testConfig(), newFakeHost("eth0"), next, nil)
+	b.talk()
+	b.pushed(t.Context())
+	b.talk()
+	refuse = true
+	b.pushed(t.Context())
+	b.talk()
+	old := b.drain.time
+	b.now = b.now.Add(-time.Hour)
+	b.talk()
+	b.pushed(t.Context()) // the last word: refused
+	began := b.drain.time
+	refuse = false
+	b.talk()
+	b.pushed(t.Context())
+	b.talk()
+	b.pushed(t.Context())
+
+	points := pointsOf(sink.AllMetrics(), instrumentPackets.name)
+	require.Equal(t, 4, points.Len())
+	var values []int64
+	for _, dp := range points.All() {
+		values = append(values, dp.IntValue())
+	}
+	assert.Equal(t, []int64{1, 3, 2, 3}, values)
+	assert.Equal(t, pcommon.Timestamp(old+1), points.At(1).Timestamp())
+	for i, after := range []time.Duration{5 * time.Second, 10 * time.Second} {
+		dp := points.At(2 + i)
+		assert.Equal(t, pcommon.Timestamp(began), dp.StartTimestamp())
+		assert.Equal(t, pcommon.Timestamp(began+int64(after)), dp.Timestamp())
+	}
+}
+
+func TestABusyConsumerGetsTheLastPointsBeforeTheClockWasSetBack(t *testing.T) {
+	b := newBench(t, testConfig(), newFakeHost("eth0"), consumertest.NewNop(), nil)
+	b.talk()
+	b.collect() // waits
+	b.talk()
+	b.now = b.now.Add(-time.Hour)
+	b.talk()
+	require.Len(t, b.metricsPusher.queue, 1)
+	c := <-b.metricsPusher.queue
+	assert.True(t, c.last)
+	assert.Equal(t, int64(2), pointsOf(c.messages, instrumentPackets.name).At(0).IntValue())
+	assert.Equal(t, int64(1), pointsOf(b.pointsAfter(time.Second), instrumentPackets.name).At(0).IntValue())
+}
+
+func TestSamplesAfterTheClockWasSetBack(t *testing.T) {
+	b := newBench(t, testConfig(), newFakeHost("eth0"), nil, consumertest.NewNop())
+	b.host.do(func() {
+		b.host.samples = []packet.Sample{{Time: epoch.UnixNano() + 7, Data: make([]byte, 14), Segments: 1}}
+	})
+	b.readSamples()
+	b.now = b.now.Add(-time.Hour)
+	b.readSamples()
+	s := b.batch().packets[0]
+	assert.Equal(t, s.time, s.observed, "never before it was")
+}
