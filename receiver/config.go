@@ -20,11 +20,11 @@ import (
 const (
 	minInterval       = 100 * time.Millisecond // of a collection: a drain waits for the kernel up to 16 ms
 	minFlowTimeout    = time.Second
-	maxFlowsLimit     = 1 << 22 // about 1 GiB of table
+	maxFlowsLimit     = 1 << 22 // about 1.2 GiB of table
 	maxOneIn          = 1 << 30
 	maxSamples        = 1_000_000 // a second
 	minSeries         = 2         // one series and the overflow point
-	minSnapLength     = 64        // an Ethernet, a VLAN, an IPv4 and a TCP header
+	minSnapLength     = 128       // Ethernet, two tags, IPv6 and TCP with all of its options: 122 bytes
 	maxSnapLength     = 9216
 	maxDrainInterval  = 5 * time.Second
 	drainsPerIdleTime = 3

@@ -45,6 +45,10 @@ type sampled struct {
 	pool      uint64
 }
 
+// truncated reports whether the headers go on behind the captured bytes. The kernel saw all of them: how it counted the
+// packet cannot be told from the part.
+func (p *sampled) truncated() bool { return p.captured < p.length && p.Reason.Short() }
+
 // logsWriter writes batches as pdata.
 type logsWriter struct {
 	resource pcommon.Resource
@@ -122,7 +126,9 @@ func (w *logsWriter) writePacket(r plog.LogRecord, p *sampled, iface string) {
 	m.PutInt(attrPacketOneIn, int64(w.oneIn))
 	m.PutInt(attrPacketPool, int64(p.pool))
 	if p.Reason != flow.ReasonAccounted {
-		m.PutStr(attrPacketLedgerEntry, p.Reason.Entry())
+		if !p.truncated() {
+			m.PutStr(attrPacketLedgerEntry, p.Reason.Entry())
+		}
 		if p.EtherType != 0 {
 			m.PutInt(attrPacketEtherType, int64(p.EtherType))
 		}
@@ -190,9 +196,12 @@ func flowLine(f *flow.Record, iface string) string {
 // packetLine says a sample in one line, for people.
 func packetLine(p *sampled, iface string) string {
 	b := make([]byte, 0, 160)
-	if p.Reason == flow.ReasonAccounted {
+	switch {
+	case p.Reason == flow.ReasonAccounted:
 		b = appendTuple(b, &p.Key)
-	} else {
+	case p.truncated():
+		b = append(b, "truncated"...)
+	default:
 		b = append(b, p.Reason.Entry()...)
 		if p.EtherType != 0 {
 			b = fmt.Appendf(b, " 0x%04x", p.EtherType)

@@ -83,7 +83,10 @@ func TestPacketRecordsGolden(t *testing.T) {
 	}
 	short := arp
 	short.Reason, short.EtherType = flow.ReasonShortEthernet, 0
-	packets := []sampled{tcp, opening, icmp, arp, short}
+	short.length, short.captured = 12, 12
+	cut := short // the kernel saw all of its headers
+	cut.Reason, cut.length, cut.captured = flow.ReasonShortIPv6Extension, 1514, 128
+	packets := []sampled{tcp, opening, icmp, arp, short, cut}
 	for i := range packets {
 		packets[i].observed = epoch.UnixNano() + 6e8
 	}

@@ -4,7 +4,6 @@
 package receiver
 
 import (
-	"slices"
 	"sync/atomic"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -48,8 +47,9 @@ type volumeMetrics struct {
 
 // metrics turns slots into the points of the enabled metrics. Only delivered may be touched by another goroutine.
 type metrics struct {
-	volumes []volumeMetrics // one, or two if io and packets have different attributes
-	active  *aggregator     // nil: not wanted
+	volumes     []volumeMetrics // one, or two if io and packets have different attributes
+	volumeWants attrSet         // of any of them
+	active      *aggregator     // nil: not wanted
 
 	ports        serverPorts
 	ephemeralLow uint16
@@ -81,6 +81,7 @@ func newMetrics(c *Config, start int64, ephemeralLow uint16) *metrics {
 }
 
 func (m *metrics) addVolume(wants attrSet, i instrument, aggregate func(attrSet) *aggregator) {
+	m.volumeWants |= wants
 	for n := range m.volumes {
 		if m.volumes[n].wants == wants {
 			m.volumes[n].instruments = append(m.volumes[n].instruments, i)
@@ -92,13 +93,13 @@ func (m *metrics) addVolume(wants attrSet, i instrument, aggregate func(attrSet)
 
 // needsTable reports whether a metric needs to know conversations.
 func (m *metrics) needsTable() bool {
-	return m.active != nil || slices.ContainsFunc(m.volumes, func(v volumeMetrics) bool { return v.wants&needsRoles != 0 })
+	return m.active != nil || m.volumeWants&needsRoles != 0
 }
 
 // addSlot adds s, which belongs to f; nil if that is not known. It returns the packets that server.port was left out of
 // because all its values are in use.
 func (m *metrics) addSlot(s *flow.Slot, f *flow.Flow, name string, now int64) (omitted uint64) {
-	if !m.setRoles(f) {
+	if !m.setRoles(f, m.volumeWants) {
 		omitted = s.Packets
 	}
 	for _, v := range m.volumes {
@@ -121,15 +122,15 @@ func (m *metrics) addClass(c *kernel.Class, name string, now int64) {
 }
 
 // setRoles sets m.roles to those of f. A server's port is named once it has answered and if it is not one that the host
-// gives to clients. It reports false if there was no room for the port.
-func (m *metrics) setRoles(f *flow.Flow) bool {
+// gives to clients. It reports false if wants asks for the port and there was no room for it.
+func (m *metrics) setRoles(f *flow.Flow, wants attrSet) bool {
 	m.roles = roles{}
 	if f == nil || f.Initiator() == flow.InitiatorUnknown {
 		return true
 	}
 	k := f.Key()
 	m.roles = roles{known: true, client: k.Src(), server: k.Dst()}
-	if k.DstPort == 0 || k.DstPort >= m.ephemeralLow || !hasPorts(&k) || !f.Answered() {
+	if wants&hasServerPort == 0 || k.DstPort == 0 || k.DstPort >= m.ephemeralLow || !hasPorts(&k) || !f.Answered() {
 		return true
 	}
 	if !m.ports.admit(k.DstPort) {
@@ -178,7 +179,7 @@ func (m *metrics) restart(now int64) {
 func (m *metrics) countActive(table *flow.Table, names map[uint32]string, now int64, delivered uint64) {
 	m.active.zero()
 	for f := range table.All() {
-		m.setRoles(f)
+		m.setRoles(f, m.active.wants)
 		k := activeKey(m.active.wants, f, names[f.Key().IfIndex], &m.roles)
 		m.active.add(&k, flow.Volume{Packets: 1}, now, delivered)
 	}

@@ -156,6 +156,50 @@ func TestServerPortHasABoundedNumberOfValues(t *testing.T) {
 	assert.Equal(t, int64(9*(maxServerPorts+10)), total)
 }
 
+func TestOnlyAnOmittedServerPortCounts(t *testing.T) {
+	for name, c := range map[string]struct {
+		attributes int // of the defaults, server.port is the last
+		want       int64
+	}{"asked for": {5, 9 * 10}, "not asked for": {4, 0}} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig()
+			m := &cfg.MetricsBuilder.Metrics
+			m.NetworkFlowIo.EnabledAttributes = m.NetworkFlowIo.EnabledAttributes[:c.attributes]
+			m.NetworkFlowPackets.EnabledAttributes = m.NetworkFlowPackets.EnabledAttributes[:c.attributes]
+			b, tel := measured(t, cfg, consumertest.NewNop(), nil)
+			for port := 1; port <= maxServerPorts+10; port++ {
+				b.host.count(conversation("10.0.0.1:40000", fmt.Sprintf("10.0.0.2:%d", port))...)
+			}
+			b.after(2 * time.Second)
+			assert.Equal(t, c.want, total(t, tel, "otelcol_ebpfpackets_receiver_server_port_omissions"))
+		})
+	}
+}
+
+// Ports make room when their series have gone, and not before.
+func TestServerPortsAreReleasedWithTheirSeries(t *testing.T) {
+	c := testConfig()
+	c.SeriesTimeout = time.Minute
+	b := newBench(t, c, newFakeHost("eth0"), consumertest.NewNop(), nil)
+	named := func(first int) int {
+		ports := map[int64]bool{}
+		for port := first; port < first+maxServerPorts; port++ {
+			b.host.count(conversation("10.0.0.1:40000", fmt.Sprintf("10.0.0.2:%d", port))...)
+		}
+		for _, dp := range pointsOf(b.pointsAfter(time.Second), instrumentIO.name).All() {
+			if p, ok := dp.Attributes().Get(attrServerPort); ok && p.Int() >= int64(first) {
+				ports[p.Int()] = true
+			}
+		}
+		return len(ports)
+	}
+	assert.Equal(t, maxServerPorts, named(1))
+	assert.Equal(t, 0, named(1001), "all are in use")
+	b.pointsAfter(time.Second)
+	b.pointsAfter(time.Minute)
+	assert.Equal(t, maxServerPorts, named(2001))
+}
+
 // pointsOf returns the points of the metric called name.
 func pointsOf(messages []pmetric.Metrics, name string) pmetric.NumberDataPointSlice {
 	all := pmetric.NewNumberDataPointSlice()

@@ -159,7 +159,8 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 	}
 }
 
-// queueLength lets every flow of a full table end twice before records are dropped.
+// queueLength is in messages. Full ones have room for every flow of a full table to end twice; those that each drain ends
+// are smaller.
 func queueLength(maxFlows int) int { return 16 + 2*maxFlows/maxRecords }
 
 func (e *engine) planMetrics(obs *receiverhelper.ObsReport, ephemeralLow uint16) {

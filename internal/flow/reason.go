@@ -48,3 +48,13 @@ var entries = [ReasonCount]string{
 
 // Entry returns the ledger entry that r is counted under.
 func (r Reason) Entry() string { return entries[r] }
+
+// Short reports whether r says that the bytes ended too early. Of a captured part of a packet, that says nothing about the
+// packet.
+func (r Reason) Short() bool {
+	switch r {
+	case ReasonShortEthernet, ReasonShortVLAN, ReasonShortIPv4, ReasonShortIPv6, ReasonShortIPv6Extension, ReasonShortTransport:
+		return true
+	}
+	return false
+}

@@ -29,6 +29,7 @@ type TelemetryBuilder struct {
 	mu                                     sync.Mutex
 	registrations                          []metric.Registration
 	EbpfpacketsReceiverAttachErrors        metric.Int64Counter
+	EbpfpacketsReceiverCollectionSkips     metric.Int64Counter
 	EbpfpacketsReceiverDrainAge            metric.Float64ObservableGauge
 	EbpfpacketsReceiverDrainDuration       metric.Float64Histogram
 	EbpfpacketsReceiverDrainErrors         metric.Int64Counter
@@ -283,6 +284,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_ebpfpackets_receiver_attach_errors",
 		metric.WithDescription("Attempts to attach to an interface that failed. [Development]"),
 		metric.WithUnit("{error}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverCollectionSkips, err = builder.meter.Int64Counter(
+		"otelcol_ebpfpackets_receiver_collection_skips",
+		metric.WithDescription("Collections of metrics left out because the next consumer was still busy with an earlier one. Nothing is lost by one; the next says everything. [Development]"),
+		metric.WithUnit("{collection}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.EbpfpacketsReceiverDrainAge, err = builder.meter.Float64ObservableGauge(

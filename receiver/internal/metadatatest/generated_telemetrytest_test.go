@@ -69,6 +69,7 @@ func TestSetupTelemetry(t *testing.T) {
 		return nil
 	}))
 	tb.EbpfpacketsReceiverAttachErrors.Add(context.Background(), 1)
+	tb.EbpfpacketsReceiverCollectionSkips.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverDrainDuration.Record(context.Background(), 1)
 	tb.EbpfpacketsReceiverDrainErrors.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverFlowEvictions.Add(context.Background(), 1)
@@ -77,6 +78,9 @@ func TestSetupTelemetry(t *testing.T) {
 	tb.EbpfpacketsReceiverRecords.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverServerPortOmissions.Add(context.Background(), 1)
 	AssertEqualEbpfpacketsReceiverAttachErrors(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualEbpfpacketsReceiverCollectionSkips(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualEbpfpacketsReceiverDrainAge(t, testTel,
