@@ -6,11 +6,8 @@ package receiver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
-
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
-	"go.uber.org/zap"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
@@ -32,12 +29,17 @@ const (
 
 // drainState belongs to the drain loop.
 type drainState struct {
-	slots     []flow.Slot // of the drain in progress; kept for the next if not too many
-	batch     *batch      // ended flows
-	time      int64       // ns since 1970 of the last drain, at first of Start; runs backwards only with a new life of all series
-	collected int64       // ns since 1970 of the drain of the last collection
-	last      bool        // the collection in progress ends the life of all series
-	failing   bool
+	slots     []flow.Slot     // of the drain in progress; kept for the next if not too many
+	numbers   []flow.Number   // of their flows, if a metric needs roles
+	batch     *batch          // ended flows
+	ended     int             // how many the batch before held
+	time      int64           // ns since 1970 of the last drain, at first of Start; runs backwards only with a new life of all series
+	collected int64           // ns since 1970 of the drain of the last collection
+	last      bool            // the collection in progress ends the life of all series
+	failing   bool            // drains
+	skipping  bool            // collections
+	broken    map[string]bool // identities of the ledger that did not hold at the last drain
+	late      bool            // packets of a late CPU were seen
 	samples   *batch          // not sent yet; the sample loop's
 	final     context.Context // not nil: shutting down, wait for room in queues until it is done
 }
@@ -84,13 +86,9 @@ func (e *engine) drainOnce() bool {
 	}
 	e.sendFlows()
 	if cap(e.drain.slots) > max(keepSlots, 4*len(e.drain.slots)) {
-		e.drain.slots = nil
+		e.drain.slots, e.drain.numbers = nil, nil
 	}
-	for _, m := range d.Mismatches {
-		e.log.Error("The ledger does not add up; this is a defect of the receiver, please report it",
-			zap.String("identity", m.Identity), zap.Int("region", m.Region), zap.Uint64("want", m.Want), zap.Uint64("got", m.Got))
-		e.tel.EbpfpacketsReceiverLedgerMismatches.Add(context.Background(), 1, metric.WithAttributes(attribute.String("identity", m.Identity)))
-	}
+	e.reportDrained(d)
 	e.tel.add(d, flows)
 	e.tel.EbpfpacketsReceiverDrainDuration.Record(context.Background(), e.clock().Sub(began).Seconds())
 	return true
@@ -99,21 +97,34 @@ func (e *engine) drainOnce() bool {
 // attribute adds the slots of one drain to the table first, so that all of its evidence about roles is known, and then
 // to the metrics.
 func (e *engine) attribute(d *kernel.Drained) {
+	numbers := e.drain.numbers[:0] // of the flows of the slots, if a metric needs their roles
 	if e.table != nil {
+		needed := e.metrics != nil && e.metrics.volumeWants&needsRoles != 0
+		if needed {
+			numbers = slices.Grow(numbers, len(e.drain.slots))
+		}
 		for i := range e.drain.slots {
-			e.table.Add(&e.drain.slots[i], e.endFlow)
+			n := e.table.Add(&e.drain.slots[i], e.endFlow)
+			if needed {
+				numbers = append(numbers, n)
+			}
 		}
 	}
-	if e.metrics == nil {
-		return
+	e.drain.numbers = numbers
+	if e.metrics != nil {
+		e.measure(d)
 	}
+}
+
+// measure adds one drain to the metrics.
+func (e *engine) measure(d *kernel.Drained) {
 	names := e.interfaces.names()
 	var omitted uint64
 	for i := range e.drain.slots {
 		s := &e.drain.slots[i]
 		var f *flow.Flow
-		if e.table != nil {
-			f = e.table.Lookup(s)
+		if len(e.drain.numbers) > 0 {
+			f = e.table.Get(e.drain.numbers[i], s)
 		}
 		omitted += e.metrics.addSlot(s, f, names[s.IfIndex], e.drain.time)
 	}
@@ -134,7 +145,10 @@ func (e *engine) endFlow(r *flow.Record) {
 		return
 	}
 	if e.drain.batch == nil {
-		e.drain.batch = &batch{observed: e.drain.time, names: e.interfaces.names()}
+		e.drain.batch = &batch{
+			observed: e.drain.time, names: e.interfaces.names(),
+			flows: make([]flow.Record, 0, e.drain.ended), // when many end at once, most batches are full
+		}
 	}
 	e.drain.batch.flows = append(e.drain.batch.flows, *r)
 	if len(e.drain.batch.flows) >= maxRecords {
@@ -144,6 +158,7 @@ func (e *engine) endFlow(r *flow.Record) {
 
 func (e *engine) sendFlows() {
 	if e.drain.batch != nil {
+		e.drain.ended = len(e.drain.batch.flows)
 		e.send(e.drain.batch)
 		e.drain.batch = nil
 	}
@@ -158,24 +173,6 @@ func (e *engine) send(b *batch) {
 	e.logs.offer(b)
 }
 
-// reportDrain says when drains begin to fail, and when they no longer do. Nothing is lost: counts stay in the kernel.
-func (e *engine) reportDrain(err error) {
-	switch {
-	case err != nil:
-		e.tel.EbpfpacketsReceiverDrainErrors.Add(context.Background(), 1)
-		if !e.drain.failing {
-			e.log.Error("Taking the kernel's counters failed; they are kept for the next time", zap.Error(err))
-		}
-		if e.drain.final == nil {
-			e.status.set("drain", fmt.Errorf("drain: %w", err))
-		}
-	case e.drain.failing:
-		e.log.Info("Taking the kernel's counters works again")
-		e.status.set("drain", nil)
-	}
-	e.drain.failing = err != nil
-}
-
 // collect hands the points of one collection to the pusher. If that is still busy with the last one, this one is left
 // out: the next says everything, since sums are cumulative.
 func (e *engine) collect() {
@@ -183,8 +180,9 @@ func (e *engine) collect() {
 		return
 	}
 	queue := e.metricsPusher.queue
-	if e.drain.final == nil && len(queue) == cap(queue) {
-		e.log.Warn("The next consumer is more than one collection_interval behind; leaving out a collection of cumulative metrics")
+	skip := e.drain.final == nil && len(queue) == cap(queue)
+	e.reportSkip(skip)
+	if skip {
 		return
 	}
 	e.drain.collected = e.drain.time

@@ -47,6 +47,7 @@ type fakeHost struct {
 	classes    []kernel.Class
 	samples    []packet.Sample
 	mismatches []kernel.Mismatch
+	lateCPU    uint64
 	attached   map[uint32]int // hooks by ifindex
 	pressure   chan struct{}
 	stopped    bool
@@ -136,7 +137,7 @@ func (s fakeSource) Drain(visit func(*flow.Slot)) (*kernel.Drained, error) {
 	if s.drainErr != nil {
 		return nil, s.drainErr
 	}
-	d := &kernel.Drained{Time: s.clock().UnixNano(), Classes: s.classes, Slots: len(s.slots), Mismatches: s.mismatches, Samples: s.SampleCounts}
+	d := &kernel.Drained{Time: s.clock().UnixNano(), Classes: s.classes, Slots: len(s.slots), Mismatches: s.mismatches, Samples: s.SampleCounts, LateCPU: s.lateCPU}
 	for i := range s.slots {
 		d.Ledger.Entries[flow.ReasonAccounted].Add(s.slots[i].Volume)
 		d.Ledger.Seen.Add(s.slots[i].Volume)

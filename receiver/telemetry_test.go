@@ -16,6 +16,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
@@ -114,19 +116,70 @@ func TestOnlyWhatExistsIsObserved(t *testing.T) {
 	}
 }
 
-func TestMismatchIsAnErrorAndACount(t *testing.T) {
+// observe returns what b logs from now on, as level and message.
+func (b *bench) observe() func() []string {
+	core, logged := observer.New(zap.InfoLevel)
+	b.engine.log = zap.New(core)
+	return func() (lines []string) {
+		for _, l := range logged.TakeAll() {
+			lines = append(lines, l.Level.String()+": "+l.Message)
+		}
+		return lines
+	}
+}
+
+func TestMismatchesAreCountedAndLoggedOnChange(t *testing.T) {
 	b, tel := measured(t, testConfig(), consumertest.NewNop(), nil)
-	b.host.do(func() {
-		b.host.mismatches = []kernel.Mismatch{{Identity: "slot_bytes", Want: 1, Got: 2}}
-	})
+	logged := b.observe()
+	for range 3 {
+		b.host.do(func() {
+			b.host.mismatches = []kernel.Mismatch{{Identity: "bytes", Want: 1, Got: 2}, {Identity: "bytes", Region: 1, Want: 3, Got: 4}}
+		})
+		b.after(time.Second)
+	}
+	assert.Equal(t, []string{"error: The ledger does not add up; this is a defect of the receiver, please report it"}, logged())
+	metadatatest.AssertEqualEbpfpacketsReceiverLedgerMismatches(t, tel, sum(6, attribute.String("identity", "bytes")), metricdatatest.IgnoreTimestamp())
 	b.after(time.Second)
-	metadatatest.AssertEqualEbpfpacketsReceiverLedgerMismatches(t, tel, sum(1, attribute.String("identity", "slot_bytes")), metricdatatest.IgnoreTimestamp())
+	b.after(time.Second)
+	assert.Equal(t, []string{"info: The ledger adds up again"}, logged())
+	b.host.do(func() { b.host.mismatches = []kernel.Mismatch{{Identity: "bytes"}, {Identity: "buffers"}} })
+	b.after(time.Second)
+	assert.Len(t, logged(), 2, "one for each identity")
+}
+
+func TestSkippedCollectionsAreCountedAndLoggedOnChange(t *testing.T) {
+	b, tel := measured(t, testConfig(), consumertest.NewNop(), nil)
+	logged := b.observe()
+	for range 4 {
+		b.after(time.Second)
+		b.collect()
+	}
+	assert.Equal(t, []string{"warn: The next consumer is more than one collection_interval behind; leaving out collections of cumulative metrics"}, logged())
+	metadatatest.AssertEqualEbpfpacketsReceiverCollectionSkips(t, tel, sum(3), metricdatatest.IgnoreTimestamp())
+	<-b.metricsPusher.queue
+	for range 2 {
+		b.pointsAfter(time.Second)
+	}
+	assert.Equal(t, []string{"info: The next consumer of metrics keeps up again"}, logged())
+}
+
+func TestACPUThatCameLateIsAWarningOnce(t *testing.T) {
+	b, _ := measured(t, testConfig(), consumertest.NewNop(), nil)
+	logged := b.observe()
+	b.after(time.Second)
+	assert.Empty(t, logged())
+	b.host.do(func() { b.host.lateCPU = 7 })
+	for range 3 {
+		b.after(time.Second)
+	}
+	assert.Equal(t, []string{"warn: A CPU came online after Start; its packets are counted as overflow, without a flow: restart the collector to give it a table"}, logged())
 }
 
 func TestFailingDrainsAreCountedAndReportedOnChange(t *testing.T) {
 	b, tel := measured(t, testConfig(), consumertest.NewNop(), nil)
 	host := newRecordingHost()
 	b.status.add(host)
+	logged := b.observe()
 	b.host.do(func() { b.host.drainErr = errors.New("wait for running programs: out of memory") })
 	assert.False(t, b.drainOnce())
 	assert.False(t, b.drainOnce())
@@ -135,6 +188,9 @@ func TestFailingDrainsAreCountedAndReportedOnChange(t *testing.T) {
 	b.host.do(func() { b.host.drainErr = nil })
 	b.after(time.Second)
 	assert.Equal(t, []componentstatus.Status{componentstatus.StatusRecoverableError, componentstatus.StatusOK}, host.statuses())
+	assert.Equal(t, []string{
+		"error: Taking the kernel's counters failed; they are kept for the next time", "info: Taking the kernel's counters works again",
+	}, logged())
 	metadatatest.AssertEqualEbpfpacketsReceiverDrainErrors(t, tel, sum(2), metricdatatest.IgnoreTimestamp())
 }
 

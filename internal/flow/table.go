@@ -28,6 +28,9 @@ type Config struct {
 	EphemeralLow  uint16        // first port of the namespace's ip_local_port_range; not used yet
 }
 
+// Number is where a Table keeps a flow, and maybe another one after it.
+type Number uint32
+
 // Table holds the flows of all interfaces. It is not safe for concurrent use, and must not be called from the callbacks
 // that it calls; the *Record they get is valid until they return. A nil callback drops the records.
 //
@@ -57,9 +60,8 @@ func (t *Table) Len() int { return len(t.index) }
 // recently is told to end and dropped: as EndReasonLackOfResources, or as EndReasonEndOfFlow if it had closed anyway. A
 // handshake after the end of a closed TCP flow ends that flow (EndReasonEndOfFlow) and begins a new one.
 //
-// The roles of the returned flow rest on the slots added so far. Who has more slots of the same drain adds them all and
-// then asks Lookup.
-func (t *Table) Add(s *Slot, end func(*Record)) *Flow {
+// It returns the number of the flow, for Get.
+func (t *Table) Add(s *Slot, end func(*Record)) Number {
 	i, h := identify(s)
 	n, ok := t.index[i]
 	if ok && t.at(n).reopenedBy(s) {
@@ -77,18 +79,18 @@ func (t *Table) Add(s *Slot, end func(*Record)) *Flow {
 		t.index[i] = n
 	}
 	t.link(n)
-	f := t.at(n)
-	f.add(s, h)
-	return f
+	t.at(n).add(s, h)
+	return Number(n)
 }
 
-// Lookup returns the flow that s belongs to, nil if it is not or no longer in the table.
-func (t *Table) Lookup(s *Slot) *Flow {
-	i, _ := identify(s)
-	if n, ok := t.index[i]; ok {
-		return t.at(n)
+// Get returns flow n, which s was added to; nil if that ended since. Its roles rest on the slots added so far: who has
+// more slots of the same drain adds them all and then asks.
+func (t *Table) Get(n Number, s *Slot) *Flow {
+	f := t.at(uint32(n))
+	if i, _ := identify(s); !f.live || f.id != i {
+		return nil
 	}
-	return nil
+	return f
 }
 
 // All visits every flow in no particular order.

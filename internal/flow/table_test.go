@@ -5,6 +5,7 @@ package flow
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,6 +55,9 @@ func received(flags uint8, h Handshake, first, last int64) *Slot {
 func half(packets uint64, flags uint8) Half {
 	return Half{Volume: Volume{Packets: packets, Bytes: 100 * packets}, TCPFlags: flags}
 }
+
+// added adds s and returns its flow.
+func (t *Table) added(s *Slot, end func(*Record)) *Flow { return t.Get(t.Add(s, end), s) }
 
 // records collects.
 type records []Record
@@ -119,8 +123,7 @@ func TestBothDirectionsOfAConversationAreOneFlow(t *testing.T) {
 			table, got := NewTable(testConfig), records(nil)
 			packets := uint64(0)
 			for _, s := range tt.slots {
-				f := table.Add(s, got.add)
-				assert.Same(t, f, table.Lookup(s))
+				assert.NotNil(t, table.added(s, got.add))
 				packets += s.Packets
 			}
 			assert.Equal(t, tt.want, table.Len())
@@ -181,7 +184,7 @@ func TestInitiator(t *testing.T) {
 				table, got := NewTable(testConfig), records(nil)
 				var f *Flow
 				for _, s := range slots {
-					f = table.Add(s, got.add)
+					f = table.added(s, got.add)
 				}
 				want := answer
 				direction := DirectionIngress
@@ -211,7 +214,7 @@ func TestInitiator(t *testing.T) {
 	t.Run("UDP has no handshake", func(t *testing.T) {
 		k := request
 		k.Proto = 17
-		f := NewTable(testConfig).Add(slot(k, DirectionEgress, 0, 0, 0, 0), nil)
+		f := NewTable(testConfig).added(slot(k, DirectionEgress, 0, 0, 0, 0), nil)
 		assert.Equal(t, InitiatorUnknown, f.Initiator())
 		assert.False(t, f.Answered())
 	})
@@ -219,7 +222,7 @@ func TestInitiator(t *testing.T) {
 		table, got := NewTable(testConfig), records(nil)
 		table.Add(received(ack, 0, 0, 60), got.add)
 		table.Expire(t0+60*sec, got.add)
-		f := table.Add(sent(syn, hSYN, 61, 61), got.add)
+		f := table.added(sent(syn, hSYN, 61, 61), got.add)
 		_, _, known := f.Server()
 		assert.False(t, known)
 		table.Add(sent(ack, 0, -5, -5), got.add) // an earlier packet than any before
@@ -274,7 +277,7 @@ func TestAnswered(t *testing.T) {
 			table := NewTable(testConfig)
 			var f *Flow
 			for _, s := range tt.slots {
-				f = table.Add(s, nil)
+				f = table.added(s, nil)
 			}
 			assert.Equal(t, tt.want, f.Answered())
 		})
@@ -425,7 +428,7 @@ func TestPacketsAfterTheEnd(t *testing.T) {
 			if tt.expire {
 				table.Expire(t0+7*sec, got.add)
 			}
-			f := table.Add(tt.late, got.add)
+			f := table.added(tt.late, got.add)
 			assert.Equal(t, tt.newRole, f.Initiator())
 			assert.Equal(t, 1, table.Len())
 			table.Flush(EndReasonForcedEnd, got.add)
@@ -494,9 +497,9 @@ func TestMaxFlowsPushesOutTheLeastRecentlyActive(t *testing.T) {
 		k.SrcAddr[14] = n
 		return k
 	}
-	add := func(table *Table, n byte, flags uint8, end func(*Record)) {
-		table.Add(slot(key(n), DirectionIngress, flags, 0, int64(n), int64(n)), end)
-	}
+	numbers := map[byte]Number{}
+	of := func(n byte, flags uint8) *Slot { return slot(key(n), DirectionIngress, flags, 0, int64(n), int64(n)) }
+	add := func(table *Table, n byte, flags uint8, end func(*Record)) { numbers[n] = table.Add(of(n, flags), end) }
 	config := testConfig
 	config.MaxFlows = 3
 	table, got := NewTable(config), records(nil)
@@ -510,7 +513,9 @@ func TestMaxFlowsPushesOutTheLeastRecentlyActive(t *testing.T) {
 	assert.Equal(t, key(2), got[0].Key)
 	assert.Equal(t, EndReasonLackOfResources, got[0].EndReason)
 	assert.Equal(t, 3, table.Len())
-	assert.Nil(t, table.Lookup(slot(key(2), DirectionIngress, 0, 0, 0, 0)))
+	assert.Nil(t, table.Get(numbers[2], of(2, 0)), "its place is taken")
+	assert.Equal(t, numbers[2], numbers[4])
+	assert.Equal(t, key(4), table.Get(numbers[4], of(4, 0)).Key())
 
 	got.take()
 	for _, n := range []byte{5, 6, 7, 8} {
@@ -546,12 +551,14 @@ func TestStorageIsUsedAgain(t *testing.T) {
 	k := request
 	for n := range 10_000 { // many more flows than there is room for, all ended in between
 		k.SrcPort, k.IfIndex = uint16(n), uint32(n)
-		f := table.Add(slot(k, DirectionEgress, syn, hSYN, 0, 0), nil)
+		f := table.added(slot(k, DirectionEgress, syn, hSYN, 0, 0), nil)
 		assert.Equal(t, k, f.Key())
 		assert.Equal(t, InitiatorSYN, f.Initiator())
 		if n%2500 == 2499 {
+			number := table.Add(slot(k, DirectionEgress, ack, 0, 0, 0), nil)
 			table.Expire(t0+20*sec, nil)
 			require.Zero(t, table.Len())
+			require.Nil(t, table.Get(number, slot(k, DirectionEgress, ack, 0, 0, 0)))
 		}
 	}
 	assert.LessOrEqual(t, len(table.chunks)*chunkFlows, 3072)
@@ -667,12 +674,17 @@ func TestReasonsHaveNames(t *testing.T) {
 	assert.Empty(t, Initiator(99).String())
 }
 
+func TestShortReasonsAreThoseThatSaySo(t *testing.T) {
+	for r := range ReasonCount {
+		assert.Equal(t, strings.HasPrefix(r.Entry(), "unparsed_short_"), r.Short(), r.Entry())
+	}
+}
+
 func TestAddingToAFlowAllocatesNothing(t *testing.T) {
 	table, s := NewTable(testConfig), sent(ack|psh, 0, 0, 0)
 	table.Add(s, nil)
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
-		table.Add(s, nil)
-		table.Lookup(s)
+		table.Get(table.Add(s, nil), s)
 		table.Expire(t0, nil)
 	}))
 }
