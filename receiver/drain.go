@@ -18,6 +18,9 @@ const (
 	// sampleInterval is how often samples are read. The kernel grants new credit at each read and expects one at least
 	// every 100 ms.
 	sampleInterval = 90 * time.Millisecond
+	// idleInterval is how often they are looked for when none came for samplePatience.
+	idleInterval   = 500 * time.Millisecond
+	samplePatience = 2 * time.Second
 	// sampleDelay is how long samples wait for others to share a message with.
 	sampleDelay = time.Second
 	// keepSlots is for how many slots memory is kept between drains, even if a drain needs few: about 8 MiB. Memory for
@@ -47,24 +50,30 @@ type drainState struct {
 func (e *engine) drainLoop(ctx context.Context) {
 	collect := time.NewTicker(e.cfg.CollectionInterval)
 	defer collect.Stop()
-	var between <-chan time.Time // nil if collections alone are often enough
-	if d := e.cfg.drainInterval(); d < e.cfg.CollectionInterval {
-		t := time.NewTicker(d)
-		defer t.Stop()
-		between = t.C
-	}
+	interval := e.cfg.drainInterval()
+	between := time.NewTicker(interval)
+	defer between.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-between:
-			e.drainOnce()
 		case <-e.source.Pressure():
 			e.drainOnce()
+			continue
 		case <-collect.C:
-			e.drainOnce()
-			e.collect()
+		case <-between.C:
+			select {
+			case <-collect.C: // at the same time
+			default:
+				if interval < e.cfg.CollectionInterval { // else collections alone are often enough
+					e.drainOnce()
+				}
+				continue
+			}
 		}
+		e.drainOnce()
+		e.collect()
+		between.Reset(interval) // else it fires again at once where one interval is a multiple of the other
 	}
 }
 
@@ -202,11 +211,25 @@ func (e *engine) collect() {
 	}
 }
 
+// sampleLoop reads samples often as long as some come. While none do, the kernel's credit is not used up, and what is
+// earned of it is kept: a longer pause costs nothing but the age of the first sample after it.
 func (e *engine) sampleLoop(ctx context.Context) {
-	t := time.NewTicker(sampleInterval)
+	interval := sampleInterval
+	t := time.NewTicker(interval)
 	defer t.Stop()
+	last := time.Now()
 	for {
-		e.readSamples()
+		want := idleInterval
+		if e.readSamples() > 0 {
+			last = time.Now()
+		}
+		if time.Since(last) < samplePatience {
+			want = sampleInterval
+		}
+		if want != interval {
+			interval = want
+			t.Reset(interval)
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -215,10 +238,11 @@ func (e *engine) sampleLoop(ctx context.Context) {
 	}
 }
 
-// readSamples takes the samples that are there, and queues them when they are many or old enough.
-func (e *engine) readSamples() {
+// readSamples takes the samples that are there, and queues them when they are many or old enough. It returns how many
+// there were.
+func (e *engine) readSamples() int {
 	now := e.clock().UnixNano()
-	_, err := e.source.ReadSamples(func(s *packet.Sample) {
+	n, err := e.source.ReadSamples(func(s *packet.Sample) {
 		if e.drain.samples == nil {
 			e.drain.samples = &batch{observed: now, names: e.interfaces.names()}
 		}
@@ -236,6 +260,7 @@ func (e *engine) readSamples() {
 	if b := e.drain.samples; b != nil && (now-b.observed >= int64(sampleDelay) || now < b.observed) { // or the clock was set back
 		e.sendSamples()
 	}
+	return n
 }
 
 func (e *engine) sendSamples() {

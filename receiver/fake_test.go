@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,6 +54,13 @@ type fakeHost struct {
 	stopped    bool
 	closed     int
 	drains     int
+	reads      int
+	untilStop  []flow.Slot   // counted just before Stop
+	failures   int           // drains that fail yet
+	hold       chan struct{} // not nil: drains last until it is closed
+	draining   atomic.Bool
+	misused    atomic.Bool // Stop and Drain were called at a time
+	watchErr   error
 	kernel.SampleCounts
 }
 
@@ -88,17 +96,24 @@ func (h *fakeHost) interfaces() ([]iface.Interface, error) {
 func (h *fakeHost) watch(ctx context.Context, changed func()) error {
 	h.mu.Lock()
 	h.changed = changed
+	err := h.watchErr
 	h.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	<-ctx.Done()
 	return nil
 }
 
 func (h *fakeHost) ephemeralLow() uint16 { return defaultEphemeralLow }
 
-// count makes the next drain take slots.
+// count makes the next drain take slots. After Stop nothing is counted.
 func (h *fakeHost) count(slots ...flow.Slot) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.stopped {
+		return
+	}
 	h.slots = append(h.slots, slots...)
 }
 
@@ -131,11 +146,20 @@ func (s fakeSource) Detach(index uint32) error {
 func (s fakeSource) Pressure() <-chan struct{} { return s.pressure }
 
 func (s fakeSource) Drain(visit func(*flow.Slot)) (*kernel.Drained, error) {
+	s.draining.Store(true)
+	defer s.draining.Store(false)
+	if s.hold != nil {
+		<-s.hold
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.drains++
 	if s.drainErr != nil {
 		return nil, s.drainErr
+	}
+	if s.failures > 0 {
+		s.failures--
+		return nil, errTest
 	}
 	d := &kernel.Drained{Time: s.clock().UnixNano(), Classes: s.classes, Slots: len(s.slots), Mismatches: s.mismatches, Samples: s.SampleCounts, LateCPU: s.lateCPU}
 	for i := range s.slots {
@@ -155,6 +179,7 @@ func (s fakeSource) Drain(visit func(*flow.Slot)) (*kernel.Drained, error) {
 func (s fakeSource) ReadSamples(visit func(*packet.Sample)) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.reads++
 	n := len(s.samples)
 	for i := range s.samples {
 		visit(&s.samples[i])
@@ -164,6 +189,10 @@ func (s fakeSource) ReadSamples(visit func(*packet.Sample)) (int, error) {
 }
 
 func (s fakeSource) Stop() error {
+	if s.draining.Load() {
+		s.misused.Store(true)
+	}
+	s.count(s.untilStop...)
 	s.do(func() { s.stopped = true })
 	return nil
 }

@@ -36,8 +36,10 @@ func TestNamesOutliveTheirInterface(t *testing.T) {
 	b := newBench(t, testConfig(), newFakeHost("eth0"), consumertest.NewNop(), nil)
 	b.host.do(func() { b.host.ifaces = nil })
 	require.NoError(t, b.interfaces.sync())
+	b.now = b.now.Add(b.cfg.Flows.IdleTimeout + maxDrainInterval)
+	require.NoError(t, b.interfaces.sync())
 	assert.Equal(t, "eth0", b.interfaces.names()[1], "its flows are still to be told")
-	b.now = b.now.Add(b.interfaces.keepNames + time.Second)
+	b.now = b.now.Add(time.Minute)
 	require.NoError(t, b.interfaces.sync())
 	assert.Empty(t, b.interfaces.names())
 }

@@ -140,17 +140,26 @@ func (e *engine) nameHost() error {
 }
 
 func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
-	events := &e.cfg.LogsBuilder.Events
-	switch {
-	case e.nextLogs == nil:
+	if e.nextLogs == nil {
 		e.log.Info("No logs pipeline: no flow records, no samples")
 		return
-	case !events.NetworkFlow.Enabled && !events.NetworkPacket.Enabled:
-		e.log.Info("Both events are off: no flow records, no samples")
-		return
 	}
+	events := &e.cfg.LogsBuilder.Events
 	e.flowRecords = events.NetworkFlow.Enabled
 	e.packetRecords = events.NetworkPacket.Enabled && e.cfg.Packets.RandomOneIn > 0
+	if !e.flowRecords {
+		e.log.Info("Event network.flow is off: no flow records")
+	}
+	switch {
+	case e.packetRecords:
+	case events.NetworkPacket.Enabled:
+		e.log.Info("packets.random_one_in is 0: no samples")
+	default:
+		e.log.Info("Event network.packet is off: no samples")
+	}
+	if !e.flowRecords && !e.packetRecords {
+		return
+	}
 	e.logs = &logsPusher{
 		next:   e.nextLogs,
 		writer: logsWriter{resource: e.resource, version: e.set.BuildInfo.Version, oneIn: e.cfg.Packets.RandomOneIn},

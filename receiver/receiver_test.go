@@ -106,6 +106,7 @@ func TestOnlyWhatAPipelineNeedsIsBuilt(t *testing.T) {
 	off := func(c *Config) {
 		c.LogsBuilder.Events.NetworkFlow.Enabled, c.LogsBuilder.Events.NetworkPacket.Enabled = false, false
 	}
+	flowsOff := func(c *Config) { c.LogsBuilder.Events.NetworkFlow.Enabled = false }
 	noMetrics := func(c *Config) {
 		m := &c.MetricsBuilder.Metrics
 		m.NetworkFlowActive.Enabled, m.NetworkFlowIo.Enabled, m.NetworkFlowPackets.Enabled = false, false, false
@@ -125,10 +126,14 @@ func TestOnlyWhatAPipelineNeedsIsBuilt(t *testing.T) {
 		"both":              {metrics: true, logs: true, samples: true, records: true, table: true, series: true},
 		"metrics only":      {metrics: true, table: true, series: true, info: []string{"No logs pipeline: no flow records, no samples"}},
 		"logs only":         {logs: true, samples: true, records: true, table: true, info: []string{"No metrics pipeline: no series"}},
-		"events off":        {metrics: true, logs: true, change: off, table: true, series: true, info: []string{"Both events are off: no flow records, no samples"}},
+		"events off":        {metrics: true, logs: true, change: off, table: true, series: true, info: []string{"Event network.flow is off: no flow records", "Event network.packet is off: no samples"}},
 		"metrics off":       {metrics: true, logs: true, change: noMetrics, samples: true, records: true, table: true, info: []string{"All metrics are off: no series"}},
 		"nobody asks roles": {metrics: true, change: withoutRoles, series: true, info: []string{"No logs pipeline: no flow records, no samples"}},
-		"sampling off":      {logs: true, change: func(c *Config) { c.Packets.RandomOneIn = 0 }, records: true, table: true, info: []string{"No metrics pipeline: no series"}},
+		"sampling off":      {logs: true, change: func(c *Config) { c.Packets.RandomOneIn = 0 }, records: true, table: true, info: []string{"packets.random_one_in is 0: no samples", "No metrics pipeline: no series"}},
+		"samples only":      {logs: true, change: flowsOff, samples: true, info: []string{"Event network.flow is off: no flow records", "No metrics pipeline: no series"}},
+		"no records": {logs: true, change: func(c *Config) { flowsOff(c); c.Packets.RandomOneIn = 0 }, info: []string{
+			"Event network.flow is off: no flow records", "packets.random_one_in is 0: no samples", "No metrics pipeline: no series",
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, h := testConfig(), newFakeHost("eth0")
@@ -149,6 +154,7 @@ func TestOnlyWhatAPipelineNeedsIsBuilt(t *testing.T) {
 			defer func() { require.NoError(t, e.release()) }()
 			assert.Equal(t, c.samples, h.loaded[0].samples)
 			assert.Equal(t, c.records, e.flowRecords)
+			assert.Equal(t, c.records || c.samples, e.logs != nil)
 			assert.Equal(t, c.table, e.table != nil)
 			assert.Equal(t, c.series, e.metrics != nil)
 			var info []string

@@ -36,6 +36,9 @@ func (s *status) add(host component.Host) {
 func (s *status) set(part string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err == nil && s.problems[part] == nil {
+		return // as nearly always
+	}
 	before := s.problem()
 	if err != nil {
 		if s.problems == nil {
