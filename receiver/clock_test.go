@@ -67,10 +67,11 @@ func TestPointsAfterTheClockWasSetBack(t *testing.T) {
 	var sink consumertest.MetricsSink
 	next, err := consumer.NewMetrics(func(ctx context.Context, md pmetric.Metrics) error {
 		if refuse {
+			md.ResourceMetrics().RemoveIf(func(pmetric.ResourceMetrics) bool { return true }) // it may
 			return errTest
 		}
 		return sink.ConsumeMetrics(ctx, md)
-	})
+	}, consumer.WithCapabilities(consumer.Capabilities{MutatesData: true}))
 	require.NoError(t, err)
 	b := newBench(t, testConfig(), newFakeHost("eth0"), next, nil)
 	b.talk()

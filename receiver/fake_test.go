@@ -83,6 +83,7 @@ func (h *fakeHost) load(c sourceConfig) (source, error) {
 	if h.loadErr != nil {
 		return nil, h.loadErr
 	}
+	h.stopped = false
 	return fakeSource{h}, nil
 }
 
