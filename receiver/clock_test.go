@@ -99,6 +99,11 @@ func TestPointsAfterTheClockWasSetBack(t *testing.T) {
 	}
 	assert.Equal(t, []int64{1, 3, 2, 3}, values)
 	assert.Equal(t, pcommon.Timestamp(old+1), points.At(1).Timestamp())
+	for _, name := range []string{instrumentIO.name, instrumentActive.name} {
+		for _, dp := range pointsOf(sink.AllMetrics(), name).All() {
+			assert.Less(t, dp.StartTimestamp(), dp.Timestamp(), name)
+		}
+	}
 	for i, after := range []time.Duration{5 * time.Second, 10 * time.Second} {
 		dp := points.At(2 + i)
 		assert.Equal(t, pcommon.Timestamp(began), dp.StartTimestamp())
