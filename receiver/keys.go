@@ -112,12 +112,8 @@ func (k *seriesKey) setRoles(wants attrSet, r *roles) {
 	}
 }
 
-// classKey returns the identity of the point of packets that were counted but not attributed to a flow. Where the
-// kernel kept no interface, it kept no direction either.
+// classKey returns the identity of the point of packets that were counted but not attributed to a flow.
 func classKey(wants attrSet, c *kernel.Class, name string) seriesKey {
-	if c.IfIndex == 0 {
-		return seriesKey{}
-	}
 	return placeKey(wants, name, c.Direction)
 }
 

@@ -66,7 +66,7 @@ func TestMetricsGolden(t *testing.T) {
 	b.host.do(func() {
 		b.host.classes = []kernel.Class{
 			{Reason: flow.ReasonOverflow, IfIndex: 1, Direction: flow.DirectionIngress, Volume: flow.Volume{Packets: 7, Bytes: 700}},
-			{Reason: flow.ReasonOverflow, Volume: flow.Volume{Packets: 1, Bytes: 60}}, // interface unknown
+			{Reason: flow.ReasonOverflow, Direction: flow.DirectionEgress, Volume: flow.Volume{Packets: 1, Bytes: 60}}, // interface unknown
 			{Reason: flow.ReasonARP, IfIndex: 1, Volume: flow.Volume{Packets: 9, Bytes: 540}},
 			{Reason: flow.ReasonBadIPv4, IfIndex: 1, Volume: flow.Volume{Packets: 3, Bytes: 180}},
 		}
