@@ -128,7 +128,7 @@ func (c *InterfacesConfig) validate() error {
 		return errors.New(`interfaces.include must name at least one interface, glob or kind, for example "eth0", "eth*" or "kind:uplink", got none`)
 	}
 	if _, err := iface.ParseSelector(c.Include, c.Exclude); err != nil {
-		return fmt.Errorf("interfaces: %w", err)
+		return fmt.Errorf("interfaces.%w", err) // it begins with the key
 	}
 	return nil
 }

@@ -71,8 +71,8 @@ func TestBadConfigsNameKeyValueAndRemedy(t *testing.T) {
 	require.NoError(t, err)
 	messages := map[string]string{
 		"no_interface":          `interfaces.include must name at least one interface, glob or kind, for example "eth0", "eth*" or "kind:uplink", got none`,
-		"bad_glob":              `interfaces: include: "eth[": not a glob: every "[" needs its "]" with characters or ranges between, and "\" a character after it, for example "eth[0-3]"`,
-		"bad_exclude":           `interfaces: exclude: "kind:": a kind is a lower-case word, for example "kind:uplink" or "kind:veth"`,
+		"bad_glob":              `interfaces.include: "eth[": not a glob: every "[" needs its "]" with characters or ranges between, and "\" a character after it, for example "eth[0-3]"`,
+		"bad_exclude":           `interfaces.exclude: "kind:": a kind is a lower-case word, for example "kind:uplink" or "kind:veth"`,
 		"no_direction":          `directions must be ingress, egress or both, got none`,
 		"unknown_direction":     `directions must be ingress, egress or both, got "both"`,
 		"repeated_direction":    `directions must name each direction once, got "egress" twice`,

@@ -192,7 +192,7 @@ func (e *engine) planMetrics(obs *receiverhelper.ObsReport, ephemeralLow uint16)
 func (e *engine) attach() error {
 	selector, err := iface.ParseSelector(e.cfg.Interfaces.Include, e.cfg.Interfaces.Exclude)
 	if err != nil {
-		return fmt.Errorf("interfaces: %w", err)
+		return fmt.Errorf("interfaces.%w", err) // it begins with the key
 	}
 	e.interfaces = &interfaces{
 		host: e.host, source: e.source, selector: selector, include: e.cfg.Interfaces.Include,

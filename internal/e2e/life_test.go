@@ -124,7 +124,7 @@ func TestBadConfigurations(t *testing.T) {
 		{"no interface", `interfaces: {include: []}`,
 			`interfaces.include must name at least one interface, glob or kind, for example "eth0", "eth*" or "kind:uplink", got none`},
 		{"a broken glob", `interfaces: {include: ["eth[0"]}`,
-			`interfaces: include: "eth[0": not a glob: every "[" needs its "]"`},
+			`interfaces.include: "eth[0": not a glob: every "[" needs its "]"`},
 		{"a direction", `directions: [up]`,
 			`directions must be ingress, egress or both, got "up"`},
 		{"an interval", `collection_interval: 1ms`,
