@@ -48,12 +48,25 @@ func TestKernels(t *testing.T) {
 			image := k.vmlinuz(t)
 			root := initramfs(init, test, []byte("-test.v\n-test.run=^TestLoad$\n"))
 			console := boot(t, image, root)
+			for attempt := 1; attempt < boots && emulatorFault(console); attempt++ {
+				t.Logf("the emulator failed, not the kernel; booting again:\n%s", console)
+				console = boot(t, image, root)
+			}
 			t.Logf("serial console:\n%s", console)
 			if !bytes.Contains(console, []byte("\nguest: exit 0\n")) || !bytes.Contains(console, []byte("--- PASS: TestLoad")) {
 				t.Errorf("TestLoad did not pass on kernel %s", k.name)
 			}
 		})
 	}
+}
+
+// boots is how often a kernel is started before an emulator that fails is a failure.
+const boots = 3
+
+// emulatorFault reports whether the guest broke before it could test anything: qemu 7.2 with two virtual CPUs now and then
+// executes a breakpoint of the kernel's patching of its own code as if nobody handled it (seen with 6.12).
+func emulatorFault(console []byte) bool {
+	return !bytes.Contains(console, []byte("\nguest: started\n")) || bytes.Contains(console, []byte("Oops: int3"))
 }
 
 // boot returns what a guest wrote to its serial console until it switched itself off.

@@ -17,6 +17,7 @@ import (
 )
 
 func main() {
+	fmt.Print("\nguest: started\n")
 	fmt.Printf("\nguest: exit %d\n", run())
 	unix.Sync()
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
