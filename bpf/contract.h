@@ -28,7 +28,7 @@ enum reason {
 	REASON_COUNT,
 };
 
-/* struct key .bits beside the 12 bits of the VLAN id */
+/* struct slot .bits beside the 12 bits of the VLAN id */
 enum key_bits {
 	KEY_VLAN_ID = 0x0fff,
 	KEY_TAGGED = 0x1000, // a tag was present, even if its id is 0
@@ -37,8 +37,11 @@ enum key_bits {
 	KEY_EGRESS = 0x8000,
 };
 
-/* One direction of a 5-tuple at one interface; compared as five words and the low 40 bits of the sixth. */
-struct key {
+/*
+ * One direction of a 5-tuple at one interface on one CPU, between two drains: one cache line, one writer. The key is what
+ * stands before tcp_flags, compared as five words and the low 40 bits of the sixth.
+ */
+struct slot {
 	__u32 src_addr[4]; // network byte order; IPv4 in [3], the rest 0
 	__u32 dst_addr[4]; // network byte order
 	__u16 src_port; // class slot: enum reason
@@ -47,27 +50,14 @@ struct key {
 	__u16 netns; // 0: the receiver's own; otherwise the number user space gave the namespace
 	__u16 bits; // enum key_bits
 	__u8 ip_proto;
-	__u8 _zero[3]; // where struct slot has tcp_flags and cold
-};
-
-/* Counters of one key on one CPU between two drains: one cache line, one writer. */
-struct slot {
-	__u32 src_addr[4];
-	__u32 dst_addr[4];
-	__u16 src_port;
-	__u16 dst_port;
-	__u32 ifindex;
-	__u16 netns;
-	__u16 bits;
-	__u8 ip_proto;
 	__u8 tcp_flags; // OR of the flags of every packet; RFC 9293 3.1, IPFIX 6
 	__u16 cold; // index of its struct cold
 	__u32 packets; // on the wire; 0: the slot is free
 	__u32 last; // low 32 bits of jiffies64 at the last packet; wraps five minutes after boot
 	__u64 bytes; // on the wire, link header and tags included
 };
-_Static_assert(sizeof(struct key) == 48, "a key is six words");
 _Static_assert(sizeof(struct slot) == 64, "a slot is one cache line");
+_Static_assert(__builtin_offsetof(struct slot, tcp_flags) == 45, "the key is 45 bytes: five words and 40 bits");
 
 /* struct cold .handshake */
 enum handshake {
@@ -83,7 +73,7 @@ struct cold {
 	__u8 _pad[3];
 };
 
-#define HASH_WORDS 12 // struct key as 32-bit halves
+#define HASH_WORDS 12 // 32-bit halves of the six words of a key
 
 /* Head of a region. Line 0 is the program's, line 1 is written by user space before the flip, line 2 is rare. */
 struct region_header {

@@ -52,7 +52,7 @@ struct sctp_header {
 };
 
 /*
- * The fields of struct key, addresses and ports in the words they have there: as many halves would not fit into registers,
+ * The key of a slot, addresses and ports in the words they have there: as many halves would not fit into registers,
  * and moving them to and from the stack was a tenth of the cost of a packet.
  */
 struct packet {
@@ -70,7 +70,7 @@ struct packet {
 	__u8 tcp_flags;
 };
 
-#define KEY_WORDS 6 // struct key as 64-bit words
+#define KEY_WORDS 6 // 64-bit words of a slot that hold its key
 
 static __always_inline void key_words(const struct packet *p, __u64 *key)
 {

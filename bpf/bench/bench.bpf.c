@@ -97,7 +97,7 @@ struct reference_flow {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, struct key);
+	__type(key, __u64[KEY_WORDS]);
 	__type(value, struct reference_flow);
 	__uint(max_entries, FLOWS_MAX);
 } reference_flows SEC(".maps");
@@ -152,7 +152,7 @@ struct percpu_flow {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__type(key, struct key);
+	__type(key, __u64[KEY_WORDS]);
 	__type(value, struct percpu_flow);
 	__uint(max_entries, FLOWS_MAX);
 } percpu_flows SEC(".maps");

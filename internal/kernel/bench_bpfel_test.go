@@ -13,19 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type benchKey struct {
-	_       structs.HostLayout
-	SrcAddr [4]uint32
-	DstAddr [4]uint32
-	SrcPort uint16
-	DstPort uint16
-	Ifindex uint32
-	Netns   uint16
-	Bits    uint16
-	IpProto uint8
-	Zero    [3]uint8
-}
-
 type benchPercpuFlow struct {
 	_        structs.HostLayout
 	TcpFlags uint32

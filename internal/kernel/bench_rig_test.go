@@ -42,14 +42,14 @@ type rig struct {
 	burst    int    // packets until a drain is due
 	taken    uint64 // packets driven when take was last called
 
-	keys   []benchKey // of batches
+	keys   [][6]uint64 // of batches: KEY_WORDS
 	values []benchReferenceFlow
 }
 
 func newRig(b *testing.B, w *workload) *rig {
 	b.Helper()
 	pin(b, 0)
-	r := &rig{keys: make([]benchKey, 4096), values: make([]benchReferenceFlow, 4096)}
+	r := &rig{keys: make([][6]uint64, 4096), values: make([]benchReferenceFlow, 4096)}
 	require.NoError(b, loadBenchObjects(&r.objects, nil))
 	b.Cleanup(func() { require.NoError(b, r.objects.Close()) })
 	r.driver = r.objects.DriveIpv4
