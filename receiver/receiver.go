@@ -118,7 +118,6 @@ func (e *engine) load() error {
 			MaxFlows:      e.cfg.Flows.MaxFlows,
 			IdleTimeout:   e.cfg.Flows.IdleTimeout,
 			ActiveTimeout: e.cfg.Flows.ActiveTimeout,
-			EphemeralLow:  low,
 		})
 	}
 	e.source, err = e.host.load(sourceConfig{samples: e.packetRecords, packets: e.cfg.Packets})

@@ -63,7 +63,7 @@ func requireGone(t *testing.T, ids map[string]bool) {
 			}
 		}
 		return true
-	}, time.Minute, 100*time.Millisecond) // a busy machine is slow to end a grace period
+	}, 10*time.Second, 100*time.Millisecond)
 }
 
 func exists(t *testing.T, id string) bool {

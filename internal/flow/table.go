@@ -25,7 +25,6 @@ type Config struct {
 	MaxFlows      int           // flows held at once; at least 1
 	IdleTimeout   time.Duration // without packets, after which a flow ends
 	ActiveTimeout time.Duration // after which a flow that continues is told
-	EphemeralLow  uint16        // first port of the namespace's ip_local_port_range; not used yet
 }
 
 // Number is where a Table keeps a flow, and maybe another one after it.
