@@ -11,6 +11,7 @@
 enum reason {
 	REASON_ACCOUNTED,
 	REASON_OVERFLOW,
+	REASON_FILTERED,
 	REASON_ARP,
 	REASON_LLC,
 	REASON_ETHERTYPE,
@@ -100,9 +101,31 @@ struct region_header {
 };
 _Static_assert(sizeof(struct region_header) == 192, "a region header is three cache lines");
 
+/* struct filter .bits */
+enum filter_bits {
+	FILTER_SKIP = 1, // packets that match are counted as filtered; else: as if there were no filter
+	FILTER_PORT = 2, // port is compared
+	FILTER_PROTOCOL = 4, // ip_proto is compared
+	FILTER_IPV4 = 8, // only IPv4 matches
+	FILTER_IPV6 = 16, // only IPv6 matches
+};
+
+/* A rule. It matches a packet if one of its two endpoints has this address and this port, as far as they are compared. */
+struct filter {
+	__u64 addr[2]; // network byte order, as in struct slot
+	__u64 mask[2]; // network byte order; 0: every address
+	__u16 port;
+	__u8 ip_proto;
+	__u8 bits; // enum filter_bits
+	__u32 _pad;
+};
+
 #define CLASS_SLOTS 256 // (interface, direction, reason) triples of one region; a power of two
-#define SPARE_SLOTS (2 * REASON_COUNT) // one for each reason and direction: what finds no class slot loses its interface
+#define REASONS_MAX 32 // room for enum reason; a power of two, since verifiers follow a mask and not a remainder
+#define SPARE_SLOTS (2 * REASONS_MAX) // one for each reason and direction: what finds no class slot loses its interface
 #define DEFAULT_SLOTS 16384 // slots of a region unless user space loads with another power of two
+
+_Static_assert(REASON_COUNT <= REASONS_MAX, "every reason has spare slots");
 
 /* The value of one array element; index = region * 2 + buffer. What must flip together lies together. */
 struct region {

@@ -3,7 +3,7 @@
  * Counts every packet that passes an interface, and copies a few. An observer: it never ends the tcx chain, never writes to
  * a packet, never re-allocates one.
  *
- *   observe: region of this CPU -> parse -> wire size -> slot -> count -> perhaps sample
+ *   observe: region of this CPU -> parse -> wire size -> filter -> slot -> count -> perhaps sample
  *
  * contract.h shared structs, config.h knobs, maps.h maps, then one header for each step.
  */
@@ -15,6 +15,7 @@
 #include "bpf_endian.h"
 #include "bpf_helpers.h"
 
+#include "filter.h"
 #include "sample.h"
 
 #ifndef TCX_NEXT // linux/bpf.h has it from 6.6 on
@@ -35,6 +36,8 @@ static __always_inline void count_in(void *region, struct packet *p, struct wire
 {
 	struct slot *s = NULL;
 
+	if (filter_count && !p->reason && filtered(p))
+		p->reason = REASON_FILTERED;
 	if (!p->reason) {
 		s = flow_slot(region, p, number, buffer);
 		if (!s)
@@ -74,7 +77,7 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 		return TCX_NEXT;
 	}
 	count_in(h, &p, w, number, buffer);
-	if (sample_random)
+	if (sample_random && !(filter_count && p.reason == REASON_FILTERED))
 		sample(skb, h, number, &p, w, link_header);
 	*(volatile __u32 *)&h->busy = 0;
 	return TCX_NEXT;

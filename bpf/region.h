@@ -122,7 +122,7 @@ static __always_inline struct slot *flow_slot(void *region, const struct packet 
 static __always_inline struct slot *class_slot(void *region, const struct packet *p)
 {
 	struct slot *classes = region + sizeof(struct region_header);
-	__u32 reason = p->reason % REASON_COUNT, egress = p->bits & KEY_EGRESS;
+	__u32 reason = p->reason % REASONS_MAX, egress = p->bits & KEY_EGRESS;
 	__u32 ethertype = reason == REASON_ETHERTYPE ? p->ethertype : 0;
 	__u64 key[KEY_WORDS] = {
 		[4] = (__u64)p->ifindex << 32 | ethertype << 16 | reason,

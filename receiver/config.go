@@ -36,6 +36,8 @@ type Config struct {
 	Interfaces InterfacesConfig `mapstructure:"interfaces"`
 	// Directions to count, as the interface sees them: ingress, egress.
 	Directions []string `mapstructure:"directions"`
+	// Filters leave packets out, in the kernel.
+	Filters []FilterConfig `mapstructure:"filters"`
 	// CollectionInterval is how often metrics leave.
 	CollectionInterval time.Duration `mapstructure:"collection_interval"`
 	// CardinalityLimit is how many series a metric may have, the overflow point included.
@@ -114,6 +116,7 @@ func (c *Config) Validate() error {
 	return errors.Join(
 		c.Interfaces.validate(),
 		c.validateDirections(),
+		c.validateFilters(),
 		c.validateSeries(),
 		c.Flows.validate(),
 		c.Packets.validate(),

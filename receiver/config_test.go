@@ -4,6 +4,7 @@
 package receiver
 
 import (
+	"net/netip"
 	"path/filepath"
 	"testing"
 	"time"
@@ -13,7 +14,9 @@ import (
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/confmap/confmaptest"
+	"go.opentelemetry.io/collector/receiver/receivertest"
 
+	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
@@ -43,6 +46,13 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	want := createDefaultConfig().(*Config)
 	want.Interfaces = InterfacesConfig{Include: []string{"eth0", "wlan*", "kind:veth"}, Exclude: []string{"eth1"}}
 	want.Directions = []string{"egress"}
+	noPort, exports := 0, 4317
+	want.Filters = []FilterConfig{
+		{Action: "count", CIDR: "10.0.0.1/32", Port: &noPort},
+		{Action: "count", Protocol: "0"},
+		{Action: "skip", CIDR: "2001:db8::/32", Protocol: "ipv6-icmp"},
+		{Action: "skip", Port: &exports, Protocol: "tcp"},
+	}
 	want.CollectionInterval = 10 * time.Second
 	want.CardinalityLimit = 500
 	want.SeriesTimeout = time.Minute
@@ -52,6 +62,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	require.NotEmpty(t, cfg.MetricsBuilder.Metrics.NetworkFlowPackets.EnabledAttributes)
 	assert.Equal(t, want.Interfaces, cfg.Interfaces)
 	assert.Equal(t, want.Directions, cfg.Directions)
+	assert.Equal(t, want.Filters, cfg.Filters)
 	assert.Equal(t, want.CollectionInterval, cfg.CollectionInterval)
 	assert.Equal(t, want.CardinalityLimit, cfg.CardinalityLimit)
 	assert.Equal(t, want.SeriesTimeout, cfg.SeriesTimeout)
@@ -70,30 +81,38 @@ func TestBadConfigsNameKeyValueAndRemedy(t *testing.T) {
 	cm, err := confmaptest.LoadConf(filepath.Join("testdata", "bad_config.yaml"))
 	require.NoError(t, err)
 	messages := map[string]string{
-		"no_interface":          `interfaces.include must name at least one interface, glob or kind, for example "eth0", "eth*" or "kind:uplink", got none`,
-		"bad_glob":              `interfaces.include: "eth[": not a glob: every "[" needs its "]" with characters or ranges between, and "\" a character after it, for example "eth[0-3]"`,
-		"bad_exclude":           `interfaces.exclude: "kind:": a kind is a lower-case word, for example "kind:uplink" or "kind:veth"`,
-		"no_direction":          `directions must be ingress, egress or both, got none`,
-		"unknown_direction":     `directions must be ingress, egress or both, got "both"`,
-		"repeated_direction":    `directions must name each direction once, got "egress" twice`,
-		"short_interval":        `collection_interval must be at least 100ms, got 10ms`,
-		"low_cardinality":       `cardinality_limit must be at least 2 (one series and the overflow point), got 1`,
-		"short_series_timeout":  `series_timeout must be at least collection_interval (30s), got 5s`,
-		"no_flows":              `flows.max_flows must be between 1 and 4194304, got 0`,
-		"many_flows":            `flows.max_flows must be between 1 and 4194304, got 5000000`,
-		"short_idle_timeout":    `flows.idle_timeout must be at least 1s, got 100ms`,
-		"short_active_timeout":  `flows.active_timeout must be at least 1s, got 0s`,
-		"negative_one_in":       `packets.random_one_in must be between 0 (no samples) and 1073741824, got -1`,
-		"no_samples_per_second": `packets.max_per_second must be between 1 and 1000000 (random_one_in: 0 turns samples off), got 0`,
-		"short_snap":            `packets.snap_length must be between 128 and 9216, got 127`,
-		"long_snap":             `packets.snap_length must be between 128 and 9216, got 65536`,
-		"error_mode":            `error_mode must be propagate or ignore, got "crash"`,
-		"strategy":              `metrics: network.flow.io: aggregation_strategy must be sum, got "avg"`,
-		"attribute":             `metricsbuilder::metrics::network.flow.active: metric network.flow.active doesn't have an attribute source.address, valid attributes: [network.interface.name, network.transport, network.type, server.port]`,
-		"resource_filter":       `resource_attributes: host.name: only enabled is supported; use a filter processor to include or exclude data`,
-		"two_mistakes":          "cardinality_limit must be at least 2 (one series and the overflow point), got 0\nerror_mode must be propagate or ignore, got \"\"",
-		"later_key":             "decoding failed due to the following error(s):\n\n'receiver.Config' has invalid keys: aggregation_temporality",
-		"later_packets_key":     "decoding failed due to the following error(s):\n\n'packets' has invalid keys: protocols",
+		"no_interface":                  `interfaces.include must name at least one interface, glob or kind, for example "eth0", "eth*" or "kind:uplink", got none`,
+		"bad_glob":                      `interfaces.include: "eth[": not a glob: every "[" needs its "]" with characters or ranges between, and "\" a character after it, for example "eth[0-3]"`,
+		"bad_exclude":                   `interfaces.exclude: "kind:": a kind is a lower-case word, for example "kind:uplink" or "kind:veth"`,
+		"no_direction":                  `directions must be ingress, egress or both, got none`,
+		"unknown_direction":             `directions must be ingress, egress or both, got "both"`,
+		"repeated_direction":            `directions must name each direction once, got "egress" twice`,
+		"short_interval":                `collection_interval must be at least 100ms, got 10ms`,
+		"low_cardinality":               `cardinality_limit must be at least 2 (one series and the overflow point), got 1`,
+		"short_series_timeout":          `series_timeout must be at least collection_interval (30s), got 5s`,
+		"no_flows":                      `flows.max_flows must be between 1 and 4194304, got 0`,
+		"many_flows":                    `flows.max_flows must be between 1 and 4194304, got 5000000`,
+		"short_idle_timeout":            `flows.idle_timeout must be at least 1s, got 100ms`,
+		"short_active_timeout":          `flows.active_timeout must be at least 1s, got 0s`,
+		"negative_one_in":               `packets.random_one_in must be between 0 (no samples) and 1073741824, got -1`,
+		"no_samples_per_second":         `packets.max_per_second must be between 1 and 1000000 (random_one_in: 0 turns samples off), got 0`,
+		"short_snap":                    `packets.snap_length must be between 128 and 9216, got 127`,
+		"long_snap":                     `packets.snap_length must be between 128 and 9216, got 65536`,
+		"error_mode":                    `error_mode must be propagate or ignore, got "crash"`,
+		"strategy":                      `metrics: network.flow.io: aggregation_strategy must be sum, got "avg"`,
+		"attribute":                     `metricsbuilder::metrics::network.flow.active: metric network.flow.active doesn't have an attribute source.address, valid attributes: [network.interface.name, network.transport, network.type, server.port]`,
+		"resource_filter":               `resource_attributes: host.name: only enabled is supported; use a filter processor to include or exclude data`,
+		"many_filters":                  `filters must be at most 16, got 17`,
+		"filter_action":                 `filters[1].action must be skip or count, got "drop"`,
+		"filter_cidr":                   `filters[0].cidr must be an address and a prefix length, for example "10.0.0.0/8" or "2001:db8::1/128", got "10.0.0.1"`,
+		"filter_host_bits":              `filters[0].cidr must not have address bits behind its prefix length: "10.0.0.0/8" or "10.0.0.1/32", got "10.0.0.1/8"`,
+		"filter_mapped":                 `filters[0].cidr must not be an IPv4-mapped IPv6 address (they are not on the wire), got "::ffff:10.0.0.1/128"`,
+		"filter_port":                   `filters[0].port must be between 0 and 65535, got 65536`,
+		"filter_protocol":               `filters[0].protocol must be an IANA keyword in lower case, for example "tcp", or a number from 0 to 255, got "TCP"`,
+		"filter_protocol_without_ports": `filters[0].port is of tcp, udp or sctp, but protocol is "icmp": leave one of them out`,
+		"two_mistakes":                  "cardinality_limit must be at least 2 (one series and the overflow point), got 0\nerror_mode must be propagate or ignore, got \"\"",
+		"later_key":                     "decoding failed due to the following error(s):\n\n'receiver.Config' has invalid keys: aggregation_temporality",
+		"later_packets_key":             "decoding failed due to the following error(s):\n\n'packets' has invalid keys: protocols",
 	}
 	for id := range cm.ToStringMap() {
 		var cid component.ID
@@ -117,4 +136,24 @@ func TestDrainIntervalIsShortEnoughForEveryTimeout(t *testing.T) {
 	assert.Equal(t, minInterval, c.drainInterval())
 	c.Flows.IdleTimeout, c.CollectionInterval = time.Hour, time.Hour
 	assert.Equal(t, maxDrainInterval, c.drainInterval())
+}
+
+func TestFiltersReachTheKernel(t *testing.T) {
+	cfg, err := loadConfig(t, "config.yaml", "all")
+	require.NoError(t, err)
+	filters, err := cfg.kernelFilters()
+	require.NoError(t, err)
+	port := func(p uint16) *uint16 { return &p }
+	protocol := func(p uint8) *uint8 { return &p }
+	assert.Equal(t, []kernel.Filter{
+		{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Port: port(0)},
+		{Protocol: protocol(0)},
+		{Skip: true, Prefix: netip.MustParsePrefix("2001:db8::/32"), Protocol: protocol(58)},
+		{Skip: true, Port: port(4317), Protocol: protocol(6)},
+	}, filters)
+	h := newFakeHost("eth0")
+	e := newEngine(cfg, receivertest.NewNopSettings(metadata.Type), h)
+	require.NoError(t, e.start(t.Context()))
+	require.NoError(t, e.shutdown(t.Context()))
+	assert.Equal(t, filters, h.loaded[0].filters)
 }

@@ -50,14 +50,11 @@ type roles struct {
 
 // hasPorts reports whether the ports of k mean something.
 func hasPorts(k *flow.Key) bool {
-	if k.LaterFragment {
-		return false
-	}
-	switch k.Proto {
-	case protoTCP, protoUDP, protoSCTP:
-		return true
-	}
-	return false
+	return !k.LaterFragment && protocolHasPorts(k.Proto)
+}
+
+func protocolHasPorts(proto uint8) bool {
+	return proto == protoTCP || proto == protoUDP || proto == protoSCTP
 }
 
 // slotKey returns the identity of the point that counts s.

@@ -120,7 +120,11 @@ func (e *engine) load() error {
 			ActiveTimeout: e.cfg.Flows.ActiveTimeout,
 		})
 	}
-	e.source, err = e.host.load(sourceConfig{samples: e.packetRecords, packets: e.cfg.Packets})
+	filters, err := e.cfg.kernelFilters()
+	if err != nil {
+		return err
+	}
+	e.source, err = e.host.load(sourceConfig{filters: filters, samples: e.packetRecords, packets: e.cfg.Packets})
 	return err
 }
 

@@ -32,6 +32,7 @@ type source interface {
 
 // sourceConfig is what a pipeline or setting makes the kernel do.
 type sourceConfig struct {
+	filters []kernel.Filter
 	samples bool // false: no ring and no sampling at all
 	packets PacketsConfig
 }

@@ -18,6 +18,7 @@ type linux struct{}
 
 func (linux) load(c sourceConfig) (source, error) {
 	k, err := kernel.Load(kernel.Config{
+		Filters:      c.filters,
 		Samples:      c.samples,
 		RandomOneIn:  c.packets.RandomOneIn,
 		MaxPerSecond: c.packets.MaxPerSecond,

@@ -76,7 +76,7 @@ func TestLedgerInOwnTelemetry(t *testing.T) {
 	assert.Equal(t, io[seen], others)
 	assert.Equal(t, map[string]int64{"selected": 20, "emitted": 14, "rate_limited": 4, "ring_full": 2},
 		valuesOf(t, tel, "otelcol_ebpfpackets_receiver_samples", "outcome"))
-	assert.Equal(t, "Final ledger: seen 44 packets (11048 bytes) = accounted 18 packets (9000 bytes) + overflow 14 packets (1400 bytes)"+
+	assert.Equal(t, "Final ledger: seen 44 packets (11048 bytes) = accounted 18 packets (9000 bytes) + filtered 0 packets (0 bytes) + overflow 14 packets (1400 bytes)"+
 		" + not IP 6 packets (288 bytes) + unparsed 6 packets (360 bytes)", b.tel.summary())
 }
 

@@ -9,6 +9,7 @@ type Reason uint8
 const (
 	ReasonAccounted          Reason = iota // in the slot of its flow
 	ReasonOverflow                         // no slot was free, or the CPU came online after loading and has no region
+	ReasonFiltered                         // a filter of the configuration says so
 	ReasonARP                              // not IP: ARP and RARP
 	ReasonLLC                              // not IP: 802.3 frame, its type field is a length (< 1536)
 	ReasonEtherType                        // not IP: any other ethertype, kept beside the reason
@@ -30,6 +31,7 @@ const (
 var entries = [ReasonCount]string{
 	ReasonAccounted:          "accounted",
 	ReasonOverflow:           "overflow",
+	ReasonFiltered:           "filtered",
 	ReasonARP:                "not_ip",
 	ReasonLLC:                "not_ip",
 	ReasonEtherType:          "not_ip",

@@ -13,6 +13,16 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type benchFilter struct {
+	_       structs.HostLayout
+	Addr    [2]uint64
+	Mask    [2]uint64
+	Port    uint16
+	IpProto uint8
+	Bits    uint8
+	Pad     uint32
+}
+
 type benchPercpuFlow struct {
 	_        structs.HostLayout
 	TcpFlags uint32
@@ -59,6 +69,8 @@ const (
 	benchProgReference     = "reference"
 	benchVarDriven         = "driven"
 	benchVarFailures       = "failures"
+	benchVarFilterCount    = "filter_count"
+	benchVarFilters        = "filters"
 	benchVarHashShift      = "hash_shift"
 	benchVarNetns          = "netns"
 	benchVarRegionOfCpu    = "region_of_cpu"
@@ -132,6 +144,8 @@ type benchMapSpecs struct {
 type benchVariableSpecs struct {
 	Driven       *ebpf.VariableSpec `ebpf:"driven"`
 	Failures     *ebpf.VariableSpec `ebpf:"failures"`
+	FilterCount  *ebpf.VariableSpec `ebpf:"filter_count"`
+	Filters      *ebpf.VariableSpec `ebpf:"filters"`
 	HashShift    *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns        *ebpf.VariableSpec `ebpf:"netns"`
 	RegionOfCpu  *ebpf.VariableSpec `ebpf:"region_of_cpu"`
@@ -181,6 +195,8 @@ func (m *benchMaps) Close() error {
 type benchVariables struct {
 	Driven       *ebpf.Variable `ebpf:"driven"`
 	Failures     *ebpf.Variable `ebpf:"failures"`
+	FilterCount  *ebpf.Variable `ebpf:"filter_count"`
+	Filters      *ebpf.Variable `ebpf:"filters"`
 	HashShift    *ebpf.Variable `ebpf:"hash_shift"`
 	Netns        *ebpf.Variable `ebpf:"netns"`
 	RegionOfCpu  *ebpf.Variable `ebpf:"region_of_cpu"`

@@ -34,6 +34,16 @@ type bpfControl struct {
 	}
 }
 
+type bpfFilter struct {
+	_       structs.HostLayout
+	Addr    [2]uint64
+	Mask    [2]uint64
+	Port    uint16
+	IpProto uint8
+	Bits    uint8
+	Pad     uint32
+}
+
 type bpfPressure struct {
 	_      structs.HostLayout
 	Region uint32
@@ -43,7 +53,7 @@ type bpfPressure struct {
 type bpfRegion struct {
 	_       structs.HostLayout
 	Header  bpfRegionHeader
-	Classes [288]bpfSlot
+	Classes [320]bpfSlot
 	Slots   [16384]bpfSlot
 	Colds   [16384]bpfCold
 }
@@ -136,6 +146,8 @@ const (
 	bpfProgIngressL3   = "ingress_l3"
 	bpfProgJiffiesNow  = "jiffies_now"
 	bpfVarControl      = "control"
+	bpfVarFilterCount  = "filter_count"
+	bpfVarFilters      = "filters"
 	bpfVarHashShift    = "hash_shift"
 	bpfVarNetns        = "netns"
 	bpfVarRegionOfCpu  = "region_of_cpu"
@@ -209,6 +221,8 @@ type bpfMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
 	Control      *ebpf.VariableSpec `ebpf:"control"`
+	FilterCount  *ebpf.VariableSpec `ebpf:"filter_count"`
+	Filters      *ebpf.VariableSpec `ebpf:"filters"`
 	HashShift    *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns        *ebpf.VariableSpec `ebpf:"netns"`
 	RegionOfCpu  *ebpf.VariableSpec `ebpf:"region_of_cpu"`
@@ -259,6 +273,8 @@ func (m *bpfMaps) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
 	Control      *ebpf.Variable `ebpf:"control"`
+	FilterCount  *ebpf.Variable `ebpf:"filter_count"`
+	Filters      *ebpf.Variable `ebpf:"filters"`
 	HashShift    *ebpf.Variable `ebpf:"hash_shift"`
 	Netns        *ebpf.Variable `ebpf:"netns"`
 	RegionOfCpu  *ebpf.Variable `ebpf:"region_of_cpu"`

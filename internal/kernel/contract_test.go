@@ -63,7 +63,11 @@ func TestBitsAreInSyncWithContract(t *testing.T) {
 			"KEY_VLAN_ID": keyVLANID, "KEY_TAGGED": keyTagged, "KEY_LATER_FRAGMENT": keyLaterFragment,
 			"KEY_IPV6": keyIPv6, "KEY_EGRESS": keyEgress,
 		},
-		"handshake":     {"HANDSHAKE_SYN": int(flow.HandshakeSYN), "HANDSHAKE_SYN_ACK": int(flow.HandshakeSYNACK)},
+		"handshake": {"HANDSHAKE_SYN": int(flow.HandshakeSYN), "HANDSHAKE_SYN_ACK": int(flow.HandshakeSYNACK)},
+		"filter_bits": {
+			"FILTER_SKIP": filterSkip, "FILTER_PORT": filterPort, "FILTER_PROTOCOL": filterProtocol,
+			"FILTER_IPV4": filterIPv4, "FILTER_IPV6": filterIPv6,
+		},
 		"sample_bits":   {"SAMPLE_EGRESS": sampleEgress, "SAMPLE_L3": sampleL3, "SAMPLE_TAGGED": sampleTagged},
 		"sample_reason": {"SAMPLE_RANDOM": int(packet.ReasonRandom)},
 	} {
@@ -72,6 +76,8 @@ func TestBitsAreInSyncWithContract(t *testing.T) {
 	}
 }
 
+const reasonsMax = 32
+
 func TestDefinesAreInSyncWithContract(t *testing.T) {
 	contract, err := os.ReadFile("../../bpf/contract.h")
 	require.NoError(t, err)
@@ -79,8 +85,8 @@ func TestDefinesAreInSyncWithContract(t *testing.T) {
 	require.NoError(t, err)
 	for name, want := range map[string]int{
 		"STOPPED": stopped, "DEFAULT_SLOTS": DefaultSlots, "HASH_WORDS": len(bpfRegionHeader{}.HashKeys),
-		"SKIPS": len(bpfSampler{}.Skips), "CLASS_SLOTS": len(bpfRegion{}.Classes) - 2*int(flow.ReasonCount),
-		"MAX_CPUS": maxCPUs, "SNAP_MAX": len(bpfSampleScratch{}.Data),
+		"SKIPS": len(bpfSampler{}.Skips), "REASONS_MAX": reasonsMax, "CLASS_SLOTS": len(bpfRegion{}.Classes) - 2*reasonsMax,
+		"MAX_CPUS": maxCPUs, "FILTERS_MAX": MaxFilters, "SNAP_MAX": len(bpfSampleScratch{}.Data),
 	} {
 		m := regexp.MustCompile(`#define ` + name + `\s+(\d+)`).FindStringSubmatch(string(contract) + string(config))
 		require.NotNil(t, m, "no #define %s", name)

@@ -60,6 +60,9 @@ func fit(cfg Config) (Config, error) {
 	if cfg.RandomOneIn < 0 {
 		return cfg, fmt.Errorf("1 in N samples must be 0 (none) or more, got %d", cfg.RandomOneIn)
 	}
+	if len(cfg.Filters) > MaxFilters {
+		return cfg, fmt.Errorf("there must be at most %d filters, got %d", MaxFilters, len(cfg.Filters))
+	}
 	if !cfg.Samples {
 		cfg.RandomOneIn = 0
 	}
@@ -117,6 +120,8 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 		bpfVarRegionOfCpu:  regionOfCPU,
 		bpfVarSlotMask:     uint32(cfg.Slots - 1),
 		bpfVarHashShift:    uint32(64 - bits.TrailingZeros(uint(cfg.Slots))),
+		bpfVarFilterCount:  uint32(len(cfg.Filters)),
+		bpfVarFilters:      compileFilters(cfg.Filters),
 		bpfVarSampleRandom: uint32(min(cfg.RandomOneIn, 1)),
 		bpfVarSnapLength:   uint32(max(cfg.SnapLength, 1)),
 	} {

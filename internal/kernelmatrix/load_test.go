@@ -8,6 +8,7 @@ package kernelmatrix
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -41,6 +42,7 @@ func TestLoad(t *testing.T) {
 		{"with longest samples", kernel.Config{Samples: true, RandomOneIn: 1, SnapLength: kernel.MaxSnapLength, MaxPerSecond: 100}},
 		{"with most slots", kernel.Config{Slots: kernel.MaxSlots, MemoryCeiling: 1 << 30}},
 		{"with fewest slots", kernel.Config{Slots: kernel.MinSlots}},
+		{"with most filters", kernel.Config{Filters: filters(), Samples: true, RandomOneIn: 10, SnapLength: 256, MaxPerSecond: 100}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			k, err := kernel.Load(tt.cfg)
@@ -68,6 +70,20 @@ func TestLoad(t *testing.T) {
 			count(t, k, ran)
 		})
 	}
+}
+
+// filters are as many as there may be, of every form; none matches what the test sends.
+func filters() []kernel.Filter {
+	port, tcp := uint16(4317), uint8(unix.IPPROTO_TCP)
+	prefixes := []netip.Prefix{{}, netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}
+	all := make([]kernel.Filter, kernel.MaxFilters)
+	for i := range all {
+		all[i] = kernel.Filter{Skip: i%5 != 0, Prefix: prefixes[i%len(prefixes)], Port: &port}
+		if i%2 == 0 {
+			all[i].Protocol = &tcp
+		}
+	}
+	return all
 }
 
 // run sends one frame through a program that sees packets, attached or not, and returns how many it was given.

@@ -61,6 +61,7 @@ const (
 	_ AttributeEntry = iota
 	AttributeEntrySeen
 	AttributeEntryAccounted
+	AttributeEntryFiltered
 	AttributeEntryOverflow
 	AttributeEntryNotIP
 	AttributeEntryUnparsedShortEthernet
@@ -83,6 +84,8 @@ func (av AttributeEntry) String() string {
 		return "seen"
 	case AttributeEntryAccounted:
 		return "accounted"
+	case AttributeEntryFiltered:
+		return "filtered"
 	case AttributeEntryOverflow:
 		return "overflow"
 	case AttributeEntryNotIP:
@@ -117,6 +120,7 @@ func (av AttributeEntry) String() string {
 var MapAttributeEntry = map[string]AttributeEntry{
 	"seen":                          AttributeEntrySeen,
 	"accounted":                     AttributeEntryAccounted,
+	"filtered":                      AttributeEntryFiltered,
 	"overflow":                      AttributeEntryOverflow,
 	"not_ip":                        AttributeEntryNotIP,
 	"unparsed_short_ethernet":       AttributeEntryUnparsedShortEthernet,
