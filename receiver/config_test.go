@@ -110,6 +110,8 @@ func TestBadConfigsNameKeyValueAndRemedy(t *testing.T) {
 		"filter_port":                   `filters[0].port must be between 0 and 65535, got 65536`,
 		"filter_protocol":               `filters[0].protocol must be an IANA keyword in lower case, for example "tcp", or a number from 0 to 255, got "TCP"`,
 		"filter_protocol_without_ports": `filters[0].port is of tcp, udp or sctp, but protocol is "icmp": leave one of them out`,
+		"filter_protocol_number":        `filters[0].protocol must be an IANA keyword in lower case, for example "tcp", or a number from 0 to 255, got "256"`,
+		"filter_key":                    "decoding failed due to the following error(s):\n\n'filters[0]' decoding failed due to the following error(s):\n\n'receiver.FilterConfig' has invalid keys: ports",
 		"two_mistakes":                  "cardinality_limit must be at least 2 (one series and the overflow point), got 0\nerror_mode must be propagate or ignore, got \"\"",
 		"later_key":                     "decoding failed due to the following error(s):\n\n'receiver.Config' has invalid keys: aggregation_temporality",
 		"later_packets_key":             "decoding failed due to the following error(s):\n\n'packets' has invalid keys: protocols",

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 
+	"go.opentelemetry.io/collector/confmap"
+
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
 )
 
@@ -34,6 +36,17 @@ const (
 	filterSkip  = "skip"
 	filterCount = "count"
 )
+
+// Unmarshal also takes a protocol that YAML reads as a number.
+func (c *FilterConfig) Unmarshal(conf *confmap.Conf) error {
+	const key = "protocol"
+	if n, ok := conf.Get(key).(int); ok {
+		if err := conf.Merge(confmap.NewFromStringMap(map[string]any{key: strconv.Itoa(n)})); err != nil {
+			return fmt.Errorf("read %s %d: %w", key, n, err)
+		}
+	}
+	return conf.Unmarshal(c)
+}
 
 func (c *Config) validateFilters() error {
 	_, err := c.kernelFilters()
