@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 )
@@ -43,6 +44,7 @@ type drainState struct {
 	skipping  bool            // collections
 	broken    map[string]bool // identities of the ledger that did not hold at the last drain
 	late      bool            // packets of a late CPU were seen
+	drift     drift
 	samples   *batch          // not sent yet; the sample loop's
 	final     context.Context // not nil: shutting down, wait for room in queues until it is done
 }
@@ -80,6 +82,7 @@ func (e *engine) drainLoop(ctx context.Context) {
 // drainOnce takes the kernel's counters and gives them to the table, the metrics and own telemetry. It reports whether it could.
 func (e *engine) drainOnce() bool {
 	began := e.clock()
+	own := e.askInterfaces(began)
 	e.drain.slots = e.drain.slots[:0]
 	d, err := e.source.Drain(func(s *flow.Slot) { e.drain.slots = append(e.drain.slots, *s) })
 	e.reportDrain(err)
@@ -88,6 +91,7 @@ func (e *engine) drainOnce() bool {
 	}
 	e.advance(d.Time)
 	e.attribute(d)
+	e.compareInterfaces(d, own)
 	flows := 0
 	if e.table != nil {
 		e.table.Expire(e.drain.time, e.endFlow)
@@ -101,6 +105,28 @@ func (e *engine) drainOnce() bool {
 	e.tel.add(d, flows)
 	e.tel.EbpfpacketsReceiverDrainDuration.Record(context.Background(), e.clock().Sub(began).Seconds())
 	return true
+}
+
+// askInterfaces returns what the interfaces count themselves, just before a drain; nil if it is not due.
+func (e *engine) askInterfaces(now time.Time) map[uint32]iface.Counters {
+	if !e.drain.drift.due(now) {
+		return nil
+	}
+	own, err := e.host.counters()
+	if err != nil {
+		return nil // as listing them fails, which has a status
+	}
+	return own
+}
+
+// compareInterfaces adds one drain to the drift, and tells it if the interfaces were asked.
+func (e *engine) compareInterfaces(d *kernel.Drained, own map[uint32]iface.Counters) {
+	e.drain.drift.addDrained(e.drain.slots, d.Classes)
+	if own == nil {
+		return
+	}
+	now := e.interfaces.now()
+	e.tel.setDrift(e.drain.drift.compare(own, now.attached), now.names, e.interfaces.directions)
 }
 
 // attribute adds the slots of one drain to the table first, so that all of its evidence about roles is known, and then

@@ -15,10 +15,14 @@ import (
 
 // newFactory returns a factory whose receivers count on p. The pipelines of one configuration share one engine.
 func newFactory(p platform) otelreceiver.Factory {
-	engines := &engines{}
+	engines, observers := &engines{}, &observers{}
 	get := func(set otelreceiver.Settings, cfg component.Config) *shared {
 		c := cfg.(*Config)
-		return engines.get(c, func() *engine { return newEngine(c, set, p) })
+		return engines.get(c, func() *engine {
+			e := newEngine(c, set, p)
+			e.observers = observers
+			return e
+		})
 	}
 	return otelreceiver.NewFactory(metadata.Type, createDefaultConfig,
 		otelreceiver.WithMetrics(func(_ context.Context, set otelreceiver.Settings, cfg component.Config, next consumer.Metrics) (otelreceiver.Metrics, error) {

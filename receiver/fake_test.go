@@ -49,7 +49,8 @@ type fakeHost struct {
 	samples    []packet.Sample
 	mismatches []kernel.Mismatch
 	lateCPU    uint64
-	attached   map[uint32]int // hooks by ifindex
+	own        map[uint32]iface.Counters // of the interfaces themselves
+	attached   map[uint32]int            // hooks by ifindex
 	pressure   chan struct{}
 	stopped    bool
 	closed     int
@@ -92,6 +93,12 @@ func (h *fakeHost) interfaces() ([]iface.Interface, error) {
 	defer h.mu.Unlock()
 	h.lists++
 	return append([]iface.Interface(nil), h.ifaces...), h.listErr
+}
+
+func (h *fakeHost) counters() (map[uint32]iface.Counters, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.own, h.listErr
 }
 
 func (h *fakeHost) watch(ctx context.Context, changed func()) error {

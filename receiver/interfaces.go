@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/collector/component"
 	"go.uber.org/zap"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
@@ -52,24 +53,35 @@ type interfaces struct {
 	directions []flow.Direction
 	keepNames  time.Duration
 	failed     func() // counts a failed attempt
+	id         component.ID
+	observers  *observers
 	log        *zap.Logger
 	status     *status
 	clock      func() time.Time
 
 	byIndex map[uint32]*attachment
-	unknown bool      // listing failed: the host may have changed since
-	since   time.Time // without an attached interface; zero: there is one
-	current atomic.Pointer[map[uint32]string]
+	warned  map[component.ID]bool // receivers that count at one of our interfaces
+	unknown bool                  // listing failed: the host may have changed since
+	since   time.Time             // without an attached interface; zero: there is one
+	current atomic.Pointer[snapshot]
 	polling atomic.Bool // the host does not tell changes: look at every tick
 	counts  [stateCount]atomic.Int64
 }
 
+// snapshot is what other goroutines know of the interfaces. Its maps are never written.
+type snapshot struct {
+	names    map[uint32]string // of all interfaces that may have counted
+	attached map[uint32]bool
+}
+
 // names returns the names of all interfaces that may have counted. The map is never written.
-func (s *interfaces) names() map[uint32]string {
-	if m := s.current.Load(); m != nil {
-		return *m
+func (s *interfaces) names() map[uint32]string { return s.now().names }
+
+func (s *interfaces) now() *snapshot {
+	if n := s.current.Load(); n != nil {
+		return n
 	}
-	return nil
+	return &snapshot{}
 }
 
 // sync compares what is attached with what the host has: new interfaces become pending, missing ones are detached.
@@ -99,6 +111,7 @@ func (s *interfaces) sync() error {
 		case selected[index]:
 		case a.gone.IsZero():
 			a.gone = now
+			s.observers.remove(index, s.id)
 			if err := s.source.Detach(index); err != nil {
 				s.log.Debug("Detaching from an interface failed; it may be gone", zap.String("interface", a.Name), zap.Error(err))
 			}
@@ -153,6 +166,7 @@ func (s *interfaces) attachOne(a *attachment) {
 	}
 	if a.err == nil {
 		s.log.Info("Counting at interface", zap.String("interface", a.Name), zap.String("kind", a.Kind))
+		s.warn(a)
 		return
 	}
 	s.failed()
@@ -161,17 +175,42 @@ func (s *interfaces) attachOne(a *attachment) {
 	}
 }
 
+// warn says which other receivers count at a, once for each of them.
+func (s *interfaces) warn(a *attachment) {
+	for _, other := range s.observers.add(a.Index, s.id) {
+		if s.warned[other] {
+			continue
+		}
+		if s.warned == nil {
+			s.warned = map[component.ID]bool{}
+		}
+		s.warned[other] = true
+		s.log.Warn("Two receivers count at the same interface, so its packets are told twice; give them different interfaces, or use one of them in all pipelines",
+			zap.String("interface", a.Name), zap.Stringer("receiver", s.id), zap.Stringer("other", other))
+	}
+}
+
+// close forgets what this receiver observes.
+func (s *interfaces) close() {
+	for index := range s.byIndex {
+		s.observers.remove(index, s.id)
+	}
+}
+
 // publish makes names and counts known to other goroutines.
 func (s *interfaces) publish() {
-	names := make(map[uint32]string, len(s.byIndex))
+	n := &snapshot{make(map[uint32]string, len(s.byIndex)), make(map[uint32]bool, len(s.byIndex))}
 	var counts [stateCount]int64
 	for index, a := range s.byIndex {
-		names[index] = a.Name
+		n.names[index] = a.Name
 		if a.gone.IsZero() {
 			counts[a.state]++
+			if a.state == stateAttached {
+				n.attached[index] = true
+			}
 		}
 	}
-	s.current.Store(&names)
+	s.current.Store(n)
 	for state, n := range counts {
 		s.counts[state].Store(n)
 	}

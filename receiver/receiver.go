@@ -42,6 +42,8 @@ type engine struct {
 	name  func() (string, error) // of the host
 	flush time.Duration          // of shutdown
 
+	observers *observers // of all receivers of the process
+
 	nextMetrics consumer.Metrics // nil: no metrics pipeline
 	nextLogs    consumer.Logs    // nil: no logs pipeline
 
@@ -71,7 +73,10 @@ type pushState struct {
 }
 
 func newEngine(cfg *Config, set otelreceiver.Settings, host platform) *engine {
-	return &engine{cfg: cfg, set: set, log: set.Logger, host: host, clock: time.Now, name: os.Hostname, flush: flushTimeout}
+	return &engine{
+		cfg: cfg, set: set, log: set.Logger, host: host, observers: &observers{},
+		clock: time.Now, name: os.Hostname, flush: flushTimeout,
+	}
 }
 
 // start loads, attaches for a bounded time, and leaves the rest to the loops.
@@ -202,7 +207,8 @@ func (e *engine) attach() error {
 		directions: e.cfg.flowDirections(),
 		keepNames:  e.cfg.Flows.IdleTimeout + 2*maxDrainInterval,
 		failed:     func() { e.tel.EbpfpacketsReceiverAttachErrors.Add(context.Background(), 1) },
-		log:        e.log, status: &e.status, clock: e.clock,
+		id:         e.set.ID, observers: e.observers,
+		log: e.log, status: &e.status, clock: e.clock,
 	}
 	if err := e.tel.register(e.observed()); err != nil {
 		return fmt.Errorf("register own telemetry: %w", err)
@@ -329,6 +335,9 @@ func (e *engine) release() error {
 	var err error
 	if e.tel != nil {
 		e.tel.Shutdown()
+	}
+	if e.interfaces != nil {
+		e.interfaces.close()
 	}
 	if e.source != nil {
 		err = e.source.Close()

@@ -41,6 +41,8 @@ type sourceConfig struct {
 type platform interface {
 	load(sourceConfig) (source, error)
 	interfaces() ([]iface.Interface, error)
+	// counters returns what each interface counted itself.
+	counters() (map[uint32]iface.Counters, error)
 	// watch calls changed when the interfaces of the host may have changed, until ctx is done.
 	watch(ctx context.Context, changed func()) error
 	// ephemeralLow is the first port that the host gives to clients.

@@ -31,6 +31,7 @@ func (linux) load(c sourceConfig) (source, error) {
 }
 
 func (linux) interfaces() ([]iface.Interface, error)          { return iface.List() }
+func (linux) counters() (map[uint32]iface.Counters, error)    { return iface.Count() }
 func (linux) watch(ctx context.Context, changed func()) error { return iface.Watch(ctx, changed) }
 
 func (linux) ephemeralLow() uint16 {

@@ -31,6 +31,13 @@ type telemetry struct {
 	slots   int
 	flows   int
 	series  map[string]int // by metric
+	drift   map[driftKey]int64
+}
+
+// driftKey is one direction of an interface.
+type driftKey struct {
+	iface     string
+	direction flow.Direction
 }
 
 func newTelemetry(set component.TelemetrySettings, clock func() time.Time) (*telemetry, error) {
@@ -57,6 +64,29 @@ func (t *telemetry) setSeries(name string, n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.series[name] = n
+}
+
+// setDrift takes the drift of each attached interface.
+func (t *telemetry) setDrift(byIndex map[uint32][2]int64, names map[uint32]string, observed []flow.Direction) {
+	drift := make(map[driftKey]int64, 2*len(byIndex))
+	for index, d := range byIndex {
+		for _, direction := range observed {
+			drift[driftKey{names[index], direction}] = d[direction]
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.drift = drift
+}
+
+func (t *telemetry) observeDrift(_ context.Context, o metric.Int64Observer) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for k, packets := range t.drift {
+		o.Observe(packets, metric.WithAttributes(
+			attribute.String(attrInterfaceName, k.iface), attribute.String(attrIODirection, directionName(k.direction))))
+	}
+	return nil
 }
 
 func (t *telemetry) countShed(ctx context.Context, cause metadata.AttributeCause, n eventCounts) {
@@ -124,6 +154,7 @@ func (t *telemetry) register(o observed) error {
 		}),
 		t.RegisterEbpfpacketsReceiverTableSlotsCallback(t.observe(func() int { return t.slots })),
 		t.RegisterEbpfpacketsReceiverTableSlotsLimitCallback(t.observe(func() int { return o.slots })),
+		t.RegisterEbpfpacketsReceiverInterfaceDriftCallback(t.observeDrift),
 		t.RegisterEbpfpacketsReceiverKernelMemoryCallback(t.observe(func() int { return o.memory })),
 	}
 	if o.maxFlows > 0 {

@@ -18,6 +18,13 @@ type Interface struct {
 	DefaultRoute bool   // holds a default route of the main table; looked up only where no interface is backed by a device
 }
 
+// Counters is what an interface has counted itself, in packets, as far as its hooks should have seen them. What segmentation
+// makes of a buffer is one packet to some drivers (veth, bridge), to others what crosses the wire.
+type Counters struct {
+	Received    uint64
+	Transmitted uint64 // those included that its driver dropped, behind the hook
+}
+
 // kindDevice is the Kind of interfaces without one: drivers that are not made through netlink, and loopback.
 const kindDevice = "device"
 

@@ -33,11 +33,7 @@ const (
 // is not mistaken for ours; in a namespace without a sysfs of its own, no interface is then backed by a device, and
 // kind:uplink means those with a default route.
 func List() ([]Interface, error) {
-	links, err := dump(func() ([][]byte, error) {
-		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
-		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
-	})
+	links, err := dumpLinks()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -63,6 +59,38 @@ func List() ([]Interface, error) {
 		all[n].DefaultRoute = routes[int(all[n].Index)]
 	}
 	return all, nil
+}
+
+// Count returns the counters of every interface of the network namespace of the calling thread, by index.
+func Count() (map[uint32]Counters, error) {
+	links, err := dumpLinks()
+	if err != nil {
+		return nil, fmt.Errorf("read the counters of interfaces: %w", err)
+	}
+	all := make(map[uint32]Counters, len(links))
+	for _, link := range links {
+		if len(link) < unix.SizeofIfInfomsg {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(link[unix.SizeofIfInfomsg:])
+		if err != nil {
+			return nil, fmt.Errorf("read the counters of interfaces: %w", err)
+		}
+		for _, a := range attrs {
+			if a.Attr.Type == unix.IFLA_STATS64 {
+				all[uint32(nl.DeserializeIfInfomsg(link).Index)] = parseStats(a.Value)
+			}
+		}
+	}
+	return all, nil
+}
+
+func dumpLinks() ([][]byte, error) {
+	return dump(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
+		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	})
 }
 
 // dump calls get until the kernel says that nothing changed while it answered. The last answer is good enough: what
@@ -116,6 +144,16 @@ func parseLink(data []byte) (Interface, error) {
 	}
 	i.Device = i.Device || deviceInSysfs(sysClassNet, &i, address)
 	return i, nil
+}
+
+// parseStats reads packets from struct rtnl_link_stats64 of linux/if_link.h.
+func parseStats(data []byte) Counters {
+	const rxPackets, txPackets, txDropped = 0, 8, 56
+	if len(data) < txDropped+8 {
+		return Counters{}
+	}
+	at := func(offset int) uint64 { return nl.NativeEndian().Uint64(data[offset:]) }
+	return Counters{Received: at(rxPackets), Transmitted: at(txPackets) + at(txDropped)}
 }
 
 // parseKind returns the kind in the attributes of IFLA_LINKINFO. They may be there for the sake of a master only.

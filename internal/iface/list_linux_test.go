@@ -202,3 +202,37 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 		t.Fatal("Watch did not return")
 	}
 }
+
+func TestCountIsWhatTheInterfaceCounts(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		lo, err := netlink.LinkByName("lo")
+		require.NoError(t, err)
+		require.NoError(t, netlink.LinkSetUp(lo))
+		before, err := Count()
+		require.NoError(t, err)
+		sink, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer sink.Close()
+		c, err := net.Dial("udp4", sink.LocalAddr().String())
+		require.NoError(t, err)
+		defer c.Close()
+		for range 7 {
+			_, err := c.Write([]byte("datagram"))
+			require.NoError(t, err)
+		}
+		after, err := Count()
+		require.NoError(t, err)
+		index := uint32(lo.Attrs().Index)
+		assert.Equal(t, Counters{Received: 7, Transmitted: 7}, Counters{
+			Received:    after[index].Received - before[index].Received,
+			Transmitted: after[index].Transmitted - before[index].Transmitted,
+		})
+	})
+}
+
+func TestStatisticsCutShortAreNone(t *testing.T) {
+	assert.Zero(t, parseStats(make([]byte, 63)))
+	stats := make([]byte, 64)
+	stats[0], stats[8], stats[56] = 1, 2, 4
+	assert.Equal(t, Counters{Received: 1, Transmitted: 6}, parseStats(stats))
+}

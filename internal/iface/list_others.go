@@ -16,5 +16,8 @@ var errNotLinux = errors.New("listing interfaces needs Linux, this is " + runtim
 // List needs Linux.
 func List() ([]Interface, error) { return nil, errNotLinux }
 
+// Count needs Linux.
+func Count() (map[uint32]Counters, error) { return nil, errNotLinux }
+
 // Watch needs Linux.
 func Watch(context.Context, func()) error { return errNotLinux }

@@ -36,6 +36,7 @@ type TelemetryBuilder struct {
 	EbpfpacketsReceiverFlowEvictions       metric.Int64Counter
 	EbpfpacketsReceiverFlows               metric.Int64ObservableGauge
 	EbpfpacketsReceiverFlowsLimit          metric.Int64ObservableGauge
+	EbpfpacketsReceiverInterfaceDrift      metric.Int64ObservableGauge
 	EbpfpacketsReceiverInterfaces          metric.Int64ObservableGauge
 	EbpfpacketsReceiverKernelMemory        metric.Int64ObservableGauge
 	EbpfpacketsReceiverLedgerIo            metric.Int64ObservableCounter
@@ -98,6 +99,21 @@ func (builder *TelemetryBuilder) RegisterEbpfpacketsReceiverFlowsLimitCallback(c
 		cb(ctx, &observerInt64{inst: builder.EbpfpacketsReceiverFlowsLimit, obs: o})
 		return nil
 	}, builder.EbpfpacketsReceiverFlowsLimit)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfpacketsReceiverInterfaceDriftCallback sets callback for observable EbpfpacketsReceiverInterfaceDrift metric.
+func (builder *TelemetryBuilder) RegisterEbpfpacketsReceiverInterfaceDriftCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfpacketsReceiverInterfaceDrift, obs: o})
+		return nil
+	}, builder.EbpfpacketsReceiverInterfaceDrift)
 	if err != nil {
 		return err
 	}
@@ -327,6 +343,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_ebpfpackets_receiver_flows_limit",
 		metric.WithDescription("Conversations for which the table of flows has room. [Development]"),
 		metric.WithUnit("{flow}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverInterfaceDrift, err = builder.meter.Int64ObservableGauge(
+		"otelcol_ebpfpackets_receiver_interface_drift",
+		metric.WithDescription("Packets counted beyond those that the interface itself counted, since it was first asked; negative where it counted more. Noisy under traffic, since the two are read a moment apart. [Development]"),
+		metric.WithUnit("{packet}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.EbpfpacketsReceiverInterfaces, err = builder.meter.Int64ObservableGauge(

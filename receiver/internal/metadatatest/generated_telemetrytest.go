@@ -142,6 +142,20 @@ func AssertEqualEbpfpacketsReceiverFlowsLimit(t *testing.T, tt *componenttest.Te
 	metricdatatest.AssertEqual(t, want, got, opts...)
 }
 
+func AssertEqualEbpfpacketsReceiverInterfaceDrift(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
+	want := metricdata.Metrics{
+		Name:        "otelcol_ebpfpackets_receiver_interface_drift",
+		Description: "Packets counted beyond those that the interface itself counted, since it was first asked; negative where it counted more. Noisy under traffic, since the two are read a moment apart. [Development]",
+		Unit:        "{packet}",
+		Data: metricdata.Gauge[int64]{
+			DataPoints: dps,
+		},
+	}
+	got, err := tt.GetMetric("otelcol_ebpfpackets_receiver_interface_drift")
+	require.NoError(t, err)
+	metricdatatest.AssertEqual(t, want, got, opts...)
+}
+
 func AssertEqualEbpfpacketsReceiverInterfaces(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_ebpfpackets_receiver_interfaces",
