@@ -60,10 +60,16 @@ type collector struct {
 // it.
 func launch(t *testing.T, ns *testenv.NetNS, settings string, wrap ...string) *collector {
 	t.Helper()
+	return launchAs(t, ns, func(c *collector) string { return c.config(settings) }, wrap...)
+}
+
+// launchAs is launch with a configuration of one's own.
+func launchAs(t *testing.T, ns *testenv.NetNS, configure func(*collector) string, wrap ...string) *collector {
+	t.Helper()
 	dir := t.TempDir()
 	c := &collector{t: t, output: filepath.Join(dir, "otlp.jsonl")}
 	config := filepath.Join(dir, "config.yaml")
-	require.NoError(t, os.WriteFile(config, []byte(c.config(settings)), 0o644))
+	require.NoError(t, os.WriteFile(config, []byte(configure(c)), 0o644))
 	args := slices.Concat(wrap, []string{binary(t), "--config", config})
 	c.cmd = exec.Command(args[0], args[1:]...)
 	c.cmd.Stdout, c.cmd.Stderr = &c.log, &c.log
