@@ -8,8 +8,12 @@ import (
 	"math"
 )
 
-// protoTCP is the only protocol whose packets tell where a conversation begins and ends.
-const protoTCP = 6
+// Protocols with ports; IANA protocol numbers. TCP is the only one whose packets tell where a conversation begins and ends.
+const (
+	protoTCP  = 6
+	protoUDP  = 17
+	protoSCTP = 132
+)
 
 // id is the identity of a flow: a Key turned so that the lower endpoint is the source, and side.
 //
@@ -45,27 +49,30 @@ func (i *id) direction(h uint8) Direction {
 //
 // A half is 0 for the lower endpoint's packets, 1 for the higher one's: what forward means may still change.
 type Flow struct {
-	id
+	// The first 64 bytes, a cache line, are what Expire looks at as a rule.
 
-	halves      [2]Half // since the last record
-	start, end  int64   // of the packets in halves, valid iff there are any
-	first, last int64   // of the whole flow; first is fixed with the first record
-	synFirst    int64   // First of the earliest slot with a SYN, valid iff synSeen
-	closeLast   int64   // Last of the latest slot with FIN or RST, valid iff there was one
-
+	start, end   int64  // of the packets in halves, valid iff there are any
+	first, last  int64  // of the whole flow; first is fixed with the first record
+	synFirst     int64  // First of the earliest slot with a SYN, valid iff synSeen
+	closeLast    int64  // Last of the latest slot with FIN or RST, valid iff there was one
 	older, newer uint32 // neighbours in order of use; newer also links the free list
 
-	firstHalf uint8 // of the packet at first
-	synHalf   uint8 // of the SYN at synFirst
-	forward   uint8 // fixed with the first record
-	initiator Initiator
+	live        bool
+	exported    bool // a record was written: roles and first stay
+	fin         [2]bool
+	rst         bool
+	established bool // TCP: a packet that is none of the handshake was seen; not every one is recognised
+	synSeen     bool
+	firstTie    bool // both halves have a packet at first
 
-	fin, synack, answered [2]bool
-	rst                   bool
-	synSeen               bool
-	synTie                bool // both halves have a SYN at synFirst
-	exported              bool // a record was written: forward, initiator and first stay
-	live                  bool
+	id
+	roles           // fixed with the first record
+	firstHalf uint8 // of the packet at first
+	synHalf   uint8 // of the SYN at synFirst; noHalf if both have one
+	synack    [2]bool
+	answered  [2]bool
+	halves    [2]Half // since the last record
+	clues
 }
 
 // Key returns the key of the forward direction as far as known.
@@ -91,10 +98,13 @@ func (f *Flow) Server() (addr Addr, port uint16, ok bool) {
 	return k.DstAddr, k.DstPort, f.initiator != InitiatorUnknown
 }
 
-// Answered reports whether the server sent anything but RST: whether somebody listens there. A slot that holds a RST
-// counts only if its flags cannot all come from RST packets. False while the roles are unknown.
+// Answered reports whether the server sent anything but RST: whether somebody listens there. While the roles are unknown,
+// whether both sides did. A slot that holds a RST counts only if its flags cannot all come from RST packets.
 func (f *Flow) Answered() bool {
-	return f.initiator != InitiatorUnknown && f.answered[1-f.forward]
+	if f.initiator == InitiatorUnknown {
+		return f.answered[0] && f.answered[1]
+	}
+	return f.answered[1-f.forward]
 }
 
 // closed reports whether the packets said that the conversation is over. FIN from one side leaves the other half open
@@ -118,8 +128,8 @@ func (f *Flow) add(s *Slot, h uint8) {
 	f.halves[h].Add(s.Volume)
 	f.halves[h].TCPFlags |= s.TCPFlags
 
-	if !f.exported && (s.First < f.first || s.First == f.first && h < f.firstHalf) {
-		f.first, f.firstHalf = s.First, h
+	if !f.exported {
+		f.addFirst(s.First, h)
 	}
 	if s.Proto == protoTCP {
 		f.addTCP(s, h)
@@ -128,6 +138,16 @@ func (f *Flow) add(s *Slot, h uint8) {
 	}
 	if !f.exported {
 		f.decideRoles()
+	}
+}
+
+// addFirst merges the time of the first packet of half h. At a tie, the lower endpoint's counts as the first.
+func (f *Flow) addFirst(first int64, h uint8) {
+	switch {
+	case first < f.first:
+		f.first, f.firstHalf, f.firstTie = first, h, false
+	case first == f.first && h != f.firstHalf:
+		f.firstHalf, f.firstTie = 0, true
 	}
 }
 
@@ -140,34 +160,16 @@ func (f *Flow) addTCP(s *Slot, h uint8) {
 	f.rst = f.rst || flags&tcpRST != 0
 	f.answered[h] = f.answered[h] || flags&tcpRST == 0 || flags&(tcpSYN|tcpFIN|tcpPSH) != 0
 	f.synack[h] = f.synack[h] || s.handshake()&HandshakeSYNACK != 0
+	f.established = f.established || flags&tcpPSH != 0 || flags&tcpACK != 0 && s.handshake()&HandshakeSYNACK == 0
 
 	if s.handshake()&HandshakeSYN == 0 {
 		return
 	}
 	switch {
 	case !f.synSeen || s.First < f.synFirst:
-		f.synSeen, f.synFirst, f.synHalf, f.synTie = true, s.First, h, false
+		f.synSeen, f.synFirst, f.synHalf = true, s.First, h
 	case s.First == f.synFirst && h != f.synHalf:
-		f.synTie = true
-	}
-}
-
-// decideRoles follows the handshake. A SYN names its source as the initiator, and the earliest one decides: in a
-// simultaneous open (RFC 9293 3.5) both sides send SYN and SYN-ACK, and neither is a server. Without SYN, a SYN-ACK names
-// its destination. SYN-ACK from both, or two SYNs at the same time, name nobody; nor does any other packet: it may be
-// the middle of a connection. Then forward is the direction of the earliest packet.
-func (f *Flow) decideRoles() {
-	f.forward, f.initiator = f.firstHalf, InitiatorUnknown
-	switch {
-	case f.synTie:
-	case f.synSeen:
-		f.forward, f.initiator = f.synHalf, InitiatorSYN
-	case f.synack[0] != f.synack[1]:
-		f.initiator = InitiatorSYN
-		f.forward = 0
-		if f.synack[0] {
-			f.forward = 1
-		}
+		f.synHalf = noHalf
 	}
 }
 
@@ -178,7 +180,7 @@ func (f *Flow) due(now int64, c *Config) EndReason {
 		return EndReasonEndOfFlow
 	case now-f.last >= int64(c.IdleTimeout):
 		return EndReasonIdleTimeout
-	case f.halves != ([2]Half{}) && now-f.start >= int64(c.ActiveTimeout):
+	case now-f.start >= int64(c.ActiveTimeout) && f.halves != ([2]Half{}):
 		return EndReasonActiveTimeout
 	}
 	return 0
@@ -199,12 +201,13 @@ func (f *Flow) export(r *Record, reason EndReason) {
 		ConnectionStart: f.first,
 		EndReason:       reason,
 		Initiator:       f.initiator,
+		Answered:        f.Answered(),
 	}
 	f.halves = [2]Half{}
 	f.exported = true
 }
 
 // begin makes f a new flow without packets.
-func (f *Flow) begin(i id) {
-	*f = Flow{id: i, first: math.MaxInt64, last: math.MinInt64, closeLast: math.MinInt64, live: true}
+func (f *Flow) begin(i id, c clues) {
+	*f = Flow{id: i, clues: c, first: math.MaxInt64, last: math.MinInt64, closeLast: math.MinInt64, live: true}
 }

@@ -25,6 +25,14 @@ type Record struct {
 	ConnectionStart int64 // ns since 1970 of the first packet of the whole flow; equal in all records of a flow
 	EndReason       EndReason
 	Initiator       Initiator // how the forward direction was decided; equal in all records of a flow
+	Answered        bool      // so far, in this record or before, as Flow.Answered says
+}
+
+// Volume returns the traffic of both directions.
+func (r *Record) Volume() Volume {
+	v := r.Forward.Volume
+	v.Add(r.Reverse.Volume)
+	return v
 }
 
 // EndReason says why a record was written. The numbers are IPFIX 136, flowEndReason.
@@ -52,29 +60,4 @@ func (r EndReason) String() string {
 		return ""
 	}
 	return endReasons[r]
-}
-
-// Initiator says by which evidence the initiator of a flow, its client, is known.
-type Initiator uint8
-
-const (
-	InitiatorUnknown     Initiator = iota // forward is the first packet's direction: no claim about roles
-	InitiatorSYN                          // TCP handshake seen
-	InitiatorFirstPacket                  // watched long enough to take the first packet seen for the first sent
-	InitiatorPort                         // exactly one port is below the ephemeral range: the other side is the client
-)
-
-var initiators = [...]string{
-	InitiatorUnknown:     "unknown",
-	InitiatorSYN:         "syn",
-	InitiatorFirstPacket: "first_packet",
-	InitiatorPort:        "port",
-}
-
-// String returns the value of the attribute "flow.initiator.method".
-func (i Initiator) String() string {
-	if int(i) >= len(initiators) {
-		return ""
-	}
-	return initiators[i]
 }

@@ -26,7 +26,7 @@ type Addr [16]byte
 // of them cost the garbage collector nothing.
 type Key struct {
 	SrcAddr, DstAddr Addr
-	SrcPort, DstPort uint16 // valid iff Proto is TCP, UDP or SCTP and not LaterFragment; ICMP: 0
+	SrcPort, DstPort uint16 // valid iff HasPorts, else 0
 	IfIndex          uint32
 	NetNS            uint16 // 0: the receiver's own network namespace
 	VLAN             uint16 // 12-bit id of the outermost tag, valid iff Tagged
@@ -41,6 +41,13 @@ func (k *Key) Src() netip.Addr { return k.SrcAddr.IP(k.IPv6) }
 
 // Dst returns the destination address.
 func (k *Key) Dst() netip.Addr { return k.DstAddr.IP(k.IPv6) }
+
+// HasPorts reports whether SrcPort and DstPort were in the packets: of TCP, UDP and SCTP, in all but later fragments.
+func (k *Key) HasPorts() bool { return hasPorts(k.Proto) && !k.LaterFragment }
+
+func hasPorts(proto uint8) bool {
+	return proto == protoTCP || proto == protoUDP || proto == protoSCTP
+}
 
 // Reversed returns the key of the opposite direction at the same interface.
 func (k Key) Reversed() Key {

@@ -7,13 +7,14 @@ package flow
 
 import (
 	"iter"
+	"maps"
 	"math"
 	"time"
 )
 
 const (
 	// closeGrace is how long a closed TCP flow waits for its last acknowledgements before its record is written. It is
-	// measured from the last FIN or RST. Packets after that begin a new flow, without known roles.
+	// measured from the last FIN or RST. Packets after that begin a new flow, whose roles the ports tell, if anything does.
 	closeGrace = 2 * time.Second
 
 	chunkFlows = 1024           // flows allocated at once; a chunk never moves
@@ -25,6 +26,7 @@ type Config struct {
 	MaxFlows      int           // flows held at once; at least 1
 	IdleTimeout   time.Duration // without packets, after which a flow ends
 	ActiveTimeout time.Duration // after which a flow that continues is told
+	EphemeralLow  uint16        // first port that hosts give to clients, ip_local_port_range; 0: ports say nothing about roles
 }
 
 // Number is where a Table keeps a flow, and maybe another one after it.
@@ -33,13 +35,18 @@ type Number uint32
 // Table holds the flows of all interfaces. It is not safe for concurrent use, and must not be called from the callbacks
 // that it calls; the *Record they get is valid until they return. A nil callback drops the records.
 //
-// Memory is about 300 bytes per flow (20 MB for 65,536, measured), allocated when needed and kept once used.
+// Memory is about 320 bytes per flow (21 MB for 65,536, measured), and 64 per flow that ended and may go on (4.2 MB for as
+// many), allocated when needed and kept once used.
 type Table struct {
 	config Config
 	index  map[id]uint32 // number of each live flow
 	chunks []*[chunkFlows]Flow
 	used   uint32 // flows with a lower number were handed out before
 	free   uint32 // first of the flows to use again, linked by newer
+
+	memory memory
+	since  map[uint32]int64 // what Watch was told
+	now    int64            // of the last Expire: the slots being added are later
 
 	oldest, newest uint32 // ends of the order of use
 
@@ -49,8 +56,16 @@ type Table struct {
 // NewTable returns an empty table.
 func NewTable(c Config) *Table {
 	c.MaxFlows = max(c.MaxFlows, 1)
-	return &Table{config: c, index: map[id]uint32{}, free: none, oldest: none, newest: none}
+	return &Table{
+		config: c, index: map[id]uint32{}, free: none, oldest: none, newest: none,
+		memory: newMemory(c.MaxFlows), now: math.MinInt64,
+	}
 }
+
+// Watch says at which interfaces of the own namespace every packet is counted, and since when (ns since 1970), and
+// replaces what was said before. At any other interface, and for watchTime after counting began, no first packet seen is
+// taken for the first sent. It concerns the flows that begin later.
+func (t *Table) Watch(since map[uint32]int64) { t.since = maps.Clone(since) }
 
 // Len returns the number of flows.
 func (t *Table) Len() int { return len(t.index) }
@@ -70,11 +85,12 @@ func (t *Table) Add(s *Slot, end func(*Record)) Number {
 	if ok {
 		t.unlink(n)
 	} else {
+		c := t.clues(&i, s) // before another flow may take its place in memory
 		if len(t.index) >= t.config.MaxFlows {
-			t.end(t.oldest, EndReasonLackOfResources, end)
+			t.pushOut(end)
 		}
 		n = t.take()
-		t.at(n).begin(i)
+		t.at(n).begin(i, c)
 		t.index[i] = n
 	}
 	t.link(n)
@@ -105,9 +121,10 @@ func (t *Table) All() iter.Seq[*Flow] {
 
 // Expire tells and drops the flows that are over at now: closed by TCP for longer than a grace period, or without
 // packets for IdleTimeout. Flows whose untold packets began ActiveTimeout ago or earlier are told and continue; their
-// next record starts with their next packet. It walks the whole table (0.3 ms for 65,536 flows on an AMD EPYC core, BenchmarkTable), so
+// next record starts with their next packet. It walks the whole table (0.2 ms for 65,536 flows on an AMD EPYC core, BenchmarkTable), so
 // call it once per drain, after the drain's slots were added.
 func (t *Table) Expire(now int64, end func(*Record)) {
+	t.now = now
 	for n := range t.used {
 		f := t.at(n)
 		if !f.live {
@@ -124,22 +141,41 @@ func (t *Table) Expire(now int64, end func(*Record)) {
 }
 
 // Flush tells every flow to end for reason (EndReasonForcedEnd at shutdown), or as EndReasonEndOfFlow if it had closed
-// anyway, and empties the table.
+// anyway, and empties the table. EndReasonForcedEnd also ends what was known of flows before and what Watch said: if the
+// table is used again, it is because the clock was set back, and times before and after do not compare.
 func (t *Table) Flush(reason EndReason, end func(*Record)) {
 	for n := range t.used {
 		if t.at(n).live {
 			t.end(n, reason, end)
 		}
 	}
+	if reason == EndReasonForcedEnd {
+		t.memory.clear()
+		t.since, t.now = nil, math.MinInt64
+	}
 }
 
-// end tells and drops flow n. The packets know better than we why a closed flow ended.
+// pushOut ends the flow that was added to least recently. If it began in the drain being added, the slot of its first
+// packet may be still to come.
+func (t *Table) pushOut(end func(*Record)) {
+	if f := t.at(t.oldest); f.first > t.now {
+		f.distrustFirst()
+	}
+	t.end(t.oldest, EndReasonLackOfResources, end)
+}
+
+// end tells and drops flow n. The packets know better than we why a closed flow ended. That one is not remembered: of what
+// still comes after the grace period the ports tell the server as a rule, and to remember every short connection would
+// push out those that go on.
 func (t *Table) end(n uint32, reason EndReason, end func(*Record)) {
 	f := t.at(n)
 	if f.closed() {
 		reason = EndReasonEndOfFlow
 	}
 	t.tell(f, reason, end)
+	if (reason == EndReasonIdleTimeout || reason == EndReasonLackOfResources) && f.teaches() {
+		t.memory.remember(f)
+	}
 	t.unlink(n)
 	delete(t.index, f.id)
 	f.live = false

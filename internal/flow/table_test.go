@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -270,7 +271,9 @@ func TestAnswered(t *testing.T) {
 		{"SYN-ACK and then RST is", []*Slot{opening, received(syn|rst|ack, hSYNACK, 0, 1)}, true},
 		{"data and then RST is", []*Slot{opening, received(psh|rst|ack, 0, 0, 1)}, true},
 		{"RST is none, but what another CPU saw is", []*Slot{opening, received(rst|ack, 0, 0, 0), received(ack, 0, 0, 0)}, true},
-		{"with unknown roles nobody answers", []*Slot{sent(ack, 0, 0, 0), received(ack, 0, 0, 0)}, false},
+		{"with unknown roles, both sides must have spoken", []*Slot{sent(ack, 0, 0, 0), received(ack, 0, 0, 0)}, true},
+		{"with unknown roles, one side is no answer", []*Slot{sent(ack, 0, 0, 0), sent(ack|psh, 0, 1, 1)}, false},
+		{"with unknown roles, RST is none either", []*Slot{sent(ack, 0, 0, 0), received(rst, 0, 0, 0)}, false},
 		{"the client's own packets are no answer", []*Slot{opening, sent(ack|psh, 0, 0, 1)}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -280,6 +283,9 @@ func TestAnswered(t *testing.T) {
 				f = table.added(s, nil)
 			}
 			assert.Equal(t, tt.want, f.Answered())
+			var got records
+			table.Flush(EndReasonForcedEnd, got.add)
+			assert.Equal(t, tt.want, got[0].Answered)
 		})
 	}
 }
@@ -298,7 +304,7 @@ func TestRecordTellsWhatTheSlotsSaid(t *testing.T) {
 			Key: request, Direction: DirectionEgress,
 			Forward: half(10, syn|ack|psh), Reverse: half(7, syn|ack|psh),
 			Start: t0, End: t0 + 9*sec, ConnectionStart: t0,
-			EndReason: EndReasonForcedEnd, Initiator: InitiatorSYN,
+			EndReason: EndReasonForcedEnd, Initiator: InitiatorSYN, Answered: true,
 		}}, got.take())
 		assert.Zero(t, table.Len())
 	})
@@ -371,13 +377,13 @@ func TestActiveTimeoutContinuesTheFlow(t *testing.T) {
 		Key: request, Direction: DirectionEgress,
 		Forward: half(31, syn|ack), Reverse: half(61, syn|ack|psh),
 		Start: t0, End: t0 + 61*sec, ConnectionStart: t0,
-		EndReason: EndReasonActiveTimeout, Initiator: InitiatorSYN,
+		EndReason: EndReasonActiveTimeout, Initiator: InitiatorSYN, Answered: true,
 	}}, first)
 	assert.Equal(t, []Record{{
 		Key: request, Direction: DirectionEgress,
 		Reverse: half(3, ack), // the flags of this record's packets
 		Start:   t0 + 72*sec, End: t0 + 74*sec, ConnectionStart: t0,
-		EndReason: EndReasonIdleTimeout, Initiator: InitiatorSYN,
+		EndReason: EndReasonIdleTimeout, Initiator: InitiatorSYN, Answered: true, // in the record before
 	}}, second)
 }
 
@@ -597,8 +603,11 @@ func TestVolumeIsConserved(t *testing.T) {
 	}
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		config := Config{MaxFlows: 1 + r.IntN(60), IdleTimeout: 15 * time.Second, ActiveTimeout: 40 * time.Second}
+		config := Config{
+			MaxFlows: 1 + r.IntN(60), IdleTimeout: 15 * time.Second, ActiveTimeout: 40 * time.Second, EphemeralLow: 2,
+		}
 		table := NewTable(config)
+		table.Watch(map[uint32]int64{request.IfIndex: t0 - 1000*sec})
 		in, out := map[place]Volume{}, map[place]Volume{}
 		begun, ended := 0, 0
 		now := t0
@@ -687,6 +696,27 @@ func TestAddingToAFlowAllocatesNothing(t *testing.T) {
 		table.Get(table.Add(s, nil), s)
 		table.Expire(t0, nil)
 	}))
+
+	t.Run("nor does a flow that begins, ends and is remembered", func(t *testing.T) {
+		config := testConfig
+		config.MaxFlows = 8
+		table, n := NewTable(config), int64(0)
+		one := func() {
+			s := slot(numbered(protoUDP, uint32(n)), DirectionEgress, 0, 0, n, n)
+			table.Add(s, nil)
+			n++
+			table.Expire(t0+(n+15)*sec, nil)
+		}
+		for range 1000 {
+			one()
+		}
+		assert.Zero(t, testing.AllocsPerRun(100, one))
+	})
+}
+
+func TestExpireLooksAtOneCacheLineOfAFlow(t *testing.T) {
+	assert.EqualValues(t, 64, unsafe.Offsetof(Flow{}.id))
+	assert.Zero(t, unsafe.Sizeof(Flow{})%64)
 }
 
 const benchFlows = 65_536
@@ -730,6 +760,16 @@ func BenchmarkTable(b *testing.B) {
 		for n := 0; b.Loop(); n++ {
 			s := &slots[n%len(slots)]
 			s.IfIndex = uint32(n) // never seen before
+			table.Add(s, nil)
+		}
+	})
+	b.Run("add a UDP flow that pushes another out, which is remembered", func(b *testing.B) {
+		b.ReportAllocs()
+		table := NewTable(Config{MaxFlows: benchFlows / 2, IdleTimeout: time.Hour, ActiveTimeout: time.Hour})
+		slots := benchSlots()
+		for n := 0; b.Loop(); n++ {
+			s := &slots[n%len(slots)]
+			s.Proto, s.TCPFlags, s.IfIndex = protoUDP, 0, uint32(n) // never seen before
 			table.Add(s, nil)
 		}
 	})

@@ -1,0 +1,445 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"bytes"
+	"cmp"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	low  = 32768 // Linux' default
+	long = -watchTime / sec
+)
+
+// rolesConfig is that of most tests here: it knows the ephemeral ports.
+var rolesConfig = Config{MaxFlows: 100, IdleTimeout: 15 * time.Second, ActiveTimeout: 60 * time.Second, EphemeralLow: low}
+
+// pair is a client's port and a server's.
+type pair struct {
+	proto          uint8
+	client, server uint16
+}
+
+func (p pair) key() Key {
+	k := request
+	k.Proto, k.SrcPort, k.DstPort = p.proto, p.client, p.server
+	return k
+}
+
+// out is a packet of the client at second at, in one of the server.
+func (p pair) out(flags uint8, h Handshake, at int64) *Slot {
+	return slot(p.key(), DirectionEgress, flags, h, at, at)
+}
+
+func (p pair) in(flags uint8, h Handshake, at int64) *Slot {
+	return slot(p.key().Reversed(), DirectionIngress, flags, h, at, at)
+}
+
+// toldRoles are what a flow and its records say.
+type toldRoles struct {
+	fromClient bool // forward is the client's direction
+	method     Initiator
+}
+
+// rolesOf adds slots, which are one flow, and returns what it and its record say.
+func rolesOf(t *testing.T, table *Table, slots []*Slot) toldRoles {
+	t.Helper()
+	var f *Flow
+	for _, s := range slots {
+		f = table.added(s, nil)
+	}
+	told := toldRoles{f.Key().SrcAddr == client, f.Initiator()}
+	addr, _, known := f.Client()
+	assert.Equal(t, told.method != InitiatorUnknown, known)
+	assert.Equal(t, told.fromClient, addr == client)
+
+	before, got := table.Len(), records(nil)
+	table.Flush(EndReasonForcedEnd, got.add)
+	require.Len(t, got, before)
+	i := slices.IndexFunc(got, func(r Record) bool { return r.Key == slots[0].Key || r.Key == slots[0].Reversed() })
+	assert.Equal(t, told.method, got[i].Initiator)
+	assert.Equal(t, told.fromClient, got[i].Key.SrcAddr == client)
+	assert.Equal(t, told.fromClient, got[i].Direction == DirectionEgress)
+	return told
+}
+
+func TestWhoIsTheClient(t *testing.T) {
+	https, tcpHigh, bgp := pair{protoTCP, 40000, 443}, pair{protoTCP, 40000, 50000}, pair{protoTCP, 179, 179}
+	dns, udpHigh, ntp := pair{protoUDP, 40000, 53}, pair{protoUDP, 40000, 50000}, pair{protoUDP, 123, 123}
+	sctp, gre, icmp := pair{protoSCTP, 40000, 2905}, pair{47, 0, 0}, pair{protoICMP, 0, 0}
+	fragment := dns.out(0, 0, 0)
+	fragment.LaterFragment, fragment.SrcPort, fragment.DstPort = true, 0, 0
+
+	for _, tt := range []struct {
+		name    string
+		watched int64 // second from which on; 1: not at all
+		slots   []*Slot
+		want    toldRoles
+	}{
+		{"TCP: a SYN counts more than ports", long, []*Slot{https.in(syn, hSYN, 0)}, toldRoles{false, InitiatorSYN}},
+		{"TCP: the SYN was lost, the SYN-ACK names the client", long, []*Slot{tcpHigh.in(syn|ack, hSYNACK, 0)}, toldRoles{true, InitiatorSYN}},
+		{"TCP: asymmetric routing, the SYN-ACK and what follows it", 1, []*Slot{
+			tcpHigh.in(syn|ack, hSYNACK, 0), tcpHigh.in(ack|psh, 0, 1),
+		}, toldRoles{true, InitiatorSYN}},
+		{"TCP: simultaneous open at one time is nobody's, whatever the ports say", long, []*Slot{
+			https.out(syn|ack, hSYN|hSYNACK, 0), https.in(syn|ack, hSYN|hSYNACK, 0),
+		}, toldRoles{false, InitiatorUnknown}},
+		{"TCP: SYN-ACK from both is nobody's, whatever the ports say", long, []*Slot{
+			https.out(syn|ack, hSYNACK, 0), https.in(syn|ack, hSYNACK, 1),
+		}, toldRoles{true, InitiatorUnknown}},
+		{"TCP: the middle of a connection to a low port, the server seen first", long, []*Slot{
+			https.in(ack, 0, 0), https.out(ack, 0, 1),
+		}, toldRoles{true, InitiatorPort}},
+		{"TCP: the middle of a connection between high ports", long, []*Slot{tcpHigh.out(ack, 0, 0)}, toldRoles{true, InitiatorUnknown}},
+		{"TCP: the middle of a connection between low ports", long, []*Slot{bgp.in(ack, 0, 0)}, toldRoles{false, InitiatorUnknown}},
+		{"TCP: a SYN after what ports said overrides it", long, []*Slot{https.out(ack, 0, 0), https.in(syn, hSYN, 3)}, toldRoles{false, InitiatorSYN}},
+
+		{"UDP between high ports: the first packet's side", long, []*Slot{udpHigh.in(0, 0, 0), udpHigh.out(0, 0, 1)}, toldRoles{false, InitiatorFirstPacket}},
+		{"UDP between high ports, not watched", 1, []*Slot{udpHigh.out(0, 0, 0), udpHigh.in(0, 0, 1)}, toldRoles{true, InitiatorUnknown}},
+		{"UDP between high ports, not watched long enough", long + 1, []*Slot{udpHigh.out(0, 0, 0)}, toldRoles{true, InitiatorUnknown}},
+		{"UDP between high ports, both first at one time", long, []*Slot{udpHigh.out(0, 0, 0), udpHigh.in(0, 0, 0)}, toldRoles{false, InitiatorUnknown}},
+		{"UDP between high ports, three packets, two first at one time", long, []*Slot{
+			udpHigh.out(0, 0, 1), udpHigh.in(0, 0, 1), udpHigh.out(0, 0, 0),
+		}, toldRoles{true, InitiatorFirstPacket}},
+		{"UDP to a low port, watched", long, []*Slot{dns.out(0, 0, 0), dns.in(0, 0, 1)}, toldRoles{true, InitiatorFirstPacket}},
+		{"UDP to a low port, not watched long enough", long + 1, []*Slot{dns.in(0, 0, 0), dns.out(0, 0, 1)}, toldRoles{true, InitiatorPort}},
+		{"UDP to a low port, both first at one time", long, []*Slot{dns.out(0, 0, 0), dns.in(0, 0, 0)}, toldRoles{true, InitiatorPort}},
+		{"UDP between low ports, watched", long, []*Slot{ntp.out(0, 0, 0), ntp.in(0, 0, 1)}, toldRoles{true, InitiatorFirstPacket}},
+		{"UDP between low ports, not watched", 1, []*Slot{ntp.in(0, 0, 0), ntp.out(0, 0, 1)}, toldRoles{false, InitiatorUnknown}},
+		{"UDP: asymmetric routing, answers only: the first packet contradicts the port", long, []*Slot{
+			dns.in(0, 0, 0), dns.in(0, 0, 1),
+		}, toldRoles{false, InitiatorUnknown}},
+		{"UDP: asymmetric routing, requests only", long, []*Slot{dns.out(0, 0, 0)}, toldRoles{true, InitiatorFirstPacket}},
+		{"UDP: a source port of 0 is no port", 1, []*Slot{pair{protoUDP, 40000, 0}.out(0, 0, 0)}, toldRoles{true, InitiatorUnknown}},
+		{"UDP: the last port below the ephemeral ones", 1, []*Slot{pair{protoUDP, low, low - 1}.in(0, 0, 0)}, toldRoles{true, InitiatorPort}},
+
+		{"SCTP, watched", long, []*Slot{sctp.out(0, 0, 0)}, toldRoles{true, InitiatorFirstPacket}},
+		{"SCTP, not watched", 1, []*Slot{sctp.in(0, 0, 0)}, toldRoles{true, InitiatorPort}},
+		{"GRE has no ports and may be old", long, []*Slot{gre.out(0, 0, 0)}, toldRoles{true, InitiatorUnknown}},
+		{"ICMP: an error looks like a request", long, []*Slot{icmp.out(0, 0, 0)}, toldRoles{true, InitiatorUnknown}},
+		{"a later fragment has no ports", long, []*Slot{fragment}, toldRoles{true, InitiatorUnknown}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			forEachOrder(tt.slots, func(slots []*Slot) {
+				table := NewTable(rolesConfig)
+				if tt.watched <= 0 {
+					table.Watch(map[uint32]int64{request.IfIndex: t0 + tt.watched*sec})
+				}
+				assert.Equal(t, tt.want, rolesOf(t, table, slots))
+			})
+		})
+	}
+
+	t.Run("without an ephemeral range, ports say nothing", func(t *testing.T) {
+		assert.Equal(t, toldRoles{true, InitiatorUnknown}, rolesOf(t, NewTable(testConfig), []*Slot{https.out(ack, 0, 0)}))
+	})
+}
+
+func TestRolesOutliveTheFlow(t *testing.T) {
+	tcp, tcpPort := pair{protoTCP, 40000, 50000}, pair{protoTCP, 40000, 443}
+	udp, dns, sctp := pair{protoUDP, 40000, 50000}, pair{protoUDP, 40000, 53}, pair{protoSCTP, 40000, 50000}
+	opened := []*Slot{tcp.out(syn|ack, hSYN, 0), tcp.in(syn|ack, hSYNACK, 0), tcp.in(ack|psh, 0, 1)}
+
+	for _, tt := range []struct {
+		name    string
+		earlier []*Slot
+		ended   int64 // second of the Expire before the slots
+		slots   []*Slot
+		want    toldRoles
+	}{
+		{"TCP: the server speaks first after an idle timeout", opened, 16,
+			[]*Slot{tcp.in(ack|psh, 0, 30), tcp.out(ack, 0, 31)}, toldRoles{true, InitiatorSYN}},
+		{"TCP: the server's half alone, when its data came with its SYN-ACK", []*Slot{tcp.in(syn|ack|psh, hSYNACK, 0)}, 16,
+			[]*Slot{tcp.in(ack, 0, 30)}, toldRoles{true, InitiatorSYN}},
+		{"TCP: so after hours", opened, 7200, []*Slot{tcp.in(ack|psh, 0, 7201)}, toldRoles{true, InitiatorSYN}},
+		{"TCP: a handshake begins another, with other roles", opened, 16,
+			[]*Slot{tcp.out(ack, 0, 31), tcp.in(syn, hSYN, 30)}, toldRoles{false, InitiatorSYN}},
+		{"TCP: a handshake that names nobody is not overruled", opened, 16,
+			[]*Slot{tcp.in(syn, hSYN, 30), tcp.out(syn, hSYN, 30), tcp.out(ack, 0, 31)}, toldRoles{false, InitiatorUnknown}},
+		{"TCP: what the ports said they say again", []*Slot{tcpPort.in(ack, 0, 0)}, 16,
+			[]*Slot{tcpPort.in(ack, 0, 30)}, toldRoles{true, InitiatorPort}},
+		{"TCP: after the end of a connection, stray packets are nobody's", append(opened[:3:3], tcp.in(rst, 0, 2)), 16,
+			[]*Slot{tcp.in(ack, 0, 17)}, toldRoles{false, InitiatorUnknown}},
+		{"TCP: a SYN without answer is not remembered", []*Slot{tcp.out(syn, hSYN, 0)}, 16,
+			[]*Slot{tcp.in(ack, 0, 17)}, toldRoles{false, InitiatorUnknown}},
+		{"TCP: nor is a handshake given up", []*Slot{tcp.out(syn, hSYN, 0), tcp.in(syn|ack, hSYNACK, 0)}, 16,
+			[]*Slot{tcp.in(ack, 0, 17)}, toldRoles{false, InitiatorUnknown}},
+
+		{"UDP: the server speaks first after an idle timeout", []*Slot{udp.out(0, 0, 0), udp.in(0, 0, 1)}, 16,
+			[]*Slot{udp.in(0, 0, 30), udp.out(0, 0, 31)}, toldRoles{true, InitiatorFirstPacket}},
+		{"UDP: the server of a low port speaks first after an idle timeout", []*Slot{dns.out(0, 0, 0), dns.in(0, 0, 1)}, 16,
+			[]*Slot{dns.in(0, 0, 30)}, toldRoles{true, InitiatorFirstPacket}},
+		{"UDP: a request without answer counts, the answer may be late", []*Slot{udp.out(0, 0, 0)}, 16,
+			[]*Slot{udp.in(0, 0, 20)}, toldRoles{true, InitiatorFirstPacket}},
+		{"UDP: forgotten a moment before two minutes", []*Slot{udp.out(0, 0, 1)}, 120,
+			[]*Slot{udp.in(0, 0, 121)}, toldRoles{true, InitiatorFirstPacket}},
+		{"UDP: forgotten after two minutes", []*Slot{udp.out(0, 0, 1)}, 121,
+			[]*Slot{udp.in(0, 0, 122)}, toldRoles{false, InitiatorFirstPacket}},
+		{"UDP: of unknown roles before, the first packet is not the first", []*Slot{udp.out(0, 0, 0), udp.in(0, 0, 0)}, 16,
+			[]*Slot{udp.out(0, 0, 30)}, toldRoles{true, InitiatorUnknown}},
+		{"UDP: answers only stay unknown", []*Slot{dns.in(0, 0, 0)}, 16, []*Slot{dns.in(0, 0, 30)}, toldRoles{false, InitiatorUnknown}},
+		{"UDP: another tuple has no past", []*Slot{dns.out(0, 0, 0)}, 16, []*Slot{udp.in(0, 0, 30)}, toldRoles{false, InitiatorFirstPacket}},
+		{"SCTP: as UDP", []*Slot{sctp.out(0, 0, 0)}, 16, []*Slot{sctp.in(0, 0, 30)}, toldRoles{true, InitiatorFirstPacket}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			forEachOrder(tt.slots, func(slots []*Slot) {
+				table := NewTable(rolesConfig)
+				table.Watch(map[uint32]int64{request.IfIndex: t0 + long*sec})
+				for _, s := range tt.earlier {
+					table.Add(s, nil)
+				}
+				table.Expire(t0+tt.ended*sec, nil)
+				require.Zero(t, table.Len())
+				assert.Equal(t, tt.want, rolesOf(t, table, slots))
+			})
+		})
+	}
+
+	t.Run("roles are handed on from flow to flow", func(t *testing.T) {
+		table := NewTable(rolesConfig)
+		for _, s := range opened {
+			table.Add(s, nil)
+		}
+		for at := int64(30); at < 600; at += 30 {
+			table.Expire(t0+at*sec, nil)
+			require.Zero(t, table.Len())
+			f := table.added(tcp.in(ack, 0, at+1), nil)
+			assert.Equal(t, InitiatorSYN, f.Initiator())
+			assert.Equal(t, tcp.key(), f.Key())
+			assert.True(t, f.Answered())
+		}
+	})
+	t.Run("of a flow that was pushed out, too", func(t *testing.T) {
+		config := rolesConfig
+		config.MaxFlows = 1
+		table := NewTable(config)
+		for _, s := range opened {
+			table.Add(s, nil)
+		}
+		table.Add(udp.out(0, 0, 2), nil)
+		f := table.added(tcp.in(ack|psh, 0, 3), nil)
+		assert.Equal(t, InitiatorSYN, f.Initiator())
+		assert.Equal(t, tcp.key(), f.Key())
+	})
+	t.Run("but not a flush, after which times do not compare", func(t *testing.T) {
+		table := NewTable(rolesConfig)
+		watched := map[uint32]int64{request.IfIndex: t0 + long*sec}
+		table.Watch(watched)
+		table.Add(tcp.out(syn|ack, hSYN, 0), nil)
+		table.Add(udp.out(0, 0, 0), nil)
+		table.Expire(t0+16*sec, nil)
+		table.Flush(EndReasonForcedEnd, nil)
+		assert.Equal(t, InitiatorUnknown, table.added(tcp.in(ack, 0, 17), nil).Initiator())
+		assert.Equal(t, InitiatorUnknown, table.added(udp.in(0, 0, 17), nil).Initiator(), "nobody watches yet")
+		table.Flush(EndReasonForcedEnd, nil)
+		table.Watch(watched)
+		f := table.added(udp.in(0, 0, 17), nil)
+		assert.Equal(t, InitiatorFirstPacket, f.Initiator())
+		assert.Equal(t, udp.key().Reversed(), f.Key())
+	})
+}
+
+func TestWatchSaysWhereAFirstPacketCounts(t *testing.T) {
+	udp := pair{protoUDP, 40000, 50000}
+	at := func(ifindex uint32, ns uint16, port uint16) *Slot {
+		s := udp.out(0, 0, 0)
+		s.IfIndex, s.NetNS, s.SrcPort = ifindex, ns, port
+		return s
+	}
+	table := NewTable(rolesConfig)
+	since := map[uint32]int64{2: t0 + long*sec, 3: t0 + long*sec + 1}
+	table.Watch(since)
+	since[4] = t0 + long*sec // the table has its own
+	assert.Equal(t, InitiatorFirstPacket, table.added(at(2, 0, 40001), nil).Initiator())
+	assert.Equal(t, InitiatorUnknown, table.added(at(3, 0, 40001), nil).Initiator(), "a nanosecond too short")
+	assert.Equal(t, InitiatorUnknown, table.added(at(4, 0, 40001), nil).Initiator(), "not watched")
+	assert.Equal(t, InitiatorUnknown, table.added(at(2, 1, 40001), nil).Initiator(), "interface 2 of another namespace")
+
+	table.Watch(map[uint32]int64{4: t0 + long*sec})
+	assert.Equal(t, InitiatorUnknown, table.added(at(2, 0, 40002), nil).Initiator(), "no longer watched")
+	assert.Equal(t, InitiatorFirstPacket, table.added(at(4, 0, 40002), nil).Initiator())
+}
+
+// A flow that is pushed out while its first drain is still being added may have an earlier packet in a slot to come.
+func TestAFlowPushedOutByItsOwnDrainHasNoFirstPacket(t *testing.T) {
+	udp, dns := pair{protoUDP, 40000, 50000}, pair{protoUDP, 40000, 53}
+	config := rolesConfig
+	config.MaxFlows = 1
+	for _, tt := range []struct {
+		name    string
+		tuple   pair
+		drained int64 // second of the drain before, which the packet follows or not
+		want    toldRoles
+	}{
+		{"in its first drain", udp, -1, toldRoles{false, InitiatorUnknown}},
+		{"in its first drain, when ports know", dns, -1, toldRoles{true, InitiatorPort}},
+		{"later", udp, 0, toldRoles{false, InitiatorFirstPacket}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			table, got := NewTable(config), records(nil)
+			table.Watch(map[uint32]int64{request.IfIndex: t0 + long*sec})
+			table.Expire(t0+tt.drained*sec, got.add)
+			table.Add(tt.tuple.in(0, 0, 0), got.add)
+			table.Add(pair{protoUDP, 1, 1}.out(0, 0, 1), got.add)
+			require.Len(t, got, 1)
+			assert.Equal(t, EndReasonLackOfResources, got[0].EndReason)
+			assert.Equal(t, tt.want, toldRoles{got[0].Key.SrcAddr == client, got[0].Initiator})
+
+			f := table.added(tt.tuple.out(0, 0, 0), got.add) // what the rest of the drain says continues it
+			assert.Equal(t, tt.want.method, f.Initiator())
+		})
+	}
+}
+
+func TestAFlowPushedOutAfterTheClockWasSetBack(t *testing.T) {
+	config := rolesConfig
+	config.MaxFlows = 1
+	table, got := NewTable(config), records(nil)
+	table.Expire(t0+1000*sec, nil)
+	table.Flush(EndReasonForcedEnd, nil)
+	table.Watch(map[uint32]int64{request.IfIndex: t0 + long*sec})
+	table.Add(pair{protoUDP, 40000, 50000}.in(0, 0, 0), got.add)
+	table.Add(pair{protoUDP, 1, 1}.out(0, 0, 1), got.add)
+	require.Len(t, got, 1)
+	assert.Equal(t, InitiatorUnknown, got[0].Initiator, "it is pushed out by its own drain")
+}
+
+// Whatever the order of the slots of a drain, flows and records are the same, roles included: with idle and active
+// timeouts, memories of both kinds, and handshakes that contradict each other. Only the end of TCP flows is left out.
+func TestRolesDoNotDependOnTheOrderOfSlots(t *testing.T) {
+	methods := map[Initiator]int{}
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		drains := randomDrains(r)
+		var want []Record
+		for n := range 6 {
+			table, got := NewTable(rolesConfig), records(nil)
+			table.Watch(map[uint32]int64{2: t0 + long*sec, 3: t0})
+			for i, slots := range drains {
+				r.Shuffle(len(slots), func(i, j int) { slots[i], slots[j] = slots[j], slots[i] })
+				for k := range slots {
+					table.Add(&slots[k], got.add)
+				}
+				table.Expire(t0+int64(i+1)*10*sec, got.add)
+			}
+			table.Flush(EndReasonForcedEnd, got.add)
+			slices.SortFunc(got, compareRecords)
+			if n == 0 {
+				want = got
+				continue
+			}
+			require.Equal(t, want, []Record(got), "seed %d", seed)
+		}
+		for _, r := range want {
+			methods[r.Initiator]++
+		}
+	}
+	for _, i := range []Initiator{InitiatorUnknown, InitiatorSYN, InitiatorFirstPacket, InitiatorPort} {
+		assert.Greater(t, methods[i], 500, "%s: a test of what does not happen", i)
+	}
+}
+
+// compareRecords orders records that one flow or two can have.
+func compareRecords(a, b Record) int {
+	return cmp.Or(
+		cmp.Compare(a.Start, b.Start), cmp.Compare(a.End, b.End), cmp.Compare(a.EndReason, b.EndReason),
+		cmp.Compare(a.Key.Proto, b.Key.Proto), cmp.Compare(a.Key.IfIndex, b.Key.IfIndex),
+		cmp.Compare(a.Key.SrcPort, b.Key.SrcPort), cmp.Compare(a.Key.DstPort, b.Key.DstPort),
+		bytes.Compare(a.Key.SrcAddr[:], b.Key.SrcAddr[:]),
+	)
+}
+
+// randomDrains are slots of few tuples, 10 s each drain, often at the same times.
+func randomDrains(r *rand.Rand) [][]Slot {
+	drains := make([][]Slot, 30)
+	for i := range drains {
+		for range r.IntN(12) {
+			k := pair{
+				[]uint8{protoTCP, protoTCP, protoUDP, protoUDP, protoSCTP, 47}[r.IntN(6)],
+				[]uint16{40000, 123}[r.IntN(2)], []uint16{50000, 123, 443}[r.IntN(3)],
+			}.key()
+			k.IfIndex = 2 + uint32(r.IntN(2))
+			d := DirectionEgress
+			if r.IntN(2) == 0 {
+				k, d = k.Reversed(), DirectionIngress
+			}
+			s := slot(k, d, 0, 0, int64(i)*10+r.Int64N(3), int64(i)*10+3+r.Int64N(3))
+			if k.Proto == protoTCP {
+				s.TCPFlags = []uint8{ack, ack | psh, syn | ack}[r.IntN(3)]
+				if s.TCPFlags&syn != 0 {
+					s.Handshake = Handshake(r.IntN(4))
+				}
+			}
+			drains[i] = append(drains[i], *s)
+		}
+	}
+	return drains
+}
+
+// A long flow is told in parts: each with its own volume and flags, all with the same beginning and roles.
+func TestTheRecordsOfALongFlowAddUp(t *testing.T) {
+	tcp := pair{protoTCP, 40000, 443}
+	table, got := NewTable(rolesConfig), records(nil)
+	var sentBytes, receivedBytes uint64
+	add := func(s *Slot) {
+		if s.SrcAddr == client {
+			sentBytes += s.Bytes
+		} else {
+			receivedBytes += s.Bytes
+		}
+		table.Add(s, got.add)
+	}
+	for at := int64(0); at < 300; at += 5 {
+		out, in, h := uint8(ack), uint8(ack), Handshake(0)
+		switch at {
+		case 0:
+			in |= psh // the first record knows no more than the port
+		case 100:
+			out, h = ack|syn, hSYN // too late: the roles are fixed
+		case 200:
+			out |= psh
+		case 295:
+			out, in = out|fin, in|fin
+		}
+		add(slot(tcp.key().Reversed(), DirectionIngress, in, 0, at, at+1))
+		add(slot(tcp.key(), DirectionEgress, out, h, at+1, at+3))
+		table.Expire(t0+(at+5)*sec, got.add)
+	}
+	table.Expire(t0+400*sec, got.add)
+	require.Zero(t, table.Len())
+
+	var forward, reverse, sum Volume
+	for i, r := range got {
+		assert.Equal(t, tcp.key(), r.Key)
+		assert.Equal(t, DirectionEgress, r.Direction)
+		assert.Equal(t, InitiatorPort, r.Initiator)
+		assert.Equal(t, t0, r.ConnectionStart)
+		assert.True(t, r.Answered)
+		assert.Equal(t, t0+int64(i)*60*sec, r.Start)
+		assert.Equal(t, t0+(int64(i)*60+58)*sec, r.End)
+		forward.Add(r.Forward.Volume)
+		reverse.Add(r.Reverse.Volume)
+		sum.Add(r.Volume())
+	}
+	var flags [][2]uint8
+	var reasons []EndReason
+	for _, r := range got {
+		flags = append(flags, [2]uint8{r.Forward.TCPFlags, r.Reverse.TCPFlags})
+		reasons = append(reasons, r.EndReason)
+	}
+	assert.Equal(t, [][2]uint8{{ack, ack | psh}, {ack | syn, ack}, {ack, ack}, {ack | psh, ack}, {ack | fin, ack | fin}}, flags)
+	active := EndReasonActiveTimeout
+	assert.Equal(t, []EndReason{active, active, active, active, EndReasonEndOfFlow}, reasons)
+	assert.Equal(t, sentBytes, forward.Bytes)
+	assert.Equal(t, receivedBytes, reverse.Bytes)
+	assert.Equal(t, Volume{300, 30_000}, sum)
+}
