@@ -27,6 +27,7 @@ func (e *engine) advance(now int64) {
 		e.table.Flush(flow.EndReasonForcedEnd, e.endFlow)
 		e.sendFlows()
 	}
+	e.drain.watched = nil // watching begins anew, too
 	if e.metrics != nil {
 		e.metrics.restart(now)
 	}

@@ -6,6 +6,7 @@ package receiver
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -45,8 +46,9 @@ type drainState struct {
 	broken    map[string]bool // identities of the ledger that did not hold at the last drain
 	late      bool            // packets of a late CPU were seen
 	drift     drift
-	samples   *batch          // not sent yet; the sample loop's
-	final     context.Context // not nil: shutting down, wait for room in queues until it is done
+	watched   map[uint32]int64 // ns since 1970 of the first drain after an interface was attached
+	samples   *batch           // not sent yet; the sample loop's
+	final     context.Context  // not nil: shutting down, wait for room in queues until it is done
 }
 
 func (e *engine) drainLoop(ctx context.Context) {
@@ -90,6 +92,7 @@ func (e *engine) drainOnce() bool {
 		return false
 	}
 	e.advance(d.Time)
+	e.watchInterfaces()
 	e.attribute(d)
 	e.compareInterfaces(d, own)
 	flows := 0
@@ -127,6 +130,25 @@ func (e *engine) compareInterfaces(d *kernel.Drained, own map[uint32]iface.Count
 	}
 	now := e.interfaces.now()
 	e.tel.setDrift(e.drain.drift.compare(own, now.attached), now.names, e.interfaces.directions)
+}
+
+// watchInterfaces tells the table since when we count at each interface: what it knows of who spoke first rests on that. The
+// time is that of the drain, in the one clock that the table knows.
+func (e *engine) watchInterfaces() {
+	attached := e.interfaces.now().attached
+	if e.table == nil || maps.EqualFunc(attached, e.drain.watched, func(bool, int64) bool { return true }) {
+		return
+	}
+	watched := make(map[uint32]int64, len(attached))
+	for index := range attached {
+		since, ok := e.drain.watched[index]
+		if !ok {
+			since = e.drain.time
+		}
+		watched[index] = since
+	}
+	e.drain.watched = watched
+	e.table.Watch(watched)
 }
 
 // attribute adds the slots of one drain to the table first, so that all of its evidence about roles is known, and then

@@ -125,7 +125,8 @@ func TestServerPortIsEarned(t *testing.T) {
 		"no answer":                 {egress(request), false},
 		"refused":                   {egress(request, tcp(server, client, flow.DirectionIngress, rst|ack, 1, 54, 1, 1)), false},
 		"high port":                 {conversation(client, "10.0.0.2:50000"), false},
-		"no handshake seen":         {egress(tcp(client, server, flow.DirectionEgress, ack, 1, 60, 1, 1), tcp(server, client, flow.DirectionIngress, ack, 1, 60, 1, 1)), false},
+		"no handshake seen":         {egress(tcp(client, server, flow.DirectionEgress, ack, 1, 60, 1, 1), tcp(server, client, flow.DirectionIngress, ack, 1, 60, 1, 1)), true},
+		"nor an answer":             {egress(tcp(client, server, flow.DirectionEgress, ack, 1, 60, 1, 1)), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, testConfig(), newFakeHost("eth0"), consumertest.NewNop(), nil)

@@ -123,6 +123,7 @@ func (e *engine) load() error {
 			MaxFlows:      e.cfg.Flows.MaxFlows,
 			IdleTimeout:   e.cfg.Flows.IdleTimeout,
 			ActiveTimeout: e.cfg.Flows.ActiveTimeout,
+			EphemeralLow:  low,
 		})
 	}
 	filters, err := e.cfg.kernelFilters()
