@@ -65,8 +65,8 @@ packets: {random_one_in: 1}
 		{"curl over IPv6", "tcp", true, left.V6, 80, "transmit", "syn", "end_of_flow", 0},
 		{"curl from the other side", "tcp", false, right.V4, 8080, "receive", "syn", "end_of_flow", 0},
 		{"bulk transfer", "tcp", false, left.V4, transferred.Server.Port(), "transmit", "syn", "end_of_flow", 0},
-		{"dig", "udp", false, left.V4, 53, "transmit", "unknown", "idle_timeout", 1},
-		{"dig over IPv6", "udp", true, left.V6, 53, "transmit", "unknown", "idle_timeout", 1},
+		{"dig", "udp", false, left.V4, 53, "transmit", "port", "idle_timeout", 1},
+		{"dig over IPv6", "udp", true, left.V6, 53, "transmit", "port", "idle_timeout", 1},
 		{"ping", "icmp", false, left.V4, 0, "transmit", "unknown", "idle_timeout", 3},
 		{"ping over IPv6 from the other side", "ipv6-icmp", true, right.V6, 0, "receive", "unknown", "idle_timeout", 3},
 	}
