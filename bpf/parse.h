@@ -96,6 +96,18 @@ static __always_inline const void *peek(struct __sk_buff *skb, __u32 offset, __u
 	return bpf_skb_load_bytes(skb, offset, copy, size) ? NULL : copy;
 }
 
+/*
+ * The value, of which the verifier no longer knows anything: it walks what follows once, and not once for each value that may
+ * be. With tags and extension headers that is a quarter of the instructions walked (80,000 instead of 330,000 on 6.18).
+ */
+static __always_inline __u64 forgotten(struct __sk_buff *skb, __u64 value)
+{
+	__u64 unknown = skb->len;
+
+	asm volatile("%0 += %1\n%0 -= %1" : "+r"(value) : "r"(unknown));
+	return value;
+}
+
 /* The outermost tag names the VLAN of the flow. */
 static __always_inline void set_vlan(struct packet *p, __u16 tci)
 {
@@ -127,7 +139,7 @@ static __always_inline __u8 parse_link(struct __sk_buff *skb, struct packet *p)
 			return REASON_SHORT_VLAN;
 		set_vlan(p, bpf_ntohs(tag.tci));
 		ethertype = tag.ethertype;
-		p->offset += sizeof(tag);
+		p->offset = forgotten(skb, p->offset + sizeof(tag));
 	}
 	p->ethertype = bpf_ntohs(ethertype);
 	return REASON_ACCOUNTED;
@@ -202,8 +214,11 @@ static __always_inline __u8 parse_extensions(struct __sk_buff *skb, struct packe
 
 			if (reason)
 				return reason;
-			if (!is_extension(next) || p->bits & KEY_LATER_FRAGMENT)
+			if (!is_extension(next) || p->bits & KEY_LATER_FRAGMENT) {
+				p->offset = forgotten(skb, p->offset);
+				next = forgotten(skb, next);
 				goto end;
+			}
 		} while (++depth < IPV6_EXTENSION_DEPTH);
 		return REASON_IPV6_EXTENSION_DEPTH;
 	}
