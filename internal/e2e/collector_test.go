@@ -52,7 +52,8 @@ type collector struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	log    safeBuffer
-	output string // of the file exporter
+	args   []string // beside its configuration
+	output string   // of the file exporter
 	ended  <-chan error
 }
 
@@ -63,14 +64,14 @@ func launch(t *testing.T, ns *testenv.NetNS, settings string, wrap ...string) *c
 	return launchAs(t, ns, func(c *collector) string { return c.config(settings) }, wrap...)
 }
 
-// launchAs is launch with a configuration of one's own.
+// launchAs is launch with a configuration of one's own; configure may also set args.
 func launchAs(t *testing.T, ns *testenv.NetNS, configure func(*collector) string, wrap ...string) *collector {
 	t.Helper()
 	dir := t.TempDir()
 	c := &collector{t: t, output: filepath.Join(dir, "otlp.jsonl")}
 	config := filepath.Join(dir, "config.yaml")
 	require.NoError(t, os.WriteFile(config, []byte(configure(c)), 0o644))
-	args := slices.Concat(wrap, []string{binary(t), "--config", config})
+	args := slices.Concat(wrap, []string{binary(t), "--config", config}, c.args)
 	c.cmd = exec.Command(args[0], args[1:]...)
 	c.cmd.Stdout, c.cmd.Stderr = &c.log, &c.log
 	c.ended = ns.Start(c.cmd)
