@@ -45,7 +45,7 @@ enum key_bits {
 struct slot {
 	__u32 src_addr[4]; // network byte order; IPv4 in [3], the rest 0
 	__u32 dst_addr[4]; // network byte order
-	__u16 src_port; // class slot: enum reason
+	__u16 src_port; // of ICMP see icmp_ports; class slot: enum reason
 	__u16 dst_port; // class slot: ethertype, iff REASON_ETHERTYPE
 	__u32 ifindex;
 	__u16 netns; // 0: the receiver's own; otherwise the number user space gave the namespace

@@ -51,6 +51,15 @@ struct sctp_header {
 	__be32 checksum;
 };
 
+/* What ICMP (RFC 792) and ICMPv6 (RFC 4443) begin with. */
+struct icmp_header {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be16 id; // where the message has one
+	__be16 rest;
+};
+
 /*
  * The key of a slot, addresses and ports in the words they have there: as many halves would not fit into registers,
  * and moving them to and from the stack was a tenth of the cost of a packet.
@@ -296,12 +305,89 @@ static __always_inline __u8 parse_sctp(struct __sk_buff *skb, struct packet *p, 
 	return REASON_ACCOUNTED;
 }
 
-/* ICMP (RFC 792) and ICMPv6 (RFC 4443) have no ports; their first 8 bytes must be there all the same. */
-static __always_inline __u8 parse_icmp(struct __sk_buff *skb, struct packet *p)
+/* Type of the question that a type asks or answers, 0 if it does neither; internal/flow/icmp.go has the same pairs. */
+static __always_inline __u8 icmp_question(__u8 type, bool v6)
 {
-	if (p->offset + 8 > skb->len)
+	if (v6)
+		switch (type) {
+		case 128: // echo
+		case 129:
+			return 128;
+		case 130: // multicast listener discovery
+		case 131:
+			return 130;
+		case 133: // router discovery
+		case 134:
+			return 133;
+		case 135: // neighbor discovery
+		case 136:
+			return 135;
+		case 139: // node information
+		case 140:
+			return 139;
+		case 144: // home agent discovery
+		case 145:
+			return 144;
+		default:
+			return 0;
+		}
+	switch (type) {
+	case 8: // echo
+	case 0:
+		return 8;
+	case 10: // router discovery
+	case 9:
+		return 10;
+	case 13: // timestamp
+	case 14:
+		return 13;
+	case 15: // information
+	case 16:
+		return 15;
+	case 17: // address mask
+	case 18:
+		return 17;
+	default:
+		return 0;
+	}
+}
+
+/* Whether an identifier follows the checksum. */
+static __always_inline bool icmp_has_id(__u8 question)
+{
+	switch (question) {
+	case 8:
+	case 13:
+	case 15:
+	case 17:
+	case 128:
+	case 144:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* ICMP has no ports: what stands for them makes a question and its answer one flow; see internal/flow/icmp.go. */
+static __always_inline __u32 icmp_ports(const struct icmp_header *icmp, bool v6)
+{
+	__u8 type = icmp->type, question = icmp_question(type, v6);
+	__u32 id = icmp_has_id(question) ? bpf_ntohs(icmp->id) : 0, asks = question << 8;
+
+	if (!question)
+		return (type << 8 | icmp->code) << 16;
+	return type == question ? asks << 16 | id : id << 16 | asks;
+}
+
+static __always_inline __u8 parse_icmp(struct __sk_buff *skb, struct packet *p, __u32 usual)
+{
+	struct icmp_header copy;
+	const struct icmp_header *icmp = peek(skb, p->offset, usual, &copy, sizeof(copy));
+
+	if (!icmp)
 		return REASON_SHORT_TRANSPORT;
-	p->offset += 8;
+	p->ports = icmp_ports(icmp, p->bits & KEY_IPV6);
+	p->offset += sizeof(*icmp);
 	return REASON_ACCOUNTED;
 }
 
@@ -317,9 +403,9 @@ static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet
 	case IPPROTO_SCTP:
 		return parse_sctp(skb, p, usual);
 	case IPPROTO_ICMP:
-		return p->bits & KEY_IPV6 ? REASON_ACCOUNTED : parse_icmp(skb, p);
+		return p->bits & KEY_IPV6 ? REASON_ACCOUNTED : parse_icmp(skb, p, usual);
 	case IPPROTO_ICMPV6:
-		return p->bits & KEY_IPV6 ? parse_icmp(skb, p) : REASON_ACCOUNTED;
+		return p->bits & KEY_IPV6 ? parse_icmp(skb, p, usual) : REASON_ACCOUNTED;
 	}
 	return REASON_ACCOUNTED;
 }

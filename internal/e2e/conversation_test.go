@@ -67,8 +67,8 @@ packets: {random_one_in: 1}
 		{"bulk transfer", "tcp", false, left.V4, transferred.Server.Port(), "transmit", "syn", "end_of_flow", 0},
 		{"dig", "udp", false, left.V4, 53, "transmit", "port", "idle_timeout", 1},
 		{"dig over IPv6", "udp", true, left.V6, 53, "transmit", "port", "idle_timeout", 1},
-		{"ping", "icmp", false, left.V4, 0, "transmit", "unknown", "idle_timeout", 3},
-		{"ping over IPv6 from the other side", "ipv6-icmp", true, right.V6, 0, "receive", "unknown", "idle_timeout", 3},
+		{"ping", "icmp", false, left.V4, 0, "transmit", "question", "idle_timeout", 3},
+		{"ping over IPv6 from the other side", "ipv6-icmp", true, right.V6, 0, "receive", "question", "idle_timeout", 3},
 	}
 	c.awaitOutput(func(o *otlpcheck.Output) bool { return len(o.Flows()) >= len(want) })
 	settle(left)

@@ -20,16 +20,21 @@ const (
 // CommunityID returns the flow's Community ID, version 1 with seed 0, by which records of other tools (Zeek, Suricata,
 // Wireshark) name the same flow: https://github.com/corelight/community-id-spec. Both directions have the same one.
 //
-// It reports false where an id would be one that nobody else gives the flow: ICMP, whose type and code are not in the key,
-// and later fragments, whose ports are not. A later fragment of a protocol without ports lacks nothing.
+// It reports false where what the id is made of is missing: later fragments of protocols with ports and of ICMP, and ICMP of
+// the other version of IP.
 func (k *Key) CommunityID() (string, bool) {
-	ports := hasPorts(k.Proto)
-	if k.Proto == protoICMP || k.Proto == protoICMPv6 || ports && k.LaterFragment {
-		return "", false
-	}
+	ports, oneWay := true, false
 	src, dst := k.SrcAddr, k.DstAddr
 	srcPort, dstPort := k.SrcPort, k.DstPort
-	if c := bytes.Compare(src[:], dst[:]); c > 0 || c == 0 && srcPort > dstPort {
+	switch {
+	case k.HasICMP():
+		srcPort, dstPort, oneWay = k.icmpCommunityPorts()
+	case k.LaterFragment && hasPorts(k.Proto), k.Proto == protoICMP, k.Proto == protoICMPv6:
+		return "", false
+	case !k.HasPorts():
+		ports = false
+	}
+	if c := bytes.Compare(src[:], dst[:]); !oneWay && (c > 0 || c == 0 && srcPort > dstPort) {
 		src, dst, srcPort, dstPort = dst, src, dstPort, srcPort
 	}
 	from := 12 // of an IPv4 address
@@ -47,6 +52,19 @@ func (k *Key) CommunityID() (string, bool) {
 	sum := sha1Sum(b)
 	var text [2 + 28]byte // 28 = base64 of 20 bytes
 	return string(base64.StdEncoding.AppendEncode(append(text[:0], "1:"...), sum[:])), true
+}
+
+// icmpCommunityPorts returns what stands for ports: type and type of the answer; or type and code, and then that the id is
+// one of this direction alone.
+func (k *Key) icmpCommunityPorts() (src, dst uint16, oneWay bool) {
+	if p := icmpPairOf(k.DstPort, k.IPv6); p != nil {
+		return uint16(p.question), uint16(p.answer), false
+	}
+	if p := icmpPairOf(k.SrcPort, k.IPv6); p != nil {
+		return uint16(p.answer), uint16(p.question), false
+	}
+	typ, code := k.ICMP()
+	return uint16(typ), uint16(code), true
 }
 
 // sha1Sum returns the SHA-1 of b, which FIPS 140-3 allows for what is no cryptography, and Go's GODEBUG=fips140=only only

@@ -74,8 +74,13 @@ func TestCommunityIDIsNotInvented(t *testing.T) {
 	fragment := communityKey(17, "10.0.0.1", "10.0.0.2", 0, 0)
 	fragment.LaterFragment = true
 	for name, k := range map[string]Key{
-		"ICMP: type and code are not in the key": communityKey(1, "192.168.0.89", "192.168.0.1", 0, 0),
-		"ICMPv6":                                 communityKey(58, "fe80::1", "fe80::2", 0, 0),
+		"ICMP behind IPv6":   communityKey(1, "fe80::1", "fe80::2", 0, 0),
+		"ICMPv6 behind IPv4": communityKey(58, "192.168.0.89", "192.168.0.1", 0, 0),
+		"a later fragment of ICMP": func() Key {
+			k := communityKey(1, "192.168.0.89", "192.168.0.1", 0, 0)
+			k.LaterFragment = true
+			return k
+		}(),
 		"a later fragment: its ports are not":    fragment,
 	} {
 		t.Run(name, func(t *testing.T) {

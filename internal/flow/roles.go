@@ -13,6 +13,7 @@ const (
 	InitiatorSYN                          // TCP handshake seen
 	InitiatorFirstPacket                  // watched long enough to take the first packet seen for the first sent
 	InitiatorPort                         // exactly one port is below the ephemeral range: the other side is the client
+	InitiatorQuestion                     // ICMP: the message says that it asks, or answers
 )
 
 var initiators = [...]string{
@@ -20,6 +21,7 @@ var initiators = [...]string{
 	InitiatorSYN:         "syn",
 	InitiatorFirstPacket: "first_packet",
 	InitiatorPort:        "port",
+	InitiatorQuestion:    "question",
 }
 
 // String returns the value of the attribute "flow.initiator.method".
@@ -41,8 +43,9 @@ type clues struct {
 	witness int64 // ns since 1970; the first packet seen is the first sent if it is not older. math.MaxInt64: never
 	before  roles // of the flow that this one continues, valid iff continues
 
-	continues  bool
-	portClient uint8 // half that the ports say is the client's, else noHalf
+	continues      bool
+	portClient     uint8 // half that the ports say is the client's, else noHalf
+	questionClient uint8 // half whose ICMP messages ask, else noHalf
 }
 
 // noHalf is neither half.
@@ -50,7 +53,7 @@ const noHalf = 2
 
 // clues returns those of a flow that begins with s.
 func (t *Table) clues(i *id, s *Slot) clues {
-	c := clues{witness: math.MaxInt64, portClient: noHalf}
+	c := clues{witness: math.MaxInt64, portClient: noHalf, questionClient: i.clientByQuestion()}
 	if !i.HasPorts() {
 		return c
 	}
@@ -84,12 +87,16 @@ func (k *Key) clientByPort(low uint16) uint8 {
 // simultaneous open (RFC 9293 3.5) both sides send SYN and SYN-ACK, and neither is a server. Without SYN, a SYN-ACK names
 // its destination. SYN-ACK from both, or two SYNs at the same time, name nobody.
 //
+// An ICMP question, or an answer to one, says which it is.
+//
 // Else a flow that continues another has the roles of that one, known or not. Else see guessRoles.
 //
 // While nobody is known to be the client, forward is the direction of the earliest packet.
 func (f *Flow) decideRoles() {
 	f.roles = roles{f.firstHalf, InitiatorUnknown}
 	switch {
+	case f.questionClient != noHalf:
+		f.roles = roles{f.questionClient, InitiatorQuestion}
 	case f.synSeen && f.synHalf == noHalf, !f.synSeen && f.synack[0] && f.synack[1]:
 	case f.synSeen:
 		f.roles = roles{f.synHalf, InitiatorSYN}

@@ -75,7 +75,8 @@ func rolesOf(t *testing.T, table *Table, slots []*Slot) toldRoles {
 func TestWhoIsTheClient(t *testing.T) {
 	https, tcpHigh, bgp := pair{protoTCP, 40000, 443}, pair{protoTCP, 40000, 50000}, pair{protoTCP, 179, 179}
 	dns, udpHigh, ntp := pair{protoUDP, 40000, 53}, pair{protoUDP, 40000, 50000}, pair{protoUDP, 123, 123}
-	sctp, gre, icmp := pair{protoSCTP, 40000, 2905}, pair{47, 0, 0}, pair{protoICMP, 0, 0}
+	sctp, gre := pair{protoSCTP, 40000, 2905}, pair{47, 0, 0}
+	echo, unreachable := pair{protoICMP, 0x1234, 8 << 8}, pair{protoICMP, 0, 3 << 8}
 	fragment := dns.out(0, 0, 0)
 	fragment.LaterFragment, fragment.SrcPort, fragment.DstPort = true, 0, 0
 
@@ -125,7 +126,9 @@ func TestWhoIsTheClient(t *testing.T) {
 		{"SCTP, watched", long, []*Slot{sctp.out(0, 0, 0)}, toldRoles{true, InitiatorFirstPacket}},
 		{"SCTP, not watched", 1, []*Slot{sctp.in(0, 0, 0)}, toldRoles{true, InitiatorPort}},
 		{"GRE has no ports and may be old", long, []*Slot{gre.out(0, 0, 0)}, toldRoles{true, InitiatorUnknown}},
-		{"ICMP: an error looks like a request", long, []*Slot{icmp.out(0, 0, 0)}, toldRoles{true, InitiatorUnknown}},
+		{"ICMP: an echo request", 1, []*Slot{echo.out(0, 0, 0)}, toldRoles{true, InitiatorQuestion}},
+		{"ICMP: the reply seen first", 1, []*Slot{echo.in(0, 0, 0), echo.out(0, 0, 1)}, toldRoles{true, InitiatorQuestion}},
+		{"ICMP: an error asks nobody", long, []*Slot{unreachable.out(0, 0, 0)}, toldRoles{true, InitiatorUnknown}},
 		{"a later fragment has no ports", long, []*Slot{fragment}, toldRoles{true, InitiatorUnknown}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -26,7 +26,7 @@ type Addr [16]byte
 // of them cost the garbage collector nothing.
 type Key struct {
 	SrcAddr, DstAddr Addr
-	SrcPort, DstPort uint16 // valid iff HasPorts, else 0
+	SrcPort, DstPort uint16 // valid iff HasPorts; of ICMP see ICMPPorts, else 0
 	IfIndex          uint32
 	NetNS            uint16 // 0: the receiver's own network namespace
 	VLAN             uint16 // 12-bit id of the outermost tag, valid iff Tagged

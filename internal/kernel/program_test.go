@@ -49,6 +49,24 @@ func TestParsersAgreeOnEveryFrame(t *testing.T) {
 	}
 }
 
+// What stands for the ports of ICMP depends on the type: all of them, in one drain.
+func TestParsersAgreeOnEveryTypeOfICMP(t *testing.T) {
+	k := load(t, Config{})
+	pin(t, 0)
+	want := map[flow.Key]flow.Volume{}
+	for _, f := range frames.ICMP {
+		inject(t, k.objects.IngressL2, f.Data, nil)
+		v := want[wantKey(&f)]
+		v.Add(volumeOf(f.Data))
+		want[wantKey(&f)] = v
+	}
+	got := map[flow.Key]flow.Volume{}
+	for _, s := range drain(t, k).slots {
+		got[s.Key] = s.Volume
+	}
+	require.Equal(t, want, got)
+}
+
 // The same, on captures that real tools made of real stacks.
 func TestParsersAgreeOnCaptures(t *testing.T) {
 	paths, err := filepath.Glob("../../testdata/pcap/*.pcap")

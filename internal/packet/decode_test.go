@@ -18,7 +18,7 @@ import (
 )
 
 func TestDecode(t *testing.T) {
-	for _, f := range slices.Concat(frames.All, frames.Offloaded) {
+	for _, f := range slices.Concat(frames.All, frames.Offloaded, frames.ICMP) {
 		t.Run(f.Name, func(t *testing.T) {
 			s := f.Sample()
 			p := dirty()
@@ -180,8 +180,8 @@ func TestFramesCoverEveryReason(t *testing.T) {
 		names[f.Name] = true
 	}
 	for r := range flow.ReasonCount {
-		ofTable := r == flow.ReasonOverflow // says something of the kernel's table, not of the packet
-		assert.Equal(t, !ofTable, seen[r], "reason %d, %s", r, r.Entry())
+		ofPacket := r != flow.ReasonOverflow && r != flow.ReasonFiltered // these say something of the table, and of the filters
+		assert.Equal(t, ofPacket, seen[r], "reason %d, %s", r, r.Entry())
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 func FuzzDecode(f *testing.F) {
-	for _, frame := range slices.Concat(frames.All, frames.Offloaded) {
+	for _, frame := range slices.Concat(frames.All, frames.Offloaded, frames.ICMP) {
 		f.Add(frame.L3, frame.Tagged, frame.VLANTCI, frame.Data)
 	}
 	f.Fuzz(func(t *testing.T, l3, tagged bool, tci uint16, data []byte) {
@@ -89,7 +89,7 @@ func requireLink(t *testing.T, s *packet.Sample, p *packet.Packet) {
 func requireTransport(t *testing.T, s *packet.Sample, p *packet.Packet) {
 	k := &p.Key
 	hasPorts := !k.LaterFragment && slices.Contains([]uint8{6, 17, 132}, k.Proto)
-	require.True(t, hasPorts || k.SrcPort == 0 && k.DstPort == 0, "ports of a protocol that has none")
+	require.True(t, hasPorts || p.HasICMP || k.SrcPort == 0 && k.DstPort == 0, "ports of a protocol that has none")
 	require.Equal(t, !k.LaterFragment && k.Proto == 6, p.HasTCP)
 	require.Equal(t, !k.LaterFragment && (k.Proto == 1 && !k.IPv6 || k.Proto == 58 && k.IPv6), p.HasICMP)
 	if !p.HasTCP {

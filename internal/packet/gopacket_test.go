@@ -43,6 +43,9 @@ func TestGopacketAgrees(t *testing.T) {
 				want = ipOnly(want)
 			}
 			want.HeaderLen = 0 // not a word of gopacket
+			if want.HasICMP {
+				want.Key.SrcPort, want.Key.DstPort = 0, 0 // nor what we keep in place of ports
+			}
 			assert.Equal(t, want, got)
 		})
 	}

@@ -87,5 +87,6 @@ func (p *Packet) icmp(c *cursor) flow.Reason {
 	p.HasICMP = true
 	p.ICMPType = h[0]
 	p.ICMPCode = h[1]
+	p.Key.SrcPort, p.Key.DstPort = flow.ICMPPorts(h, p.Key.IPv6)
 	return flow.ReasonAccounted
 }

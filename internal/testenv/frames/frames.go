@@ -26,6 +26,9 @@ type Frame struct {
 // All holds every frame that can be handed to a parser as bytes alone.
 var All = slices.Concat(link, l3, ipv4, ipv6, transport, tcpFlags())
 
+// ICMP holds one frame for each type of ICMP and of ICMPv6.
+var ICMP = icmpTypes()
+
 // Sample returns f as the kernel would have sampled it, whole. The sample shares f's bytes.
 func (f *Frame) Sample() packet.Sample {
 	return packet.Sample{

@@ -103,7 +103,7 @@ var ipv4 = []Frame{
 	{
 		Name: "padding past the total length is read as a header",
 		Data: totalLength(20, ethernet(typeIPv4, ip4(protoICMP, make([]byte, 26)))),
-		Want: isICMP(0, 0, seen4(1, 14+20+8)),
+		Want: isICMP(0, 0, 8<<8, 0, seen4(1, 14+20+8)),
 	},
 	{
 		Name: "GRE is accounted by its number",

@@ -3,7 +3,11 @@
 
 package frames
 
-import "github.com/ebpfpackets/ebpfpackets/internal/flow"
+import (
+	"fmt"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+)
 
 var transport = []Frame{
 	{
@@ -79,12 +83,12 @@ var transport = []Frame{
 	{
 		Name: "an ICMP echo request",
 		Data: ethernet(typeIPv4, ip4(protoICMP, icmp(8, 0))),
-		Want: isICMP(8, 0, seen4(1, 14+20+8)),
+		Want: isICMP(8, 0, 1, 8<<8, seen4(1, 14+20+8)),
 	},
 	{
 		Name: "an ICMP port unreachable is not accounted to the flow it quotes",
 		Data: ethernet(typeIPv4, ip4(protoICMP, icmp(3, 3, ip4(protoUDP, udp())))),
-		Want: isICMP(3, 3, seen4(1, 14+20+8)),
+		Want: isICMP(3, 3, 0, 0x0303, seen4(1, 14+20+8)),
 	},
 	{
 		Name: "an ICMP header one byte short",
@@ -94,18 +98,51 @@ var transport = []Frame{
 	{
 		Name: "an ICMPv6 echo reply",
 		Data: ethernet(typeIPv6, ip6(protoICMPv6, icmp(129, 0))),
-		Want: isICMP(129, 0, seen6(58, 14+40+8)),
+		Want: isICMP(129, 0, 128<<8, 1, seen6(58, 14+40+8)),
 	},
 	{
 		Name: "an ICMPv6 multicast listener report behind a hop-by-hop header",
 		Data: ethernet(typeIPv6, ip6(protoHopByHop, options(protoICMPv6, 8, icmp(143, 0)))), // RFC 3810 5
-		Want: isICMP(143, 0, seen6(58, 14+40+8+8)),
+		Want: isICMP(143, 0, 0, 143<<8, seen6(58, 14+40+8+8)),
 	},
 	{
 		Name: "an ICMPv6 header one byte short",
 		Data: without(1, ethernet(typeIPv6, ip6(protoICMPv6, icmp(128, 0)))),
 		Want: unread(flow.ReasonShortTransport, typeIPv6),
 	},
+}
+
+// icmpTypes is one frame for each type of ICMP and of ICMPv6, with code 5 and identifier 1.
+func icmpTypes() (all []Frame) {
+	v4 := map[byte][2]uint16{ // what stands for ports
+		0: {8 << 8, 1}, 8: {1, 8 << 8}, 9: {10 << 8, 0}, 10: {0, 10 << 8}, 13: {1, 13 << 8}, 14: {13 << 8, 1},
+		15: {1, 15 << 8}, 16: {15 << 8, 1}, 17: {1, 17 << 8}, 18: {17 << 8, 1},
+	}
+	v6 := map[byte][2]uint16{
+		128: {1, 128 << 8}, 129: {128 << 8, 1}, 130: {0, 130 << 8}, 131: {130 << 8, 0}, 133: {0, 133 << 8}, 134: {133 << 8, 0},
+		135: {0, 135 << 8}, 136: {135 << 8, 0}, 139: {0, 139 << 8}, 140: {139 << 8, 0}, 144: {1, 144 << 8}, 145: {144 << 8, 1},
+	}
+	for n := range 256 {
+		typ := byte(n)
+		ports4, ok := v4[typ]
+		if !ok {
+			ports4 = [2]uint16{0, uint16(typ)<<8 | 5}
+		}
+		ports6, ok := v6[typ]
+		if !ok {
+			ports6 = [2]uint16{0, uint16(typ)<<8 | 5}
+		}
+		all = append(all, Frame{
+			Name: fmt.Sprintf("ICMP type %d", typ),
+			Data: ethernet(typeIPv4, ip4(protoICMP, icmp(typ, 5))),
+			Want: isICMP(typ, 5, ports4[0], ports4[1], seen4(1, 14+20+8)),
+		}, Frame{
+			Name: fmt.Sprintf("ICMPv6 type %d", typ),
+			Data: ethernet(typeIPv6, ip6(protoICMPv6, icmp(typ, 5))),
+			Want: isICMP(typ, 5, ports6[0], ports6[1], seen6(58, 14+40+8)),
+		})
+	}
+	return all
 }
 
 // tcpFlags is one frame for each flag alone, and one with all of them.

@@ -62,7 +62,9 @@ func isTCP(flags uint8, p packet.Packet) packet.Packet {
 	return p
 }
 
-func isICMP(typ, code uint8, p packet.Packet) packet.Packet {
+// isICMP is a message whose ports, see flow.ICMPPorts, are src and dst.
+func isICMP(typ, code uint8, src, dst uint16, p packet.Packet) packet.Packet {
+	p.Key.SrcPort, p.Key.DstPort = src, dst
 	p.HasICMP = true
 	p.ICMPType = typ
 	p.ICMPCode = code

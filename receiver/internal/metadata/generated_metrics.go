@@ -208,6 +208,7 @@ const (
 	AttributeFlowInitiatorMethodSyn
 	AttributeFlowInitiatorMethodFirstPacket
 	AttributeFlowInitiatorMethodPort
+	AttributeFlowInitiatorMethodQuestion
 	AttributeFlowInitiatorMethodUnknown
 )
 
@@ -220,6 +221,8 @@ func (av AttributeFlowInitiatorMethod) String() string {
 		return "first_packet"
 	case AttributeFlowInitiatorMethodPort:
 		return "port"
+	case AttributeFlowInitiatorMethodQuestion:
+		return "question"
 	case AttributeFlowInitiatorMethodUnknown:
 		return "unknown"
 	}
@@ -231,6 +234,7 @@ var MapAttributeFlowInitiatorMethod = map[string]AttributeFlowInitiatorMethod{
 	"syn":          AttributeFlowInitiatorMethodSyn,
 	"first_packet": AttributeFlowInitiatorMethodFirstPacket,
 	"port":         AttributeFlowInitiatorMethodPort,
+	"question":     AttributeFlowInitiatorMethodQuestion,
 	"unknown":      AttributeFlowInitiatorMethodUnknown,
 }
 
