@@ -12,6 +12,7 @@
 #define VLAN_DEPTH 2 // inline tags walked
 #define IPV6_EXTENSION_DEPTH 8 // extension headers walked
 #define FILTERS_MAX 16 // rules; a packet that none matches pays for all of them (docs/performance.md)
+#define FRAGMENT_CONTEST_NS 1000000000 // two first fragments apart by more are of two packets: identifications are used again
 #define SNAP_MAX 16384 // largest snap_length; a power of two, since 5.10 bounds helper lengths by masks only
 
 volatile const __u16 region_of_cpu[MAX_CPUS] = {}; // region + 1; 0: this CPU has none
@@ -19,6 +20,7 @@ volatile const __u32 slot_mask = DEFAULT_SLOTS - 1; // slots of a region - 1
 volatile const __u32 hash_shift = 64 - 14; // 64 - log2(slots)
 volatile const __u32 filter_count = 0; // rules in use; 0: no program filters
 volatile const struct filter filters[FILTERS_MAX] = {}; // the first that matches decides
+volatile const __u64 fragment_ns = 30000000000; // how long a first fragment is remembered: ipfrag_time of IPv4; 0: not at all
 volatile const __u32 sample_random = 0; // 0: no program samples at random
 volatile const __u32 snap_length = 256; // bytes of a sample copied, 1 to SNAP_MAX
 volatile const __u16 netns = 0; // number of the network namespace this instance is attached in

@@ -144,6 +144,20 @@ struct late {
 	__u64 _pad[5];
 };
 
+/* Names a packet whose fragments are on their way. */
+struct fragment_key {
+	__u64 words[6]; // as a slot's, with the identification in place of ports
+};
+
+/* What its first fragment said. */
+struct fragment {
+	__u64 seen_ns; // bpf_ktime_get_boot_ns
+	__u32 ports; // as in struct slot
+	__u8 ip_proto; // behind extension headers, which the later ones lack
+	__u8 contested; // there were two that differ
+	__u8 _pad[2];
+};
+
 #define STOPPED 2 // value of control.active that stops counting
 
 /* Alone in .bss, which user space maps. The word that every program reads has a cache line of its own. */

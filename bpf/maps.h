@@ -36,6 +36,14 @@ struct {
 	__uint(max_entries, 4096);
 } pressure SEC(".maps");
 
+/* First fragments of the last seconds, of all CPUs: the least recently used makes room. Touched by fragments only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment);
+	__uint(max_entries, 1024);
+} fragments SEC(".maps");
+
 struct sample_scratch {
 	struct sample head;
 	__u8 data[SNAP_MAX];

@@ -3,7 +3,7 @@
  * Counts every packet that passes an interface, and copies a few. An observer: it never ends the tcx chain, never writes to
  * a packet, never re-allocates one.
  *
- *   observe: region of this CPU -> parse -> wire size -> filter -> slot -> count -> perhaps sample
+ *   observe: region of this CPU -> parse -> join fragments -> wire size -> filter -> slot -> count -> perhaps sample
  *
  * contract.h shared structs, config.h knobs, maps.h maps, then one header for each step.
  */
@@ -16,6 +16,7 @@
 #include "bpf_helpers.h"
 
 #include "filter.h"
+#include "fragment.h"
 #include "sample.h"
 
 #ifndef TCX_NEXT // linux/bpf.h has it from 6.6 on
@@ -71,6 +72,8 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 		*(volatile __u32 *)&h->busy = 1;
 	}
 	parse(skb, &p, link_header);
+	if (fragment_ns && p.fragment)
+		join_fragment(&p);
 	w = wire_of(skb, p.offset);
 	if (!h) {
 		count_late(buffer, egress, w);

@@ -21,7 +21,9 @@
 #define IPPROTO_SHIM6 140 // RFC 5533
 
 #define FRAGMENT_OFFSET 0x1fff // IPv4: low 13 bits; RFC 791
+#define FRAGMENT_ANY 0x3fff // IPv4: not the only one: more of them, or an offset
 #define FRAGMENT_OFFSET_IPV6 0xfff8 // IPv6: high 13 bits; RFC 8200 4.5
+#define FRAGMENT_ANY_IPV6 0xfff9
 #define ETHERTYPE_MIN 1536 // below, the field is the length of an 802.3 frame
 
 /* struct ethhdr is packed, which would make the compiler read its last field byte by byte. */
@@ -41,7 +43,7 @@ struct extension {
 	__u8 next;
 	__u8 length; // in 8 octets without the first 8; AH: in 4 octets minus 2
 	__be16 fragment; // offset, if this is a fragment header
-	__u32 rest;
+	__be32 rest; // identification, if this is a fragment header
 };
 
 struct sctp_header {
@@ -72,11 +74,14 @@ struct packet {
 	__u16 netns;
 	__u16 bits; // enum key_bits
 	__u8 ip_proto;
-	__u8 _pad0[3];
+	__u8 fragment; // one of several; an atomic fragment (RFC 6946) is not
+	__u8 _pad0[2];
+	__u32 fragment_id; // network byte order
 	__u32 offset; // cursor; at the end: bytes of headers, which segmentation repeats in every segment
 	__u16 ethertype; // of what follows the tags
 	__u8 reason;
 	__u8 tcp_flags;
+	__u32 _pad1;
 };
 
 #define KEY_WORDS 6 // 64-bit words of a slot that hold its key
@@ -168,8 +173,12 @@ static __always_inline __u8 parse_ipv4(struct __sk_buff *skb, struct packet *p, 
 	p->src_addr[1] = (__u64)ip->saddr << 32;
 	p->dst_addr[1] = (__u64)ip->daddr << 32;
 	p->ip_proto = ip->protocol;
-	if (ip->frag_off & bpf_htons(FRAGMENT_OFFSET))
-		p->bits |= KEY_LATER_FRAGMENT;
+	if (ip->frag_off & bpf_htons(FRAGMENT_ANY)) {
+		p->fragment = 1;
+		p->fragment_id = ip->id;
+		if (ip->frag_off & bpf_htons(FRAGMENT_OFFSET))
+			p->bits |= KEY_LATER_FRAGMENT;
+	}
 	p->offset += ip->ihl * 4;
 	return REASON_ACCOUNTED;
 }
@@ -197,6 +206,10 @@ static __always_inline __u8 parse_extension(struct __sk_buff *skb, struct packet
 	if (bpf_skb_load_bytes(skb, p->offset, &ext, sizeof(ext)))
 		return REASON_SHORT_IPV6_EXTENSION;
 	if (*next == IPPROTO_FRAGMENT) {
+		if (ext.fragment & bpf_htons(FRAGMENT_ANY_IPV6)) {
+			p->fragment = 1;
+			p->fragment_id = ext.rest;
+		}
 		if (ext.fragment & bpf_htons(FRAGMENT_OFFSET_IPV6))
 			p->bits |= KEY_LATER_FRAGMENT;
 		p->offset += sizeof(ext);

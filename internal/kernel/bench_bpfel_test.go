@@ -71,6 +71,7 @@ const (
 	benchVarFailures       = "failures"
 	benchVarFilterCount    = "filter_count"
 	benchVarFilters        = "filters"
+	benchVarFragmentNs     = "fragment_ns"
 	benchVarHashShift      = "hash_shift"
 	benchVarNetns          = "netns"
 	benchVarRegionOfCpu    = "region_of_cpu"
@@ -146,6 +147,7 @@ type benchVariableSpecs struct {
 	Failures     *ebpf.VariableSpec `ebpf:"failures"`
 	FilterCount  *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters      *ebpf.VariableSpec `ebpf:"filters"`
+	FragmentNs   *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift    *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns        *ebpf.VariableSpec `ebpf:"netns"`
 	RegionOfCpu  *ebpf.VariableSpec `ebpf:"region_of_cpu"`
@@ -197,6 +199,7 @@ type benchVariables struct {
 	Failures     *ebpf.Variable `ebpf:"failures"`
 	FilterCount  *ebpf.Variable `ebpf:"filter_count"`
 	Filters      *ebpf.Variable `ebpf:"filters"`
+	FragmentNs   *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift    *ebpf.Variable `ebpf:"hash_shift"`
 	Netns        *ebpf.Variable `ebpf:"netns"`
 	RegionOfCpu  *ebpf.Variable `ebpf:"region_of_cpu"`

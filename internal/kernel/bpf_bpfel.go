@@ -44,6 +44,20 @@ type bpfFilter struct {
 	Pad     uint32
 }
 
+type bpfFragment struct {
+	_         structs.HostLayout
+	SeenNs    uint64
+	Ports     uint32
+	IpProto   uint8
+	Contested uint8
+	Pad       [2]uint8
+}
+
+type bpfFragmentKey struct {
+	_     structs.HostLayout
+	Words [6]uint64
+}
+
 type bpfPressure struct {
 	_      structs.HostLayout
 	Region uint32
@@ -135,6 +149,7 @@ type bpfSlot struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapFragments    = "fragments"
 	bpfMapPressure     = "pressure"
 	bpfMapRegions      = "regions"
 	bpfMapSamplers     = "samplers"
@@ -148,6 +163,7 @@ const (
 	bpfVarControl      = "control"
 	bpfVarFilterCount  = "filter_count"
 	bpfVarFilters      = "filters"
+	bpfVarFragmentNs   = "fragment_ns"
 	bpfVarHashShift    = "hash_shift"
 	bpfVarNetns        = "netns"
 	bpfVarRegionOfCpu  = "region_of_cpu"
@@ -209,11 +225,12 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Pressure *ebpf.MapSpec `ebpf:"pressure"`
-	Regions  *ebpf.MapSpec `ebpf:"regions"`
-	Samplers *ebpf.MapSpec `ebpf:"samplers"`
-	Samples  *ebpf.MapSpec `ebpf:"samples"`
-	Scratch  *ebpf.MapSpec `ebpf:"scratch"`
+	Fragments *ebpf.MapSpec `ebpf:"fragments"`
+	Pressure  *ebpf.MapSpec `ebpf:"pressure"`
+	Regions   *ebpf.MapSpec `ebpf:"regions"`
+	Samplers  *ebpf.MapSpec `ebpf:"samplers"`
+	Samples   *ebpf.MapSpec `ebpf:"samples"`
+	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -223,6 +240,7 @@ type bpfVariableSpecs struct {
 	Control      *ebpf.VariableSpec `ebpf:"control"`
 	FilterCount  *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters      *ebpf.VariableSpec `ebpf:"filters"`
+	FragmentNs   *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift    *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns        *ebpf.VariableSpec `ebpf:"netns"`
 	RegionOfCpu  *ebpf.VariableSpec `ebpf:"region_of_cpu"`
@@ -251,15 +269,17 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Pressure *ebpf.Map `ebpf:"pressure"`
-	Regions  *ebpf.Map `ebpf:"regions"`
-	Samplers *ebpf.Map `ebpf:"samplers"`
-	Samples  *ebpf.Map `ebpf:"samples"`
-	Scratch  *ebpf.Map `ebpf:"scratch"`
+	Fragments *ebpf.Map `ebpf:"fragments"`
+	Pressure  *ebpf.Map `ebpf:"pressure"`
+	Regions   *ebpf.Map `ebpf:"regions"`
+	Samplers  *ebpf.Map `ebpf:"samplers"`
+	Samples   *ebpf.Map `ebpf:"samples"`
+	Scratch   *ebpf.Map `ebpf:"scratch"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Fragments,
 		m.Pressure,
 		m.Regions,
 		m.Samplers,
@@ -275,6 +295,7 @@ type bpfVariables struct {
 	Control      *ebpf.Variable `ebpf:"control"`
 	FilterCount  *ebpf.Variable `ebpf:"filter_count"`
 	Filters      *ebpf.Variable `ebpf:"filters"`
+	FragmentNs   *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift    *ebpf.Variable `ebpf:"hash_shift"`
 	Netns        *ebpf.Variable `ebpf:"netns"`
 	RegionOfCpu  *ebpf.Variable `ebpf:"region_of_cpu"`

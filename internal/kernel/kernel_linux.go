@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -27,8 +28,10 @@ type Config struct {
 	MaxPerSecond  int      // samples of all CPUs together
 	Seed          [32]byte // of sampling; zero: drawn from crypto/rand
 
-	cpus   []int          // that get a region; nil: those online
-	loaded func(*objects) // for tests: what to spoil before the objects are opened
+	// For tests:
+	cpus      []int          // that get a region; nil: those online
+	loaded    func(*objects) // what to spoil before the objects are opened
+	fragments time.Duration  // how long a first fragment is remembered; 0: fragmentTime, negative: not at all
 }
 
 const (
@@ -37,6 +40,8 @@ const (
 	MinSlots             = 256
 	DefaultMemoryCeiling = 64 << 20
 	MaxSnapLength        = 9216
+
+	fragmentTime = 30 * time.Second // net.ipv4.ipfrag_time
 )
 
 // Kernel is the loaded programs, their maps and their attachments. Attach, Detach and Pressure may be called from anywhere.
@@ -150,7 +155,7 @@ func (o *objects) close() error {
 
 // memory sums up what the kernel charges for the maps.
 func (o *objects) memory() (bytes int, err error) {
-	for _, m := range []*ebpf.Map{o.Regions, o.Samplers, o.Samples, o.Pressure, o.Scratch, o.BSS} {
+	for _, m := range []*ebpf.Map{o.Regions, o.Samplers, o.Samples, o.Pressure, o.Scratch, o.Fragments, o.BSS} {
 		info, err := m.Info()
 		if err != nil {
 			return 0, fmt.Errorf("ask for the size of %s: %w", m, err)

@@ -48,6 +48,9 @@ func fit(cfg Config) (Config, error) {
 	if cfg.Slots == 0 {
 		cfg.Slots = DefaultSlots
 	}
+	if cfg.fragments == 0 {
+		cfg.fragments = fragmentTime
+	}
 	if cfg.MemoryCeiling == 0 {
 		cfg.MemoryCeiling = DefaultMemoryCeiling
 	}
@@ -99,6 +102,8 @@ func sizeMaps(spec *ebpf.CollectionSpec, cfg Config) {
 	page := uint32(os.Getpagesize()) // the least a ring can be: 4 KiB, on some arm64 kernels 64
 	spec.Maps[bpfMapPressure].MaxEntries = page
 	spec.Maps[bpfMapSamplers].MaxEntries = uint32(len(cfg.cpus))
+	// A kernel that runs low on free entries of an LRU gives 128 at a time to a CPU, which others cannot use.
+	spec.Maps[bpfMapFragments].MaxEntries = uint32(max(1024, 256*len(cfg.cpus)))
 	if cfg.RandomOneIn == 0 { // nothing is ever written to these
 		spec.Maps[bpfMapSamples].MaxEntries = page
 		scratch := spec.Maps[bpfMapScratch]
@@ -120,6 +125,7 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 		bpfVarRegionOfCpu:  regionOfCPU,
 		bpfVarSlotMask:     uint32(cfg.Slots - 1),
 		bpfVarHashShift:    uint32(64 - bits.TrailingZeros(uint(cfg.Slots))),
+		bpfVarFragmentNs:   uint64(max(cfg.fragments, 0)),
 		bpfVarFilterCount:  uint32(len(cfg.Filters)),
 		bpfVarFilters:      compileFilters(cfg.Filters),
 		bpfVarSampleRandom: uint32(min(cfg.RandomOneIn, 1)),
