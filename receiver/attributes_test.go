@@ -4,14 +4,18 @@
 package receiver
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/confmap/confmaptest"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pmetric"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
@@ -132,4 +136,66 @@ func TestTransportIsTheKeywordOrTheNumber(t *testing.T) {
 	} {
 		assert.Equal(t, want, transportNames[proto])
 	}
+}
+
+// valuesByAttributes returns the values of a metric by the attributes of its points.
+func valuesByAttributes(messages []pmetric.Metrics, name string) map[string]int64 {
+	values := map[string]int64{}
+	for _, dp := range pointsOf(messages, name).All() {
+		id := fmt.Sprint(dp.Attributes().AsRaw())
+		if _, twice := values[id]; twice {
+			id += ", again"
+		}
+		values[id] = dp.IntValue()
+	}
+	return values
+}
+
+// Each attribute alone: what a point says, and what it leaves out where it does not apply.
+func TestEveryOptInAttribute(t *testing.T) {
+	tagged := udp("[2001:db8::1]:500", "[2001:db8::2]:501", flow.DirectionIngress, 2, 200, 1, 1)
+	tagged.Tagged, tagged.VLAN = true, 42
+	fragment := udp("10.0.0.3:0", "10.0.0.4:0", flow.DirectionEgress, 1, 1500, 1, 1)
+	fragment.LaterFragment = true
+	slots := append(conversation("10.0.0.1:40000", "10.0.0.2:443"), tagged, fragment)
+	for name, want := range map[string]map[string]int64{
+		attrSourceAddress:      {"10.0.0.1": 500, "10.0.0.2": 4000, "2001:db8::1": 200, "10.0.0.3": 1500},
+		attrDestinationAddress: {"10.0.0.2": 500, "10.0.0.1": 4000, "2001:db8::2": 200, "10.0.0.4": 1500},
+		attrSourcePort:         {"40000": 500, "443": 4000, "500": 200, "": 1500},
+		attrDestinationPort:    {"443": 500, "40000": 4000, "501": 200, "": 1500},
+		attrClientAddress:      {"10.0.0.1": 4500, "": 1700},
+		attrServerAddress:      {"10.0.0.2": 4500, "": 1700},
+		attrVLANID:             {"42": 200, "": 6000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := testConfig()
+			c.MetricsBuilder.Metrics.NetworkFlowIo.EnabledAttributes = []metadata.NetworkFlowIoMetricAttributeKey{metadata.NetworkFlowIoMetricAttributeKey(name)}
+			require.NoError(t, confmap.Validate(c))
+			b := newBench(t, c, newFakeHost("eth0"), consumertest.NewNop(), nil)
+			b.host.count(slots...)
+			got := map[string]int64{}
+			for _, dp := range pointsOf(b.pointsAfter(2*time.Second), instrumentIO.name).All() {
+				v, ok := dp.Attributes().Get(name)
+				if !ok {
+					assert.Zero(t, dp.Attributes().Len())
+					got[""] = dp.IntValue()
+					continue
+				}
+				assert.Equal(t, 1, dp.Attributes().Len())
+				got[v.AsString()] = dp.IntValue()
+			}
+			assert.Equal(t, want, got)
+		})
+	}
+}
+
+func TestActiveFlowsByServerPort(t *testing.T) {
+	c := testConfig()
+	c.MetricsBuilder.Metrics.NetworkFlowActive.EnabledAttributes = []metadata.NetworkFlowActiveMetricAttributeKey{attrServerPort}
+	b := newBench(t, c, newFakeHost("eth0"), consumertest.NewNop(), nil)
+	b.host.count(conversation("10.0.0.1:40000", "10.0.0.2:443")...)
+	b.host.count(conversation("10.0.0.1:40001", "10.0.0.2:443")...)
+	b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1))
+	assert.Equal(t, map[string]int64{"map[server.port:443]": 2, "map[]": 1}, valuesByAttributes(b.pointsAfter(2*time.Second), instrumentActive.name))
+	assert.Equal(t, map[string]int64{"map[server.port:443]": 0, "map[]": 0}, valuesByAttributes(b.pointsAfter(time.Minute), instrumentActive.name))
 }

@@ -27,25 +27,46 @@ func parseEphemeralLow(b []byte) uint16 {
 	return uint16(low)
 }
 
-// serverPorts holds the ports that server.port may name.
+// serverPorts holds the values of server.port that some metrics may have.
 type serverPorts struct {
-	used map[uint16]struct{}
+	of    []*aggregator // whose series name a port
+	named map[uint16]struct{}
 }
 
-// admit reports whether port may be named. A port once admitted stays until release.
+// use lets the series of a name ports.
+func (p *serverPorts) use(a *aggregator) {
+	if a.wants&hasServerPort != 0 {
+		p.of = append(p.of, a)
+	}
+}
+
+// admit reports whether port may be named. A port once admitted stays until collected.
 func (p *serverPorts) admit(port uint16) bool {
-	if _, ok := p.used[port]; ok {
+	if _, ok := p.named[port]; ok {
 		return true
 	}
-	if len(p.used) >= maxServerPorts {
+	if len(p.named) >= maxServerPorts {
 		return false
 	}
-	if p.used == nil {
-		p.used = map[uint16]struct{}{}
+	if p.named == nil {
+		p.named = map[uint16]struct{}{}
 	}
-	p.used[port] = struct{}{}
+	p.named[port] = struct{}{}
 	return true
 }
 
-// release keeps only the ports for which keep holds, so that those of dropped series make room.
-func (p *serverPorts) release(keep map[uint16]struct{}) { p.used = keep }
+// collected forgets the ports whose series have gone. It follows each collection.
+func (p *serverPorts) collected() {
+	if len(p.named) == 0 {
+		return
+	}
+	named := make(map[uint16]struct{}, len(p.named))
+	for _, a := range p.of {
+		for _, s := range a.byKey {
+			if s.key.attrs&hasServerPort != 0 {
+				named[s.key.serverPort] = struct{}{}
+			}
+		}
+	}
+	p.named = named
+}
