@@ -25,6 +25,8 @@ const (
 	attrTransport          = "network.transport"
 	attrType               = "network.type"
 
+	attrDestinationCIDR    = "destination.cidr"
+	attrSourceCIDR         = "source.cidr"
 	attrFlowEnd            = "flow.end"
 	attrFlowEndReason      = "flow.end_reason"
 	attrFlowIOBytes        = "flow.io.bytes"
@@ -81,6 +83,9 @@ var attributeTiers = map[string]tier{
 	attrSourcePort:         tierSemconv,
 	attrTransport:          tierSemconv,
 	attrType:               tierSemconv,
+
+	attrDestinationCIDR: tierProposed, // semantic conventions, pull request 3828
+	attrSourceCIDR:      tierProposed,
 
 	attrFlowEnd:            tierProposed, // as the netflow receiver of contrib; so are the others
 	attrFlowEndReason:      tierProposed,

@@ -166,9 +166,12 @@ func TestEveryOptInAttribute(t *testing.T) {
 		attrClientAddress:      {"10.0.0.1": 4500, "": 1700},
 		attrServerAddress:      {"10.0.0.2": 4500, "": 1700},
 		attrVLANID:             {"42": 200, "": 6000},
+		attrSourceCIDR:         {"one": 500, "": 5700},
+		attrDestinationCIDR:    {"one": 4000, "": 2200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := testConfig()
+			c.Networks = []NetworkConfig{{Name: "one", CIDR: "10.0.0.1/32"}}
 			c.MetricsBuilder.Metrics.NetworkFlowIo.EnabledAttributes = []metadata.NetworkFlowIoMetricAttributeKey{metadata.NetworkFlowIoMetricAttributeKey(name)}
 			require.NoError(t, confmap.Validate(c))
 			b := newBench(t, c, newFakeHost("eth0"), consumertest.NewNop(), nil)

@@ -46,6 +46,8 @@ type Config struct {
 	CardinalityLimit int `mapstructure:"cardinality_limit"`
 	// SeriesTimeout drops a series without traffic; with traffic again it restarts with a new start time.
 	SeriesTimeout time.Duration `mapstructure:"series_timeout"`
+	// Networks gives addresses the names that source.cidr and destination.cidr say.
+	Networks []NetworkConfig `mapstructure:"networks"`
 	// Flows bounds the table of conversations.
 	Flows FlowsConfig `mapstructure:"flows"`
 	// Packets says which packets become samples.
@@ -127,6 +129,7 @@ func (c *Config) Validate() error {
 		c.validateDirections(),
 		c.validateFilters(),
 		c.validateSeries(),
+		c.validateNetworks(),
 		c.Flows.validate(),
 		c.Packets.validate(),
 		c.validateErrorMode(),

@@ -67,6 +67,7 @@ type metrics struct {
 
 	ports, activePorts serverPorts // of volumes and of active
 	ephemeralLow       uint16
+	networks           *networks
 	roles              roles // of the slot in progress
 
 	flight   [][]part // by message, of the collection in flight
@@ -77,7 +78,7 @@ type metrics struct {
 
 // newMetrics returns nil if every metric is off.
 func newMetrics(c *Config, start int64, ephemeralLow uint16) *metrics {
-	m := &metrics{ephemeralLow: ephemeralLow}
+	m := &metrics{ephemeralLow: ephemeralLow, networks: newNetworks(c.Networks)}
 	conf := &c.MetricsBuilder.Metrics
 	aggregate := func(wants attrSet) *aggregator {
 		return newAggregator(wants, c.CardinalityLimit, int64(c.SeriesTimeout), start)
@@ -131,8 +132,12 @@ func (m *metrics) addSlot(s *flow.Slot, f *flow.Flow, name string, now int64) (o
 	if !m.setRoles(f, m.volumeWants, &m.ports) {
 		omitted = s.Packets
 	}
+	var n sites
+	if m.volumeWants&needsNetworks != 0 {
+		n = sites{m.networks.number(s.Src()), m.networks.number(s.Dst())}
+	}
 	for _, g := range m.volumes {
-		k := slotKey(g.wants, s, name, &m.roles)
+		k := slotKey(g.wants, s, name, &m.roles, n)
 		g.add(&k, s.Volume, now)
 	}
 	return omitted
@@ -173,6 +178,7 @@ func (m *metrics) setRoles(f *flow.Flow, wants attrSet, ports *serverPorts) bool
 // of the life before are owed, they come first: this life waits, unless there is no later. Table may be nil if nothing
 // needs it.
 func (m *metrics) collect(w *metricsWriter, now int64, table *flow.Table, names map[uint32]string, final bool) {
+	w.networks = m.networks
 	for _, p := range m.former {
 		w.write(p)
 	}

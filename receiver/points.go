@@ -55,6 +55,7 @@ var maxPoints = 4000
 type metricsWriter struct {
 	resource pcommon.Resource
 	version  string
+	networks *networks
 
 	messages []pmetric.Metrics
 	parts    [][]part            // of each message
@@ -112,6 +113,6 @@ func (w *metricsWriter) sum(i *instrument, p *part) {
 		dp.SetStartTimestamp(pcommon.Timestamp(s.start))
 		dp.SetTimestamp(pcommon.Timestamp(p.time))
 		dp.SetIntValue(int64(i.value(s.volume)))
-		s.key.put(dp.Attributes())
+		s.key.put(dp.Attributes(), w.networks)
 	}
 }

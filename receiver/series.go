@@ -27,6 +27,8 @@ const (
 	hasClientAddress
 	hasServerAddress
 	hasVLAN
+	hasSourceCIDR
+	hasDestinationCIDR
 	isOverflow // otel.metric.overflow: the one point of what found no series
 )
 
@@ -40,6 +42,7 @@ type seriesKey struct {
 	srcPort        uint16
 	dstPort        uint16
 	serverPort     uint16
+	srcNet, dstNet uint16 // numbers of labels in networks
 	src, dst       netip.Addr
 	client, server netip.Addr
 	iface          string
@@ -61,6 +64,8 @@ func (k *seriesKey) compare(o *seriesKey) int {
 		k.dst.Compare(o.dst),
 		cmp.Compare(k.srcPort, o.srcPort),
 		cmp.Compare(k.dstPort, o.dstPort),
+		cmp.Compare(k.srcNet, o.srcNet),
+		cmp.Compare(k.dstNet, o.dstNet),
 		cmp.Compare(k.vlan, o.vlan),
 		cmp.Compare(k.attrs, o.attrs),
 	)
