@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
 // Every attribute name that leaves this receiver.
@@ -68,7 +69,33 @@ const (
 	tierOwn                      // ours: there is no name elsewhere
 )
 
-// attributeTiers holds every attribute name once; a test keeps it in step with metadata.yaml.
+// nameKind is what a name belongs to.
+type nameKind uint8
+
+const (
+	kindMetric nameKind = iota + 1
+	kindEvent
+	kindAttribute
+)
+
+// tiers holds every name that leaves this receiver once; a test keeps it in step with metadata.yaml.
+var tiers = map[nameKind]map[string]tier{
+	kindMetric:    metricTiers,
+	kindEvent:     eventTiers,
+	kindAttribute: attributeTiers,
+}
+
+var metricTiers = map[string]tier{
+	metadata.MetricsInfo.NetworkFlowIo.Name:      tierProposed, // semantic conventions, pull request 3828
+	metadata.MetricsInfo.NetworkFlowPackets.Name: tierOwn,
+	metadata.MetricsInfo.NetworkFlowActive.Name:  tierOwn,
+}
+
+var eventTiers = map[string]tier{
+	eventFlow:   tierOwn,
+	eventPacket: tierOwn,
+}
+
 var attributeTiers = map[string]tier{
 	attrClientAddress:      tierSemconv,
 	attrClientPort:         tierSemconv,

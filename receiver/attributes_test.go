@@ -4,9 +4,13 @@
 package receiver
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +33,7 @@ type contract struct {
 	Metrics map[string]struct {
 		Description string   `mapstructure:"description"`
 		Unit        string   `mapstructure:"unit"`
+		Stability   string   `mapstructure:"stability"`
 		Attributes  []string `mapstructure:"attributes"`
 		Sum         struct {
 			Monotonic bool `mapstructure:"monotonic"`
@@ -92,11 +97,45 @@ func TestInstrumentsAreThoseOfTheContract(t *testing.T) {
 	}
 }
 
-func TestEventNamesAreThoseOfTheContract(t *testing.T) {
+func TestMetricsAndEventsAreInTheTableOfNames(t *testing.T) {
 	c := readContract(t)
-	assert.Len(t, c.Events, 2)
-	assert.Contains(t, c.Events, eventFlow)
-	assert.Contains(t, c.Events, eventPacket)
+	assert.ElementsMatch(t, slices.Collect(maps.Keys(c.Metrics)), slices.Collect(maps.Keys(tiers[kindMetric])))
+	assert.ElementsMatch(t, slices.Collect(maps.Keys(c.Events)), slices.Collect(maps.Keys(tiers[kindEvent])))
+}
+
+// documentation.md is what users read: "### name" is a metric or an event, the rows of its table are attributes.
+func TestTheDocumentationHasTheTableOfNames(t *testing.T) {
+	text, err := os.ReadFile("documentation.md")
+	require.NoError(t, err)
+	text, _, found := bytes.Cut(text, []byte("## Resource Attributes"))
+	require.True(t, found)
+	documented := map[string]bool{attrMetricOverflow: false}
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(line, "### "); ok {
+			documented[strings.TrimSpace(name)] = true
+		} else if row := documentedAttribute.FindStringSubmatch(line); row != nil {
+			documented[row[1]] = true
+		}
+	}
+	assert.True(t, bytes.Contains(text, []byte("`"+attrMetricOverflow+"`")))
+	names := map[string]bool{}
+	for _, of := range tiers {
+		for name := range of {
+			names[name] = name != attrMetricOverflow
+		}
+	}
+	assert.Equal(t, names, documented)
+}
+
+// documentedAttribute is a row of a table of attributes, whose names have a dot and no unit.
+var documentedAttribute = regexp.MustCompile(`^\| ([a-z_.]+\.[a-z_.]+) \|`)
+
+// A name of tier 1 is taken from the semantic conventions; all others are said to be in development.
+func TestOnlyNamesOfTierOneAreStable(t *testing.T) {
+	for name, metric := range readContract(t).Metrics {
+		require.NotEqual(t, tierSemconv, tiers[kindMetric][name])
+		assert.Equal(t, "development", metric.Stability, name)
+	}
 }
 
 func TestEveryMetricAttributeHasABit(t *testing.T) {

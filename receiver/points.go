@@ -116,3 +116,11 @@ func (w *metricsWriter) sum(i *instrument, p *part) {
 		s.key.put(dp.Attributes(), w.networks)
 	}
 }
+
+// finished returns the messages, with the names that feature gates give.
+func (w *metricsWriter) finished() []pmetric.Metrics {
+	for _, md := range w.messages {
+		renameMetrics(md)
+	}
+	return w.messages
+}

@@ -259,7 +259,7 @@ func TestTenThousandInterfaceNames(t *testing.T) {
 				var w metricsWriter
 				w.resource = pcommon.NewResource()
 				m.collect(&w, now.UnixNano(), nil, nil, false)
-				out.Metrics = append(out.Metrics, w.messages...)
+				out.Metrics = append(out.Metrics, w.finished()...)
 				m.settle(slices.Repeat([]outcome{outcomeTaken}, len(w.messages)))
 				require.LessOrEqual(t, m.volumes[0].len(), c.CardinalityLimit)
 			}

@@ -127,7 +127,7 @@ func (e *engine) offerPoints() bool {
 	for name, n := range e.metrics.series() {
 		e.tel.setSeries(name, n)
 	}
-	e.metricsPusher.queue <- w.messages // there is room: nothing is in flight
+	e.metricsPusher.queue <- w.finished() // there is room: nothing is in flight
 	return true
 }
 
