@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
 // Every attribute name that leaves this receiver.
@@ -25,6 +26,8 @@ const (
 	attrTransport          = "network.transport"
 	attrType               = "network.type"
 
+	attrDestinationCIDR    = "destination.cidr"
+	attrSourceCIDR         = "source.cidr"
 	attrFlowEnd            = "flow.end"
 	attrFlowEndReason      = "flow.end_reason"
 	attrFlowIOBytes        = "flow.io.bytes"
@@ -66,7 +69,33 @@ const (
 	tierOwn                      // ours: there is no name elsewhere
 )
 
-// attributeTiers holds every attribute name once; a test keeps it in step with metadata.yaml.
+// nameKind is what a name belongs to.
+type nameKind uint8
+
+const (
+	kindMetric nameKind = iota + 1
+	kindEvent
+	kindAttribute
+)
+
+// tiers holds every name that leaves this receiver once; a test keeps it in step with metadata.yaml.
+var tiers = map[nameKind]map[string]tier{
+	kindMetric:    metricTiers,
+	kindEvent:     eventTiers,
+	kindAttribute: attributeTiers,
+}
+
+var metricTiers = map[string]tier{
+	metadata.MetricsInfo.NetworkFlowIo.Name:      tierProposed, // semantic conventions, pull request 3828
+	metadata.MetricsInfo.NetworkFlowPackets.Name: tierOwn,
+	metadata.MetricsInfo.NetworkFlowActive.Name:  tierOwn,
+}
+
+var eventTiers = map[string]tier{
+	eventFlow:   tierOwn,
+	eventPacket: tierOwn,
+}
+
 var attributeTiers = map[string]tier{
 	attrClientAddress:      tierSemconv,
 	attrClientPort:         tierSemconv,
@@ -81,6 +110,9 @@ var attributeTiers = map[string]tier{
 	attrSourcePort:         tierSemconv,
 	attrTransport:          tierSemconv,
 	attrType:               tierSemconv,
+
+	attrDestinationCIDR: tierProposed, // semantic conventions, pull request 3828
+	attrSourceCIDR:      tierProposed,
 
 	attrFlowEnd:            tierProposed, // as the netflow receiver of contrib; so are the others
 	attrFlowEndReason:      tierProposed,

@@ -4,14 +4,22 @@
 package receiver
 
 import (
+	"bytes"
+	"fmt"
 	"maps"
 	"os"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/confmap/confmaptest"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pmetric"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
@@ -25,6 +33,7 @@ type contract struct {
 	Metrics map[string]struct {
 		Description string   `mapstructure:"description"`
 		Unit        string   `mapstructure:"unit"`
+		Stability   string   `mapstructure:"stability"`
 		Attributes  []string `mapstructure:"attributes"`
 		Sum         struct {
 			Monotonic bool `mapstructure:"monotonic"`
@@ -88,11 +97,45 @@ func TestInstrumentsAreThoseOfTheContract(t *testing.T) {
 	}
 }
 
-func TestEventNamesAreThoseOfTheContract(t *testing.T) {
+func TestMetricsAndEventsAreInTheTableOfNames(t *testing.T) {
 	c := readContract(t)
-	assert.Len(t, c.Events, 2)
-	assert.Contains(t, c.Events, eventFlow)
-	assert.Contains(t, c.Events, eventPacket)
+	assert.ElementsMatch(t, slices.Collect(maps.Keys(c.Metrics)), slices.Collect(maps.Keys(tiers[kindMetric])))
+	assert.ElementsMatch(t, slices.Collect(maps.Keys(c.Events)), slices.Collect(maps.Keys(tiers[kindEvent])))
+}
+
+// documentation.md is what users read: "### name" is a metric or an event, the rows of its table are attributes.
+func TestTheDocumentationHasTheTableOfNames(t *testing.T) {
+	text, err := os.ReadFile("documentation.md")
+	require.NoError(t, err)
+	text, _, found := bytes.Cut(text, []byte("## Resource Attributes"))
+	require.True(t, found)
+	documented := map[string]bool{attrMetricOverflow: false}
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(line, "### "); ok {
+			documented[strings.TrimSpace(name)] = true
+		} else if row := documentedAttribute.FindStringSubmatch(line); row != nil {
+			documented[row[1]] = true
+		}
+	}
+	assert.True(t, bytes.Contains(text, []byte("`"+attrMetricOverflow+"`")))
+	names := map[string]bool{}
+	for _, of := range tiers {
+		for name := range of {
+			names[name] = name != attrMetricOverflow
+		}
+	}
+	assert.Equal(t, names, documented)
+}
+
+// documentedAttribute is a row of a table of attributes, whose names have a dot and no unit.
+var documentedAttribute = regexp.MustCompile(`^\| ([a-z_.]+\.[a-z_.]+) \|`)
+
+// A name of tier 1 is taken from the semantic conventions; all others are said to be in development.
+func TestOnlyNamesOfTierOneAreStable(t *testing.T) {
+	for name, metric := range readContract(t).Metrics {
+		require.NotEqual(t, tierSemconv, tiers[kindMetric][name])
+		assert.Equal(t, "development", metric.Stability, name)
+	}
 }
 
 func TestEveryMetricAttributeHasABit(t *testing.T) {
@@ -132,4 +175,69 @@ func TestTransportIsTheKeywordOrTheNumber(t *testing.T) {
 	} {
 		assert.Equal(t, want, transportNames[proto])
 	}
+}
+
+// valuesByAttributes returns the values of a metric by the attributes of its points.
+func valuesByAttributes(messages []pmetric.Metrics, name string) map[string]int64 {
+	values := map[string]int64{}
+	for _, dp := range pointsOf(messages, name).All() {
+		id := fmt.Sprint(dp.Attributes().AsRaw())
+		if _, twice := values[id]; twice {
+			id += ", again"
+		}
+		values[id] = dp.IntValue()
+	}
+	return values
+}
+
+// Each attribute alone: what a point says, and what it leaves out where it does not apply.
+func TestEveryOptInAttribute(t *testing.T) {
+	tagged := udp("[2001:db8::1]:500", "[2001:db8::2]:501", flow.DirectionIngress, 2, 200, 1, 1)
+	tagged.Tagged, tagged.VLAN = true, 42
+	fragment := udp("10.0.0.3:0", "10.0.0.4:0", flow.DirectionEgress, 1, 1500, 1, 1)
+	fragment.LaterFragment = true
+	slots := append(conversation("10.0.0.1:40000", "10.0.0.2:443"), tagged, fragment)
+	for name, want := range map[string]map[string]int64{
+		attrSourceAddress:      {"10.0.0.1": 500, "10.0.0.2": 4000, "2001:db8::1": 200, "10.0.0.3": 1500},
+		attrDestinationAddress: {"10.0.0.2": 500, "10.0.0.1": 4000, "2001:db8::2": 200, "10.0.0.4": 1500},
+		attrSourcePort:         {"40000": 500, "443": 4000, "500": 200, "": 1500},
+		attrDestinationPort:    {"443": 500, "40000": 4000, "501": 200, "": 1500},
+		attrClientAddress:      {"10.0.0.1": 4500, "": 1700},
+		attrServerAddress:      {"10.0.0.2": 4500, "": 1700},
+		attrVLANID:             {"42": 200, "": 6000},
+		attrSourceCIDR:         {"one": 500, "": 5700},
+		attrDestinationCIDR:    {"one": 4000, "": 2200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := testConfig()
+			c.Networks = []NetworkConfig{{Name: "one", CIDR: "10.0.0.1/32"}}
+			c.MetricsBuilder.Metrics.NetworkFlowIo.EnabledAttributes = []metadata.NetworkFlowIoMetricAttributeKey{metadata.NetworkFlowIoMetricAttributeKey(name)}
+			require.NoError(t, confmap.Validate(c))
+			b := newBench(t, c, newFakeHost("eth0"), consumertest.NewNop(), nil)
+			b.host.count(slots...)
+			got := map[string]int64{}
+			for _, dp := range pointsOf(b.pointsAfter(2*time.Second), instrumentIO.name).All() {
+				v, ok := dp.Attributes().Get(name)
+				if !ok {
+					assert.Zero(t, dp.Attributes().Len())
+					got[""] = dp.IntValue()
+					continue
+				}
+				assert.Equal(t, 1, dp.Attributes().Len())
+				got[v.AsString()] = dp.IntValue()
+			}
+			assert.Equal(t, want, got)
+		})
+	}
+}
+
+func TestActiveFlowsByServerPort(t *testing.T) {
+	c := testConfig()
+	c.MetricsBuilder.Metrics.NetworkFlowActive.EnabledAttributes = []metadata.NetworkFlowActiveMetricAttributeKey{attrServerPort}
+	b := newBench(t, c, newFakeHost("eth0"), consumertest.NewNop(), nil)
+	b.host.count(conversation("10.0.0.1:40000", "10.0.0.2:443")...)
+	b.host.count(conversation("10.0.0.1:40001", "10.0.0.2:443")...)
+	b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1))
+	assert.Equal(t, map[string]int64{"map[server.port:443]": 2, "map[]": 1}, valuesByAttributes(b.pointsAfter(2*time.Second), instrumentActive.name))
+	assert.Equal(t, map[string]int64{"map[server.port:443]": 0, "map[]": 0}, valuesByAttributes(b.pointsAfter(time.Minute), instrumentActive.name))
 }

@@ -83,13 +83,15 @@ func BenchmarkCollect(b *testing.B) {
 			m.active = nil
 			for i := range n {
 				k := seriesKey{attrs: hasInterface | hasDirection | hasTransport | hasType | hasServerPort, iface: "eth0", proto: protoTCP, serverPort: uint16(i)}
-				m.volumes[0].add(&k, flow.Volume{Packets: 1, Bytes: 60}, 2, 0)
+				m.volumes[0].add(&k, flow.Volume{Packets: 1, Bytes: 60}, 2)
 			}
 			now := int64(2)
 			b.ReportAllocs()
 			for b.Loop() {
 				now++
-				m.collect(now, nil, nil, pcommon.NewResource(), "1.2.3")
+				w := metricsWriter{resource: pcommon.NewResource(), version: "1.2.3"}
+				m.collect(&w, now, nil, nil, false)
+				m.settle(make([]outcome, len(w.finished())))
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(2*n), "ns/point")
 		})

@@ -22,29 +22,16 @@ func (e *engine) advance(now int64) {
 		return
 	}
 	e.log.Warn("The clock was set back; flows end here, and series begin anew", zap.Duration("by", time.Duration(e.drain.time-now)))
-	e.collectLast()
+	if e.metrics != nil {
+		e.metrics.restart(e.drain.time+1, now, e.table, e.interfaces.names()) // a collection may have ended at its time
+	}
 	if e.table != nil {
 		e.table.Flush(flow.EndReasonForcedEnd, e.endFlow)
 		e.sendFlows()
 	}
 	e.drain.watched = nil // watching begins anew, too
-	if e.metrics != nil {
-		e.metrics.restart(now)
-	}
 	e.drain.time, e.drain.collected = now, now
-}
-
-// collectLast hands over the last word of all series. One collection that still waits makes room: this one says more.
-func (e *engine) collectLast() {
-	if e.metrics == nil {
-		return
+	if e.metrics != nil && len(e.metrics.former) > 0 && e.drain.final == nil {
+		e.offerPoints() // of the old time
 	}
-	select {
-	case <-e.metricsPusher.queue:
-	default:
-	}
-	e.drain.time++ // the collection before may have been refused: say it again
-	e.drain.last = true
-	e.collect()
-	e.drain.last = false
 }

@@ -40,10 +40,14 @@ type Config struct {
 	Filters []FilterConfig `mapstructure:"filters"`
 	// CollectionInterval is how often metrics leave.
 	CollectionInterval time.Duration `mapstructure:"collection_interval"`
+	// AggregationTemporality of sums that only grow: cumulative or delta.
+	AggregationTemporality string `mapstructure:"aggregation_temporality"`
 	// CardinalityLimit is how many series a metric may have, the overflow point included.
 	CardinalityLimit int `mapstructure:"cardinality_limit"`
 	// SeriesTimeout drops a series without traffic; with traffic again it restarts with a new start time.
 	SeriesTimeout time.Duration `mapstructure:"series_timeout"`
+	// Networks gives addresses the names that source.cidr and destination.cidr say.
+	Networks []NetworkConfig `mapstructure:"networks"`
 	// Flows bounds the table of conversations.
 	Flows FlowsConfig `mapstructure:"flows"`
 	// Packets says which packets become samples.
@@ -90,6 +94,12 @@ const (
 	errorModeIgnore    = "ignore"    // the collector starts; this receiver emits nothing
 )
 
+// The values of aggregation_temporality.
+const (
+	temporalityCumulative = "cumulative"
+	temporalityDelta      = "delta"
+)
+
 // The values of directions.
 const (
 	directionIngress = "ingress"
@@ -98,16 +108,17 @@ const (
 
 func createDefaultConfig() component.Config {
 	return &Config{
-		Interfaces:         InterfacesConfig{Include: []string{"kind:uplink"}},
-		Directions:         []string{directionIngress, directionEgress},
-		CollectionInterval: 30 * time.Second,
-		CardinalityLimit:   2000,
-		SeriesTimeout:      5 * time.Minute,
-		Flows:              FlowsConfig{MaxFlows: 65536, IdleTimeout: 15 * time.Second, ActiveTimeout: time.Minute},
-		Packets:            PacketsConfig{RandomOneIn: 1000, MaxPerSecond: 100, SnapLength: 256},
-		ErrorMode:          errorModePropagate,
-		MetricsBuilder:     metadata.NewDefaultMetricsBuilderConfig(),
-		LogsBuilder:        metadata.DefaultLogsBuilderConfig(),
+		Interfaces:             InterfacesConfig{Include: []string{"kind:uplink"}},
+		Directions:             []string{directionIngress, directionEgress},
+		CollectionInterval:     30 * time.Second,
+		AggregationTemporality: temporalityCumulative,
+		CardinalityLimit:       2000,
+		SeriesTimeout:          5 * time.Minute,
+		Flows:                  FlowsConfig{MaxFlows: 65536, IdleTimeout: 15 * time.Second, ActiveTimeout: time.Minute},
+		Packets:                PacketsConfig{RandomOneIn: 1000, MaxPerSecond: 100, SnapLength: 256},
+		ErrorMode:              errorModePropagate,
+		MetricsBuilder:         metadata.NewDefaultMetricsBuilderConfig(),
+		LogsBuilder:            metadata.DefaultLogsBuilderConfig(),
 	}
 }
 
@@ -118,6 +129,7 @@ func (c *Config) Validate() error {
 		c.validateDirections(),
 		c.validateFilters(),
 		c.validateSeries(),
+		c.validateNetworks(),
 		c.Flows.validate(),
 		c.Packets.validate(),
 		c.validateErrorMode(),
@@ -155,6 +167,9 @@ func (c *Config) validateSeries() error {
 	var errs error
 	if c.CollectionInterval < minInterval {
 		errs = errors.Join(errs, fmt.Errorf("collection_interval must be at least %v, got %v", minInterval, c.CollectionInterval))
+	}
+	if c.AggregationTemporality != temporalityCumulative && c.AggregationTemporality != temporalityDelta {
+		errs = errors.Join(errs, fmt.Errorf("aggregation_temporality must be %s or %s, got %q", temporalityCumulative, temporalityDelta, c.AggregationTemporality))
 	}
 	if c.CardinalityLimit < minSeries {
 		errs = errors.Join(errs, fmt.Errorf("cardinality_limit must be at least %d (one series and the overflow point), got %d", minSeries, c.CardinalityLimit))

@@ -58,6 +58,8 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	want.SeriesTimeout = time.Minute
 	want.Flows = FlowsConfig{MaxFlows: 1000, IdleTimeout: 3 * time.Second, ActiveTimeout: 30 * time.Second}
 	want.Packets = PacketsConfig{RandomOneIn: 50, MaxPerSecond: 20, SnapLength: 128}
+	want.AggregationTemporality = temporalityDelta
+	want.Networks = []NetworkConfig{{Name: "office", CIDR: "10.0.0.0/8"}, {CIDR: "2001:db8::/32"}}
 	want.ErrorMode = errorModeIgnore
 	require.NotEmpty(t, cfg.MetricsBuilder.Metrics.NetworkFlowPackets.EnabledAttributes)
 	assert.Equal(t, want.Interfaces, cfg.Interfaces)
@@ -68,6 +70,8 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	assert.Equal(t, want.SeriesTimeout, cfg.SeriesTimeout)
 	assert.Equal(t, want.Flows, cfg.Flows)
 	assert.Equal(t, want.Packets, cfg.Packets)
+	assert.Equal(t, want.AggregationTemporality, cfg.AggregationTemporality)
+	assert.Equal(t, want.Networks, cfg.Networks)
 	assert.Equal(t, want.ErrorMode, cfg.ErrorMode)
 	assert.False(t, cfg.MetricsBuilder.Metrics.NetworkFlowActive.Enabled)
 	assert.Equal(t, []metadata.NetworkFlowIoMetricAttributeKey{"source.address"}, cfg.MetricsBuilder.Metrics.NetworkFlowIo.EnabledAttributes)
@@ -113,7 +117,12 @@ func TestBadConfigsNameKeyValueAndRemedy(t *testing.T) {
 		"filter_protocol_number":        `filters[0].protocol must be an IANA keyword in lower case, for example "tcp", or a number from 0 to 255, got "256"`,
 		"filter_key":                    "decoding failed due to the following error(s):\n\n'filters[0]' decoding failed due to the following error(s):\n\n'receiver.FilterConfig' has invalid keys: ports",
 		"two_mistakes":                  "cardinality_limit must be at least 2 (one series and the overflow point), got 0\nerror_mode must be propagate or ignore, got \"\"",
-		"later_key":                     "decoding failed due to the following error(s):\n\n'receiver.Config' has invalid keys: aggregation_temporality",
+		"unknown_key":                   "decoding failed due to the following error(s):\n\n'receiver.Config' has invalid keys: no_such_key",
+		"temporality":                   `aggregation_temporality must be cumulative or delta, got "Delta"`,
+		"bad_network":                   `networks[0].cidr must be an address and the length of its prefix, for example "10.0.0.0/8" or "2001:db8::/32", got "10.0.0.0"`,
+		"host_bits":                     `networks[1].cidr must have no bits beyond the prefix: "10.0.0.0/8", got "10.1.2.3/8"`,
+		"repeated_network":              `networks[1].cidr must be given once, got "2001:0db8::/32" again`,
+		"attribute_without_networks":    `metrics: network.flow.packets: attribute destination.cidr needs networks, for example [{name: office, cidr: "10.0.0.0/8"}], got none`,
 		"later_packets_key":             "decoding failed due to the following error(s):\n\n'packets' has invalid keys: protocols",
 	}
 	for id := range cm.ToStringMap() {

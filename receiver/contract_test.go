@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pipeline"
 	otelreceiver "go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/receivertest"
@@ -72,8 +73,8 @@ func named(inner otelreceiver.Factory) otelreceiver.Factory {
 	return otelreceiver.NewFactory(inner.Type(), inner.CreateDefaultConfig, otelreceiver.WithLogs(create, metadata.LogsStability))
 }
 
-// The check expects that a record is offered until it is taken or refused for good: as often as that may take. Metrics are
-// exempt: a refused collection is not offered again, since the next one says the same and more.
+// The check expects that a record is offered until it is taken or refused for good: as often as that may take. Cumulative
+// metrics are exempt: a refused point is not offered again, since the next one of its series says the same and more.
 func TestRecordsAreOfferedAsTheContractWantsIt(t *testing.T) {
 	before := retryDelays
 	t.Cleanup(func() { retryDelays = before })
@@ -83,5 +84,50 @@ func TestRecordsAreOfferedAsTheContractWantsIt(t *testing.T) {
 	receivertest.CheckConsumeContract(receivertest.CheckConsumeContractParams{
 		T: t, Factory: named(newFactory(h)), Signal: pipeline.SignalLogs, Config: cfg,
 		Generator: &generator{fakeHost: h}, GenerateCount: 500,
+	})
+}
+
+// deltas lets a generator say that each of its flows is one delta point.
+type deltas struct{ *generator }
+
+func (d deltas) Generate() []receivertest.UniqueIDAttrVal { return d.generator.Generate()[:1] }
+
+// namedDeltas does for metrics what named does for records. Points of 0 say that nothing came: they have no number.
+func namedDeltas(inner otelreceiver.Factory) otelreceiver.Factory {
+	create := func(ctx context.Context, set otelreceiver.Settings, cfg component.Config, next consumer.Metrics) (otelreceiver.Metrics, error) {
+		name := func(ctx context.Context, md pmetric.Metrics) error {
+			for _, m := range md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().All() {
+				points := m.Sum().DataPoints()
+				points.RemoveIf(func(dp pmetric.NumberDataPoint) bool { return dp.IntValue() == 0 })
+				for _, dp := range points.All() {
+					n, _ := dp.Attributes().Get(attrDestinationPort)
+					dp.Attributes().PutStr(receivertest.UniqueIDAttrName, string(numbered(eventFlow, n.Int())))
+				}
+			}
+			if md.DataPointCount() == 0 {
+				return nil
+			}
+			return next.ConsumeMetrics(ctx, md)
+		}
+		wrapped, err := consumer.NewMetrics(name, consumer.WithCapabilities(consumer.Capabilities{MutatesData: true}))
+		if err != nil {
+			return nil, err
+		}
+		return inner.CreateMetrics(ctx, set, cfg, wrapped)
+	}
+	return otelreceiver.NewFactory(inner.Type(), inner.CreateDefaultConfig, otelreceiver.WithMetrics(create, metadata.MetricsStability))
+}
+
+// Each number is a series of its own, with one count: it has to be in exactly one point that was taken or dropped.
+func TestDeltasAreOfferedAsTheContractWantsIt(t *testing.T) {
+	before := maxPoints
+	t.Cleanup(func() { maxPoints = before })
+	maxPoints = 20 // outcomes differ within one collection
+	h, cfg := newFakeHost("eth0"), deltaConfig()
+	cfg.MetricsBuilder.Metrics.NetworkFlowPackets.Enabled = false
+	cfg.MetricsBuilder.Metrics.NetworkFlowActive.Enabled = false
+	receivertest.CheckConsumeContract(receivertest.CheckConsumeContractParams{
+		T: t, Factory: namedDeltas(newFactory(h)), Signal: pipeline.SignalMetrics, Config: cfg,
+		Generator: deltas{&generator{fakeHost: h}}, GenerateCount: 500,
 	})
 }

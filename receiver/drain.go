@@ -40,7 +40,6 @@ type drainState struct {
 	ended     int             // how many the batch before held
 	time      int64           // ns since 1970 of the last drain, at first of Start; runs backwards only with a new life of all series
 	collected int64           // ns since 1970 of the drain of the last collection
-	last      bool            // the collection in progress ends the life of all series
 	failing   bool            // drains
 	skipping  bool            // collections
 	broken    map[string]bool // identities of the ledger that did not hold at the last drain
@@ -175,6 +174,7 @@ func (e *engine) attribute(d *kernel.Drained) {
 
 // measure adds one drain to the metrics.
 func (e *engine) measure(d *kernel.Drained) {
+	e.settle() // what was told may make room
 	names := e.interfaces.names()
 	var omitted uint64
 	for i := range e.drain.slots {
@@ -228,35 +228,6 @@ func (e *engine) send(b *batch) {
 		return
 	}
 	e.logs.offer(b)
-}
-
-// collect hands the points of one collection to the pusher. If that is still busy with the last one, this one is left
-// out: the next says everything, since sums are cumulative.
-func (e *engine) collect() {
-	if e.metrics == nil || e.drain.time <= e.drain.collected {
-		return
-	}
-	queue := e.metricsPusher.queue
-	skip := e.drain.final == nil && len(queue) == cap(queue)
-	e.reportSkip(skip)
-	if skip {
-		return
-	}
-	e.drain.collected = e.drain.time
-	messages, round := e.metrics.collect(e.drain.time, e.table, e.interfaces.names(), e.resource, e.set.BuildInfo.Version)
-	for name, n := range e.metrics.series() {
-		e.tel.setSeries(name, n)
-	}
-	c := collection{messages, round, e.drain.last}
-	if e.drain.final == nil {
-		queue <- c // there is room: nobody else writes
-		return
-	}
-	select {
-	case queue <- c:
-	case <-e.drain.final.Done():
-		e.metricsPusher.lost.Store(true)
-	}
 }
 
 // sampleLoop reads samples often as long as some come. While none do, the kernel's credit is not used up, and what is
@@ -337,6 +308,7 @@ func (e *engine) finish(ctx context.Context) {
 			break
 		}
 	}
+	e.drain.time = max(e.drain.time, e.drain.collected+1) // whatever happened, there is a last collection
 	e.collect()
 	if e.table != nil {
 		e.table.Flush(flow.EndReasonForcedEnd, e.endFlow)

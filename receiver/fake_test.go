@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -278,9 +279,14 @@ func (b *bench) after(d time.Duration) {
 // points collects, delivers and returns the points of one collection.
 func (b *bench) points() []pmetric.Metrics {
 	b.collect()
-	c := <-b.metricsPusher.queue
-	b.metrics.delivered.Store(c.round)
-	return c.messages
+	return b.taken()
+}
+
+// taken takes the collection in flight.
+func (b *bench) taken() []pmetric.Metrics {
+	messages := <-b.metricsPusher.queue
+	b.metricsPusher.outcomes <- slices.Repeat([]outcome{outcomeTaken}, len(messages))
+	return messages
 }
 
 // batch returns the next queued batch of records.

@@ -27,6 +27,8 @@ var attrBits = map[string]attrSet{
 	attrClientAddress:      hasClientAddress,
 	attrServerAddress:      hasServerAddress,
 	attrVLANID:             hasVLAN,
+	attrSourceCIDR:         hasSourceCIDR,
+	attrDestinationCIDR:    hasDestinationCIDR,
 }
 
 // attrSetOf returns the set of the attributes that the user enabled.
@@ -41,12 +43,18 @@ func attrSetOf[K ~string](enabled []K) attrSet {
 // needsRoles are the attributes that only the table of flows can tell.
 const needsRoles = hasServerPort | hasClientAddress | hasServerAddress
 
+// needsNetworks are the attributes that only the configured networks can tell.
+const needsNetworks = hasSourceCIDR | hasDestinationCIDR
+
 // roles is what the flow of a slot tells about it.
 type roles struct {
 	known          bool // client and server are valid
 	client, server netip.Addr
 	serverPort     uint16 // 0: not earned
 }
+
+// sites are the networks of a slot's addresses, by number; 0: none.
+type sites struct{ source, destination uint16 }
 
 // hasPorts reports whether the ports of k mean something.
 func hasPorts(k *flow.Key) bool {
@@ -58,7 +66,7 @@ func protocolHasPorts(proto uint8) bool {
 }
 
 // slotKey returns the identity of the point that counts s.
-func slotKey(wants attrSet, s *flow.Slot, name string, r *roles) seriesKey {
+func slotKey(wants attrSet, s *flow.Slot, name string, r *roles, n sites) seriesKey {
 	k := placeKey(wants, name, s.Direction)
 	k.attrs |= wants & (hasTransport | hasType)
 	if wants&hasTransport != 0 {
@@ -88,6 +96,14 @@ func slotKey(wants attrSet, s *flow.Slot, name string, r *roles) seriesKey {
 	if wants&hasVLAN != 0 && s.Tagged {
 		k.attrs |= hasVLAN
 		k.vlan = s.VLAN
+	}
+	if wants&hasSourceCIDR != 0 && n.source != 0 {
+		k.attrs |= hasSourceCIDR
+		k.srcNet = n.source
+	}
+	if wants&hasDestinationCIDR != 0 && n.destination != 0 {
+		k.attrs |= hasDestinationCIDR
+		k.dstNet = n.destination
 	}
 	return k
 }
@@ -142,8 +158,8 @@ func placeKey(wants attrSet, name string, d flow.Direction) seriesKey {
 	return k
 }
 
-// put writes the attributes of k.
-func (k *seriesKey) put(m pcommon.Map) {
+// put writes the attributes of k. Its networks are those of n.
+func (k *seriesKey) put(m pcommon.Map, n *networks) {
 	if k.attrs&isOverflow != 0 {
 		m.PutBool(attrMetricOverflow, true)
 		return
@@ -162,6 +178,12 @@ func (k *seriesKey) put(m pcommon.Map) {
 		m.PutStr(attrType, typeName(k.ipv6))
 	}
 	k.putEndpoints(m)
+	if k.attrs&hasSourceCIDR != 0 {
+		m.PutStr(attrSourceCIDR, n.labels[k.srcNet])
+	}
+	if k.attrs&hasDestinationCIDR != 0 {
+		m.PutStr(attrDestinationCIDR, n.labels[k.dstNet])
+	}
 	if k.attrs&hasVLAN != 0 {
 		m.PutInt(attrVLANID, int64(k.vlan))
 	}

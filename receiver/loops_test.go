@@ -5,6 +5,7 @@ package receiver
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,7 +126,9 @@ func TestTheEndWaitsForSlowConsumers(t *testing.T) {
 	var metrics consumertest.MetricsSink
 	var logs consumertest.LogsSink
 	metricsGate, logsGate := make(chan struct{}), make(chan struct{})
+	var offered atomic.Bool
 	nextMetrics, err := consumer.NewMetrics(func(ctx context.Context, md pmetric.Metrics) error {
+		offered.Store(true)
 		<-metricsGate
 		return metrics.ConsumeMetrics(ctx, md)
 	})
@@ -142,7 +145,7 @@ func TestTheEndWaitsForSlowConsumers(t *testing.T) {
 	b.logs.queue = make(chan *batch, 1)
 	b.run()
 	h.count(udp("10.0.0.1:1000", "10.0.0.2:53", flow.DirectionEgress, 3, 300, 1, 1))
-	soon(t, func() bool { return len(b.metricsPusher.queue) == cap(b.metricsPusher.queue) })
+	soon(t, offered.Load)
 	h.count(manyFlows(5 * maxRecords)...)
 	go func() {
 		time.Sleep(20 * time.Millisecond)

@@ -4,10 +4,7 @@
 package receiver
 
 import (
-	"sync/atomic"
-
-	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/pmetric"
+	"slices"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
@@ -39,28 +36,49 @@ var (
 	}
 )
 
-// volumeMetrics are metrics that share their series.
-type volumeMetrics struct {
+// group is metrics that share their series.
+type group struct {
 	*aggregator
 	instruments []instrument
 }
 
-// metrics turns slots into the points of the enabled metrics. Only delivered may be touched by another goroutine.
+// said returns the part of v that the metrics of g say.
+func (g *group) said(v flow.Volume) (out flow.Volume) {
+	for _, i := range g.instruments {
+		switch i.name {
+		case instrumentIO.name:
+			out.Bytes = v.Bytes
+		case instrumentPackets.name:
+			out.Packets = v.Packets
+		}
+	}
+	return out
+}
+
+// metrics turns slots into the points of the enabled metrics.
+//
+// One collection is in flight at most: the next is written when the outcome of each of its messages is known. A point that
+// was taken, or will never be, is settled. What any other said is owed, and the next point of its series says it, and more:
+// that takes no memory but the series.
 type metrics struct {
-	volumes     []volumeMetrics // one, or two if io and packets have different attributes
-	volumeWants attrSet         // of any of them
-	active      *aggregator     // nil: not wanted
+	volumes     []*group // one, or two if io and packets have different attributes
+	volumeWants attrSet  // of any of them
+	active      *group   // nil: not wanted
 
-	ports        serverPorts
-	ephemeralLow uint16
-	roles        roles // of the slot in progress
+	ports, activePorts serverPorts // of volumes and of active
+	ephemeralLow       uint16
+	networks           *networks
+	roles              roles // of the slot in progress
 
-	delivered atomic.Uint64 // number of the last collection that the next consumer took
+	flight   [][]part // by message, of the collection in flight
+	inFlight bool
+	offered  bool   // a point of this life of all series
+	former   []part // last points of the life before, which are not settled yet
 }
 
 // newMetrics returns nil if every metric is off.
 func newMetrics(c *Config, start int64, ephemeralLow uint16) *metrics {
-	m := &metrics{ephemeralLow: ephemeralLow}
+	m := &metrics{ephemeralLow: ephemeralLow, networks: newNetworks(c.Networks)}
 	conf := &c.MetricsBuilder.Metrics
 	aggregate := func(wants attrSet) *aggregator {
 		return newAggregator(wants, c.CardinalityLimit, int64(c.SeriesTimeout), start)
@@ -71,10 +89,15 @@ func newMetrics(c *Config, start int64, ephemeralLow uint16) *metrics {
 	if conf.NetworkFlowPackets.Enabled {
 		m.addVolume(attrSetOf(conf.NetworkFlowPackets.EnabledAttributes), instrumentPackets, aggregate)
 	}
-	if conf.NetworkFlowActive.Enabled {
-		m.active = aggregate(attrSetOf(conf.NetworkFlowActive.EnabledAttributes))
+	for _, g := range m.volumes {
+		g.delta = c.AggregationTemporality == temporalityDelta
+		m.ports.use(g.aggregator)
 	}
-	if len(m.volumes) == 0 && m.active == nil {
+	if conf.NetworkFlowActive.Enabled { // what is there now is no difference to anything: always cumulative
+		m.active = &group{aggregate(attrSetOf(conf.NetworkFlowActive.EnabledAttributes)), []instrument{instrumentActive}}
+		m.activePorts.use(m.active.aggregator)
+	}
+	if len(m.groups()) == 0 {
 		return nil
 	}
 	return m
@@ -82,13 +105,20 @@ func newMetrics(c *Config, start int64, ephemeralLow uint16) *metrics {
 
 func (m *metrics) addVolume(wants attrSet, i instrument, aggregate func(attrSet) *aggregator) {
 	m.volumeWants |= wants
-	for n := range m.volumes {
-		if m.volumes[n].wants == wants {
-			m.volumes[n].instruments = append(m.volumes[n].instruments, i)
+	for _, g := range m.volumes {
+		if g.wants == wants {
+			g.instruments = append(g.instruments, i)
 			return
 		}
 	}
-	m.volumes = append(m.volumes, volumeMetrics{aggregate(wants), []instrument{i}})
+	m.volumes = append(m.volumes, &group{aggregate(wants), []instrument{i}})
+}
+
+func (m *metrics) groups() []*group {
+	if m.active == nil {
+		return m.volumes
+	}
+	return append(slices.Clip(m.volumes), m.active)
 }
 
 // needsTable reports whether a metric needs to know conversations.
@@ -99,12 +129,16 @@ func (m *metrics) needsTable() bool {
 // addSlot adds s, which belongs to f; nil if that is not known. It returns the packets that server.port was left out of
 // because all its values are in use.
 func (m *metrics) addSlot(s *flow.Slot, f *flow.Flow, name string, now int64) (omitted uint64) {
-	if !m.setRoles(f, m.volumeWants) {
+	if !m.setRoles(f, m.volumeWants, &m.ports) {
 		omitted = s.Packets
 	}
-	for _, v := range m.volumes {
-		k := slotKey(v.wants, s, name, &m.roles)
-		v.add(&k, s.Volume, now, m.delivered.Load())
+	var n sites
+	if m.volumeWants&needsNetworks != 0 {
+		n = sites{m.networks.number(s.Src()), m.networks.number(s.Dst())}
+	}
+	for _, g := range m.volumes {
+		k := slotKey(g.wants, s, name, &m.roles, n)
+		g.add(&k, s.Volume, now)
 	}
 	return omitted
 }
@@ -115,15 +149,15 @@ func (m *metrics) addClass(c *kernel.Class, name string, now int64) {
 	if c.Reason != flow.ReasonOverflow {
 		return
 	}
-	for _, v := range m.volumes {
-		k := classKey(v.wants, c, name)
-		v.add(&k, c.Volume, now, m.delivered.Load())
+	for _, g := range m.volumes {
+		k := classKey(g.wants, c, name)
+		g.add(&k, c.Volume, now)
 	}
 }
 
 // setRoles sets m.roles to those of f. A server's port is named once it has answered and if it is not one that the host
-// gives to clients. It reports false if wants asks for the port and there was no room for it.
-func (m *metrics) setRoles(f *flow.Flow, wants attrSet) bool {
+// gives to clients. It reports false if wants asks for the port and there was no room for it among ports.
+func (m *metrics) setRoles(f *flow.Flow, wants attrSet, ports *serverPorts) bool {
 	m.roles = roles{}
 	if f == nil || f.Initiator() == flow.InitiatorUnknown {
 		return true
@@ -133,133 +167,118 @@ func (m *metrics) setRoles(f *flow.Flow, wants attrSet) bool {
 	if wants&hasServerPort == 0 || k.DstPort == 0 || k.DstPort >= m.ephemeralLow || !hasPorts(&k) || !f.Answered() {
 		return true
 	}
-	if !m.ports.admit(k.DstPort) {
+	if !ports.admit(k.DstPort) {
 		return false
 	}
 	m.roles.serverPort = k.DstPort
 	return true
 }
 
-// collect ends the collection at now and returns its points in messages of bounded size, and its number, to be stored in
-// delivered. Table may be nil if nothing needs it.
-func (m *metrics) collect(now int64, table *flow.Table, names map[uint32]string, res pcommon.Resource, version string) ([]pmetric.Metrics, uint64) {
-	w := metricsWriter{resource: res, version: version, now: now}
-	delivered := m.delivered.Load()
-	var round uint64
-	ports := map[uint16]struct{}{}
-	for _, v := range m.volumes {
-		var all []*series
-		all, round = v.collect(now, delivered)
-		for _, i := range v.instruments {
-			w.write(&i, all)
+// collect ends the collection at now and writes its points to w. Nothing may be in flight; this is, then. While points
+// of the life before are owed, they come first: this life waits, unless there is no later. Table may be nil if nothing
+// needs it.
+func (m *metrics) collect(w *metricsWriter, now int64, table *flow.Table, names map[uint32]string, final bool) {
+	w.networks = m.networks
+	for _, p := range m.former {
+		w.write(p)
+	}
+	if len(m.former) == 0 || final {
+		m.offered = true
+		m.countActive(table, names, now)
+		for _, g := range m.groups() {
+			all, round := g.collect(now)
+			w.write(part{g, all, round, now})
 		}
-		keepPorts(ports, all)
+		m.ports.collected()
+		m.activePorts.collected()
 	}
-	if m.active != nil && table != nil {
-		m.countActive(table, names, now, delivered)
-		var all []*series
-		all, round = m.active.collect(now, delivered)
-		w.write(&instrumentActive, all)
-		keepPorts(ports, all)
-	}
-	m.ports.release(ports)
-	return w.messages, round
+	m.flight, m.inFlight = w.parts, true
 }
 
-// restart begins a new life of all series at now, after a collection.
-func (m *metrics) restart(now int64) {
-	for _, v := range m.volumes {
-		v.restart(now)
+// settle takes the outcome of each message in flight. It returns the volume that was refused for good.
+func (m *metrics) settle(outcomes []outcome) (dropped flow.Volume) {
+	for i, o := range outcomes {
+		for _, p := range m.flight[i] {
+			if o == outcomeOwed {
+				continue
+			}
+			v := p.settle()
+			if o == outcomeDropped {
+				dropped.Add(v)
+			}
+		}
 	}
-	if m.active != nil {
-		m.active.restart(now)
+	m.flight, m.inFlight = nil, false
+	owed := m.former[:0]
+	for _, p := range m.former {
+		if !p.settled() {
+			owed = append(owed, p)
+		}
 	}
+	m.former = owed
+	return dropped
 }
 
-func (m *metrics) countActive(table *flow.Table, names map[uint32]string, now int64, delivered uint64) {
+// restart ends the life of all series at end, in the time of a clock that was set back, and begins a new one at now. A
+// life of which nothing was offered goes on, from an earlier beginning: so there are two lives at most.
+func (m *metrics) restart(end, now int64, table *flow.Table, names map[uint32]string) {
+	if !m.offered {
+		for _, g := range m.groups() {
+			g.move(now)
+		}
+		return
+	}
+	m.offered = false
+	m.countActive(table, names, end)
+	for _, g := range m.groups() {
+		old, round := g.aggregator.restart(end, now)
+		m.former = append(m.former, part{g, old, round, end})
+	}
+	m.ports.collected()
+	m.activePorts.collected()
+}
+
+// untold returns the volume that was counted and not settled, of deltas.
+func (m *metrics) untold() (v flow.Volume) {
+	for _, g := range m.volumes {
+		if !g.delta {
+			continue
+		}
+		for s := range g.all {
+			v.Add(g.said(s.volume))
+		}
+	}
+	for _, p := range m.former {
+		if !p.delta {
+			continue
+		}
+		for _, s := range p.all {
+			v.Add(p.said(s.volume))
+		}
+	}
+	return v
+}
+
+// countActive counts the conversations that are there now.
+func (m *metrics) countActive(table *flow.Table, names map[uint32]string, now int64) {
+	if m.active == nil {
+		return
+	}
 	m.active.zero()
 	for f := range table.All() {
-		m.setRoles(f, m.active.wants)
+		m.setRoles(f, m.active.wants, &m.activePorts)
 		k := activeKey(m.active.wants, f, names[f.Key().IfIndex], &m.roles)
-		m.active.add(&k, flow.Volume{Packets: 1}, now, delivered)
-	}
-}
-
-func keepPorts(ports map[uint16]struct{}, all []*series) {
-	for _, s := range all {
-		if s.key.attrs&hasServerPort != 0 {
-			ports[s.key.serverPort] = struct{}{}
-		}
-	}
-}
-
-// maxPoints is how many points one message holds: about 1 MiB, a quarter of what gRPC accepts by default.
-const maxPoints = 4000
-
-// metricsWriter writes points as pdata, starting a new message when one is full.
-type metricsWriter struct {
-	resource pcommon.Resource
-	version  string
-	now      int64
-
-	messages []pmetric.Metrics
-	metrics  pmetric.MetricSlice // of the last message
-	room     int                 // points that still fit into it
-}
-
-func (w *metricsWriter) write(i *instrument, all []*series) {
-	for len(all) > 0 {
-		if w.room == 0 {
-			w.begin()
-		}
-		n := min(len(all), w.room)
-		w.room -= n
-		w.sum(i, all[:n])
-		all = all[n:]
-	}
-}
-
-func (w *metricsWriter) begin() {
-	md := pmetric.NewMetrics()
-	rm := md.ResourceMetrics().AppendEmpty()
-	w.resource.CopyTo(rm.Resource())
-	rm.SetSchemaUrl(schemaURL)
-	sm := rm.ScopeMetrics().AppendEmpty()
-	sm.Scope().SetName(metadata.ScopeName)
-	sm.Scope().SetVersion(w.version)
-	w.messages = append(w.messages, md)
-	w.metrics = sm.Metrics()
-	w.room = maxPoints
-}
-
-func (w *metricsWriter) sum(i *instrument, all []*series) {
-	metric := w.metrics.AppendEmpty()
-	metric.SetName(i.name)
-	metric.SetUnit(i.unit)
-	metric.SetDescription(i.description)
-	sum := metric.SetEmptySum()
-	sum.SetIsMonotonic(i.monotonic)
-	sum.SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
-	sum.DataPoints().EnsureCapacity(len(all))
-	for _, s := range all {
-		dp := sum.DataPoints().AppendEmpty()
-		dp.SetStartTimestamp(pcommon.Timestamp(s.start))
-		dp.SetTimestamp(pcommon.Timestamp(w.now))
-		dp.SetIntValue(int64(i.value(s.volume)))
-		s.key.put(dp.Attributes())
+		m.active.add(&k, flow.Volume{Packets: 1}, now)
 	}
 }
 
 // series returns how many series each metric has.
 func (m *metrics) series() map[string]int {
 	n := map[string]int{}
-	for _, v := range m.volumes {
-		for _, i := range v.instruments {
-			n[i.name] = v.len()
+	for _, g := range m.groups() {
+		for _, i := range g.instruments {
+			n[i.name] = g.len()
 		}
-	}
-	if m.active != nil {
-		n[instrumentActive.name] = m.active.len()
 	}
 	return n
 }

@@ -13,78 +13,129 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/receiver/receiverhelper"
 	"go.uber.org/zap"
+
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
-// collection is the points of one collection.
-type collection struct {
-	messages []pmetric.Metrics
-	round    uint64
-	last     bool // all series begin anew: no later collection says what this one does
+// metricsPusher hands collections to the next consumer, on a goroutine of its own. It offers each message once:
+// what becomes of a refused one is for those to decide who hold its series.
+type metricsPusher struct {
+	next     consumer.Metrics
+	obs      *receiverhelper.ObsReport
+	log      *zap.Logger
+	queue    chan []pmetric.Metrics // of one: the messages of a collection
+	outcomes chan []outcome         // of one: what became of each of them
+
+	failing bool
+	lost    atomic.Bool // a message was dropped because of the shutdown
 }
 
-// metricsPusher hands collections to the next consumer, on a goroutine of its own. A refused collection is not offered
-// again: its points are cumulative, so the next one says everything. Only the last one before all series begin anew is
-// offered before each of the following, until it is taken.
-type metricsPusher struct {
-	next    consumer.Metrics
-	metrics *metrics
-	obs     *receiverhelper.ObsReport
-	log     *zap.Logger
-	queue   chan collection // of one
-
-	owed    []pmetric.Metrics // refused; of one last collection at most
-	failing bool
-	lost    atomic.Bool // a collection was dropped because of the shutdown
+func newMetricsPusher(next consumer.Metrics, obs *receiverhelper.ObsReport, log *zap.Logger) *metricsPusher {
+	return &metricsPusher{next: next, obs: obs, log: log, queue: make(chan []pmetric.Metrics, 1), outcomes: make(chan []outcome, 1)}
 }
 
 // run pushes until the queue is closed. When ctx is done, it drops what is left.
 func (p *metricsPusher) run(ctx context.Context) {
-	for c := range p.queue {
-		if p.owed != nil && p.push(ctx, copied(p.owed)) {
-			p.owed = nil
-		}
-		first := p.owed == nil // else what is owed has to come before it
-		if c.last {
-			p.owed = copied(c.messages)
-		}
-		if first && p.push(ctx, c.messages) {
-			p.owed = nil
-			p.metrics.delivered.Store(c.round)
-		}
+	for messages := range p.queue {
+		p.outcomes <- p.push(ctx, messages) // there is room: the outcomes are taken before the next collection is queued
 	}
 }
 
-// copied returns copies: a consumer may change what it refuses.
-func copied(messages []pmetric.Metrics) []pmetric.Metrics {
-	all := make([]pmetric.Metrics, len(messages))
-	for i := range messages {
-		all[i] = pmetric.NewMetrics()
-		messages[i].CopyTo(all[i])
-	}
-	return all
-}
-
-// push offers messages. It reports whether nothing of them is left to be said: all were taken, or will never be.
-func (p *metricsPusher) push(ctx context.Context, messages []pmetric.Metrics) bool {
+// push offers each message once.
+func (p *metricsPusher) push(ctx context.Context, messages []pmetric.Metrics) []outcome {
 	var errs error
-	settled := true
-	for _, md := range messages {
+	outcomes := make([]outcome, len(messages))
+	for i, md := range messages {
 		if ctx.Err() != nil {
 			p.lost.Store(true)
-			return false
+			return outcomes
 		}
 		points := md.DataPointCount()
 		opCtx := p.obs.StartMetricsOp(ctx)
 		err := p.next.ConsumeMetrics(opCtx, md)
 		p.obs.EndMetricsOp(opCtx, obsFormat, points, err)
 		errs = errors.Join(errs, err)
-		if err != nil && !consumererror.IsPermanent(err) {
-			settled = false
+		switch {
+		case err == nil:
+			outcomes[i] = outcomeTaken
+		case consumererror.IsPermanent(err):
+			outcomes[i] = outcomeDropped
+		case ctx.Err() != nil:
+			p.lost.Store(true)
 		}
 	}
-	if !settled && ctx.Err() != nil {
-		p.lost.Store(true)
-	}
 	p.failing = logTransition(p.log, p.failing, errs, "metrics")
-	return settled
+	return outcomes
+}
+
+// settle takes the outcomes of the collection in flight if they are known. It reports whether nothing is in flight.
+func (e *engine) settle() bool {
+	if !e.metrics.inFlight {
+		return true
+	}
+	select {
+	case outcomes := <-e.metricsPusher.outcomes:
+		e.settled(outcomes)
+		return true
+	default:
+		return false
+	}
+}
+
+// settleUntil waits for the outcomes of the collection in flight until ctx is done.
+func (e *engine) settleUntil(ctx context.Context) bool {
+	if !e.metrics.inFlight {
+		return true
+	}
+	select {
+	case outcomes := <-e.metricsPusher.outcomes:
+		e.settled(outcomes)
+		return true
+	case <-ctx.Done():
+		e.metricsPusher.lost.Store(true)
+		return false
+	}
+}
+
+func (e *engine) settled(outcomes []outcome) {
+	e.tel.countPointShed(metadata.AttributeCausePermanent, e.metrics.settle(outcomes))
+}
+
+// collect ends a collection and offers its points.
+func (e *engine) collect() {
+	if e.metrics != nil && e.drain.time > e.drain.collected && e.offerPoints() {
+		e.drain.collected = e.drain.time
+	}
+}
+
+// offerPoints hands the points of one collection to the pusher. If that is still busy with the last one, this one is left
+// out: the next says everything. At the end it waits instead. It reports whether points are on their way.
+func (e *engine) offerPoints() bool {
+	if e.drain.final != nil {
+		if !e.settleUntil(e.drain.final) {
+			return false
+		}
+	} else {
+		busy := !e.settle()
+		e.reportSkip(busy)
+		if busy {
+			return false
+		}
+	}
+	w := metricsWriter{resource: e.resource, version: e.set.BuildInfo.Version}
+	e.metrics.collect(&w, e.drain.time, e.table, e.interfaces.names(), e.drain.final != nil)
+	for name, n := range e.metrics.series() {
+		e.tel.setSeries(name, n)
+	}
+	e.metricsPusher.queue <- w.finished() // there is room: nothing is in flight
+	return true
+}
+
+// shedPoints counts what was never told. Nothing is collected after it.
+func (e *engine) shedPoints() {
+	if e.metrics == nil {
+		return
+	}
+	e.settle() // of a consumer that did not return, nothing is known
+	e.tel.countPointShed(metadata.AttributeCauseShutdown, e.metrics.untold())
 }

@@ -191,10 +191,7 @@ func (e *engine) planMetrics(obs *receiverhelper.ObsReport, ephemeralLow uint16)
 		e.log.Info("All metrics are off: no series")
 		return
 	}
-	e.metricsPusher = &metricsPusher{
-		next: e.nextMetrics, metrics: e.metrics, obs: obs, log: e.log,
-		queue: make(chan collection, 1),
-	}
+	e.metricsPusher = newMetricsPusher(e.nextMetrics, obs, e.log)
 }
 
 // attach attaches what it can in the time that Start has.
@@ -293,6 +290,7 @@ func (e *engine) shutdown(ctx context.Context) error {
 	}
 	e.finish(ctx)
 	err = errors.Join(err, e.waitForPushers(ctx))
+	e.shedPoints()
 	e.log.Info(e.tel.summary())
 	return errors.Join(err, e.release())
 }

@@ -66,7 +66,7 @@ func (e *engine) reportSkip(skip bool) {
 	case skip:
 		e.tel.EbpfpacketsReceiverCollectionSkips.Add(context.Background(), 1)
 		if !e.drain.skipping {
-			e.log.Warn("The next consumer is more than one collection_interval behind; leaving out collections of cumulative metrics")
+			e.log.Warn("The next consumer is more than one collection_interval behind; leaving out collections of metrics")
 		}
 	case e.drain.skipping:
 		e.log.Info("The next consumer of metrics keeps up again")

@@ -27,6 +27,8 @@ const (
 	hasClientAddress
 	hasServerAddress
 	hasVLAN
+	hasSourceCIDR
+	hasDestinationCIDR
 	isOverflow // otel.metric.overflow: the one point of what found no series
 )
 
@@ -40,6 +42,7 @@ type seriesKey struct {
 	srcPort        uint16
 	dstPort        uint16
 	serverPort     uint16
+	srcNet, dstNet uint16 // numbers of labels in networks
 	src, dst       netip.Addr
 	client, server netip.Addr
 	iface          string
@@ -61,6 +64,8 @@ func (k *seriesKey) compare(o *seriesKey) int {
 		k.dst.Compare(o.dst),
 		cmp.Compare(k.srcPort, o.srcPort),
 		cmp.Compare(k.dstPort, o.dstPort),
+		cmp.Compare(k.srcNet, o.srcNet),
+		cmp.Compare(k.dstNet, o.dstNet),
 		cmp.Compare(k.vlan, o.vlan),
 		cmp.Compare(k.attrs, o.attrs),
 	)
@@ -77,17 +82,35 @@ func (k *seriesKey) order() (n uint64) {
 // series is what one point says.
 type series struct {
 	key     seriesKey
-	volume  flow.Volume
-	start   int64  // ns since 1970: volume was zero then
-	traffic int64  // ns since 1970 of the last drain that added to it
-	round   uint64 // collection that volume last changed in
+	volume  flow.Volume // since start
+	offered flow.Volume // what the point offered last said of it
+	start   int64       // ns since 1970: volume was zero then
+	traffic int64       // ns since 1970 of the last drain that added to it
+	changed uint64      // collection that volume last changed in
+	told    uint64      // last collection whose point of it was settled: taken, or refused for good
+}
+
+// quiet reports whether s may go: a whole collection in which it did not change was settled. So its last count has been
+// told, and a series that comes later in every drain is not taken for one without traffic. A series that counts what is
+// there now has said zero by then.
+func (s *series) quiet() bool { return s.changed < s.told }
+
+// settle notes that the point of s in collection round, at time, was taken or will never be. The next delta begins there.
+func (s *series) settle(delta bool, round uint64, time int64) {
+	s.told = round
+	if delta {
+		s.volume.Packets -= s.offered.Packets
+		s.volume.Bytes -= s.offered.Bytes
+		s.start = time
+	}
 }
 
 // aggregator holds the series of one metric, or of two with the same attributes. It gives the sums of what was added,
-// cumulative, whatever the cardinality: a series goes only after its last count was delivered, and what finds no room is
-// added to the overflow series.
+// whatever the cardinality: a series goes only after its last count was settled, and what finds no room is added to the
+// overflow series.
 type aggregator struct {
 	wants   attrSet
+	delta   bool  // a settled point is the beginning of the next; else sums are cumulative
 	limit   int   // of series, the overflow series included
 	timeout int64 // ns without traffic after which a series is dropped
 
@@ -113,19 +136,31 @@ func (a *aggregator) len() int {
 	return n
 }
 
-// add adds v, drained at now. Collections up to delivered have reached the next consumer.
-func (a *aggregator) add(key *seriesKey, v flow.Volume, now int64, delivered uint64) {
+// all visits every series in no particular order.
+func (a *aggregator) all(yield func(*series) bool) {
+	for _, s := range a.byKey {
+		if !yield(s) {
+			return
+		}
+	}
+	if a.overflow != nil {
+		yield(a.overflow)
+	}
+}
+
+// add adds v, drained at now.
+func (a *aggregator) add(key *seriesKey, v flow.Volume, now int64) {
 	s, ok := a.byKey[*key]
 	if !ok {
-		s = a.claim(key, delivered)
+		s = a.claim(key)
 	}
 	s.volume.Add(v)
-	s.traffic, s.round = now, a.round
+	s.traffic, s.changed = now, a.round
 }
 
 // claim returns a new series for key, or the overflow series.
-func (a *aggregator) claim(key *seriesKey, delivered uint64) *series {
-	if len(a.byKey) >= a.limit-1 && !a.makeRoom(delivered) {
+func (a *aggregator) claim(key *seriesKey) *series {
+	if len(a.byKey) >= a.limit-1 && !a.makeRoom() {
 		if a.overflow == nil {
 			a.overflow = &series{key: seriesKey{attrs: isOverflow}, start: a.since}
 		}
@@ -136,18 +171,13 @@ func (a *aggregator) claim(key *seriesKey, delivered uint64) *series {
 	return s
 }
 
-// quiet reports whether s may go: a whole collection in which it did not change has reached the next consumer. So its
-// last count has been told, and a series that comes later in every drain is not taken for one without traffic. A series
-// that counts what is there now has said zero by then.
-func (s *series) quiet(delivered uint64) bool { return s.round < delivered }
-
 // makeRoom drops the series idle for longest, if there is one.
-func (a *aggregator) makeRoom(delivered uint64) bool {
+func (a *aggregator) makeRoom() bool {
 	if a.idleRound != a.round {
 		a.idleRound = a.round
 		a.idle = a.idle[:0]
 		for _, s := range a.byKey {
-			if s.quiet(delivered) {
+			if s.quiet() {
 				a.idle = append(a.idle, s)
 			}
 		}
@@ -158,7 +188,8 @@ func (a *aggregator) makeRoom(delivered uint64) bool {
 	for n := len(a.idle); n > 0; n = len(a.idle) {
 		s := a.idle[n-1]
 		a.idle[n-1], a.idle = nil, a.idle[:n-1]
-		if s.round < a.round { // else it had traffic since the list was made
+		// Since the list was made, it may have had traffic, or have gone and come back.
+		if s.changed < a.round && a.byKey[s.key] == s {
 			delete(a.byKey, s.key)
 			return true
 		}
@@ -168,8 +199,8 @@ func (a *aggregator) makeRoom(delivered uint64) bool {
 
 // collect ends the collection being filled at now: it drops series that timed out and returns the others in order, and
 // the number of the collection.
-func (a *aggregator) collect(now int64, delivered uint64) ([]*series, uint64) {
-	expired := func(s *series) bool { return s.quiet(delivered) && now-s.traffic >= a.timeout }
+func (a *aggregator) collect(now int64) ([]*series, uint64) {
+	expired := func(s *series) bool { return s.quiet() && now-s.traffic >= a.timeout }
 	all := make([]*series, 0, a.len())
 	for _, s := range a.byKey {
 		if expired(s) {
@@ -191,26 +222,33 @@ func (a *aggregator) collect(now int64, delivered uint64) ([]*series, uint64) {
 	return all, round
 }
 
-// restart begins a new life of all series at now: what they counted is told, and the clock may have been set back. They
-// stay, so that one that is no longer there still says so.
-func (a *aggregator) restart(now int64) {
+// restart ends the life of all series at end and begins a new one at now, which may be earlier. It returns the old ones
+// and the number of their last collection. The new life has the same series, so that one that is no longer there says so.
+func (a *aggregator) restart(end, now int64) ([]*series, uint64) {
+	old, round := a.collect(end)
 	a.since = now
-	for _, s := range a.byKey {
-		s.restart(now)
+	for _, s := range old {
+		anew := &series{key: s.key, start: now, traffic: now, changed: round}
+		if s == a.overflow {
+			a.overflow = anew
+		} else {
+			a.byKey[s.key] = anew
+		}
 	}
-	if a.overflow != nil {
-		a.overflow.restart(now)
+	return old, round
+}
+
+// move moves the beginning of all series to now, if that is earlier. Only for series of which no point was offered yet.
+func (a *aggregator) move(now int64) {
+	a.since = min(a.since, now)
+	for s := range a.all {
+		s.start, s.traffic = min(s.start, now), min(s.traffic, now)
 	}
 }
 
-func (s *series) restart(now int64) { s.volume, s.start, s.traffic = flow.Volume{}, now, now }
-
 // zero begins a count of what is there now, instead of a sum.
 func (a *aggregator) zero() {
-	for _, s := range a.byKey {
+	for s := range a.all {
 		s.volume = flow.Volume{}
-	}
-	if a.overflow != nil {
-		a.overflow.volume = flow.Volume{}
 	}
 }

@@ -14,6 +14,21 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 )
 
+// told notes that the next consumer took the points of all.
+func told(a *aggregator, all []*series, round uint64, now int64) {
+	for _, s := range all {
+		s.offered = s.volume
+		s.settle(a.delta, round, now)
+	}
+}
+
+// collectTold collects and notes that the next consumer took it.
+func (a *aggregator) collectTold(now int64) []*series {
+	all, round := a.collect(now)
+	told(a, all, round, now)
+	return all
+}
+
 // ledgerOf follows collections as a backend would: it remembers the last point of every series, a restarted one apart.
 type ledgerOf struct {
 	t    *testing.T
@@ -65,14 +80,13 @@ func TestTotalsArePreserved(t *testing.T) {
 			a := newAggregator(hasDestinationPort, limit, 50, 1000)
 			backend := ledgerOf{t, map[string]point{}}
 			var want flow.Volume
-			var delivered uint64
 			now := int64(1000)
 			collect := func(deliver bool) {
-				all, round := a.collect(now, delivered)
+				all, round := a.collect(now)
 				require.LessOrEqual(t, len(all), limit)
 				if deliver {
 					backend.take(all, now)
-					delivered = round
+					told(a, all, round, now)
 				}
 			}
 			for range 300 {
@@ -81,7 +95,7 @@ func TestTotalsArePreserved(t *testing.T) {
 					v := flow.Volume{Packets: 1 + r.Uint64N(5), Bytes: 60 + r.Uint64N(9000)}
 					k := seriesKey{attrs: hasDestinationPort, dstPort: uint16(r.ExpFloat64() * 12)}
 					want.Add(v)
-					a.add(&k, v, now, delivered)
+					a.add(&k, v, now)
 				}
 				now += 1 + r.Int64N(40)
 				collect(r.IntN(4) > 0)
@@ -98,18 +112,18 @@ func keyOf(port uint16) *seriesKey { return &seriesKey{attrs: hasDestinationPort
 func TestSeriesWithoutTrafficIsDroppedAndRestarts(t *testing.T) {
 	a := newAggregator(hasDestinationPort, 10, 100, 1000)
 	one := flow.Volume{Packets: 1, Bytes: 60}
-	a.add(keyOf(1), one, 1010, 0)
-	all, round := a.collect(1020, 0)
+	a.add(keyOf(1), one, 1010)
+	all := a.collectTold(1020)
 	require.Len(t, all, 1)
 	assert.Equal(t, int64(1000), all[0].start)
 
-	all, round = a.collect(1109, round)
+	all = a.collectTold(1109)
 	require.Len(t, all, 1, "99 ns without traffic")
-	all, round = a.collect(1110, round)
+	all = a.collectTold(1110)
 	assert.Empty(t, all, "100 ns without traffic")
 
-	a.add(keyOf(1), one, 1200, round)
-	all, _ = a.collect(1210, round)
+	a.add(keyOf(1), one, 1200)
+	all = a.collectTold(1210)
 	require.Len(t, all, 1)
 	assert.Equal(t, int64(1110), all[0].start, "zero at the collection before")
 	assert.Equal(t, one, all[0].volume)
@@ -119,18 +133,18 @@ func TestIdleSeriesGoBeforeAnythingOverflows(t *testing.T) {
 	a := newAggregator(hasDestinationPort, 4, 1000, 1)
 	one := flow.Volume{Packets: 1, Bytes: 60}
 	for port := range uint16(3) {
-		a.add(keyOf(port), one, 10+int64(port), 0)
+		a.add(keyOf(port), one, 10+int64(port))
 	}
-	_, delivered := a.collect(20, 0)
-	a.add(keyOf(6), one, 22, delivered) // nobody has been quiet for a whole collection
-	all, delivered := a.collect(25, delivered)
+	a.collectTold(20)
+	a.add(keyOf(6), one, 22) // nobody has been quiet for a whole collection
+	all := a.collectTold(25)
 	require.Len(t, all, 4)
 	require.Equal(t, seriesKey{attrs: isOverflow}, all[3].key)
-	a.add(keyOf(0), one, 30, delivered)
-	a.add(keyOf(7), one, 31, delivered) // 1 is idle for longest
-	a.add(keyOf(8), one, 32, delivered) // then 2
-	a.add(keyOf(9), one, 33, delivered) // nobody
-	all, _ = a.collect(40, delivered)
+	a.add(keyOf(0), one, 30)
+	a.add(keyOf(7), one, 31) // 1 is idle for longest
+	a.add(keyOf(8), one, 32) // then 2
+	a.add(keyOf(9), one, 33) // nobody
+	all = a.collectTold(40)
 	require.Len(t, all, 4)
 	assert.Equal(t, []uint16{0, 7, 8}, []uint16{all[0].key.dstPort, all[1].key.dstPort, all[2].key.dstPort})
 	assert.Equal(t, seriesKey{attrs: isOverflow}, all[3].key)
@@ -143,13 +157,11 @@ func TestSeriesWithTrafficInEveryCollectionNeverRestart(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
 	a := newAggregator(hasDestinationPort, 11, 1000, 1)
 	starts := map[uint16]int64{}
-	var delivered uint64
 	for now := int64(10); now < 1000; now += 10 {
 		for _, port := range r.Perm(15) {
-			a.add(keyOf(uint16(port)), flow.Volume{Packets: 1, Bytes: 60}, now, delivered)
+			a.add(keyOf(uint16(port)), flow.Volume{Packets: 1, Bytes: 60}, now)
 		}
-		var all []*series
-		all, delivered = a.collect(now, delivered)
+		all := a.collectTold(now)
 		require.Len(t, all, 11)
 		for _, s := range all[:10] {
 			if start, ok := starts[s.key.dstPort]; ok {
@@ -169,18 +181,17 @@ func TestWhatIsNoLongerThereIsSaidToBeZero(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 2))
 			a := newAggregator(hasDestinationPort, 2+r.IntN(10), 50, 1000)
 			backend := map[seriesKey]uint64{}
-			var delivered uint64
 			for now := int64(1001); now < 6000; now += 1 + r.Int64N(40) {
 				a.zero()
 				n := r.Uint64N(8)
 				for range n {
-					a.add(keyOf(uint16(r.IntN(20))), flow.Volume{Packets: 1}, now, delivered)
+					a.add(keyOf(uint16(r.IntN(20))), flow.Volume{Packets: 1}, now)
 				}
-				all, round := a.collect(now, delivered)
+				all, round := a.collect(now)
 				if r.IntN(4) == 0 {
 					continue // refused
 				}
-				delivered = round
+				told(a, all, round, now)
 				for _, s := range all {
 					backend[s.key] = s.volume.Packets
 				}
@@ -197,10 +208,10 @@ func TestWhatIsNoLongerThereIsSaidToBeZero(t *testing.T) {
 func TestUndeliveredSeriesStays(t *testing.T) {
 	a := newAggregator(hasDestinationPort, 2, 10, 1)
 	one := flow.Volume{Packets: 1, Bytes: 60}
-	a.add(keyOf(1), one, 10, 0)
-	a.collect(20, 0) // refused
-	a.add(keyOf(2), one, 30, 0)
-	all, _ := a.collect(1000, 0)
+	a.add(keyOf(1), one, 10)
+	a.collect(20) // refused
+	a.add(keyOf(2), one, 30)
+	all, _ := a.collect(1000)
 	require.Len(t, all, 2)
 	assert.Equal(t, uint16(1), all[0].key.dstPort, "its count has not reached anybody yet")
 	assert.Equal(t, isOverflow, all[1].key.attrs)

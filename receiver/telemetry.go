@@ -106,6 +106,17 @@ func (t *telemetry) countDelivered(ctx context.Context, n eventCounts) {
 	}
 }
 
+// countPointShed counts what no point will ever say.
+func (t *telemetry) countPointShed(cause metadata.AttributeCause, v flow.Volume) {
+	with := metric.WithAttributes(attribute.String("cause", cause.String()))
+	if v.Packets > 0 {
+		t.EbpfpacketsReceiverPointShedPackets.Add(context.Background(), int64(v.Packets), with)
+	}
+	if v.Bytes > 0 {
+		t.EbpfpacketsReceiverPointShedIo.Add(context.Background(), int64(v.Bytes), with)
+	}
+}
+
 // seen is the entry that is the sum of all others.
 const seen = "seen"
 

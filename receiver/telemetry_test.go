@@ -154,9 +154,9 @@ func TestSkippedCollectionsAreCountedAndLoggedOnChange(t *testing.T) {
 		b.after(time.Second)
 		b.collect()
 	}
-	assert.Equal(t, []string{"warn: The next consumer is more than one collection_interval behind; leaving out collections of cumulative metrics"}, logged())
+	assert.Equal(t, []string{"warn: The next consumer is more than one collection_interval behind; leaving out collections of metrics"}, logged())
 	metadatatest.AssertEqualEbpfpacketsReceiverCollectionSkips(t, tel, sum(3), metricdatatest.IgnoreTimestamp())
-	<-b.metricsPusher.queue
+	b.taken()
 	for range 2 {
 		b.pointsAfter(time.Second)
 	}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
@@ -17,9 +18,20 @@ import (
 
 // Checker is fed with everything one run of a receiver emits, in order.
 type Checker struct {
-	names  *Names
-	last   map[string]pmetric.NumberDataPoint // by identity
-	errors []error
+	// Dropped is how long after the beginning of the last interval in which it counted something a delta series may begin
+	// anew, leaving a gap: the receiver's series_timeout; 0: never.
+	Dropped time.Duration
+
+	names       *Names
+	last        map[string]history                        // by identity
+	temporality map[string]pmetric.AggregationTemporality // by metric
+	errors      []error
+}
+
+// history is what the points of one identity said.
+type history struct {
+	last    pmetric.NumberDataPoint
+	counted pcommon.Timestamp // start of the last point that was not 0
 }
 
 // maxErrors is how many faults are told; a systematic one would fill the screen.
@@ -27,7 +39,7 @@ const maxErrors = 20
 
 // New returns a checker that knows no point yet.
 func New(names *Names) *Checker {
-	return &Checker{names: names, last: map[string]pmetric.NumberDataPoint{}}
+	return &Checker{names: names, last: map[string]history{}, temporality: map[string]pmetric.AggregationTemporality{}}
 }
 
 // Err returns the faults found so far.
@@ -109,11 +121,27 @@ func (c *Checker) metric(m pmetric.Metric, series string) {
 	if m.Sum().IsMonotonic() != known.Sum.Monotonic {
 		c.fault("metric %q: monotonic is %v, not %v", m.Name(), m.Sum().IsMonotonic(), known.Sum.Monotonic)
 	}
+	c.temporalityOf(m)
 	allowed := c.names.allowed(known.Attributes)
 	allowed[overflowAttribute] = attribute{Type: "bool"}
 	for _, p := range m.Sum().DataPoints().All() {
 		c.attributes(m.Name(), p.Attributes(), allowed)
 		c.point(m, p, series+" "+identity(p.Attributes()))
+	}
+}
+
+// temporalityOf checks that every message says the same, and that no number of things there now is a difference.
+func (c *Checker) temporalityOf(m pmetric.Metric) {
+	now := m.Sum().AggregationTemporality()
+	before, ok := c.temporality[m.Name()]
+	c.temporality[m.Name()] = now
+	switch {
+	case now == pmetric.AggregationTemporalityUnspecified:
+		c.fault("metric %q has no aggregation temporality", m.Name())
+	case ok && now != before:
+		c.fault("metric %q is %s, before it was %s", m.Name(), now, before)
+	case now == pmetric.AggregationTemporalityDelta && !m.Sum().IsMonotonic():
+		c.fault("metric %q is a delta of an up-down sum", m.Name())
 	}
 }
 
@@ -130,25 +158,28 @@ func (c *Checker) point(m pmetric.Metric, p pmetric.NumberDataPoint, series stri
 	if m.Sum().IsMonotonic() && value(p) < 0 {
 		c.fault("%s: a monotonic sum is %v", series, value(p))
 	}
-	if before, ok := c.last[series]; ok {
+	before, ok := c.last[series]
+	if ok {
 		c.succession(m.Sum(), before, p, series)
 	}
-	kept := pmetric.NewNumberDataPoint()
-	p.CopyTo(kept)
-	c.last[series] = kept
+	now := history{pmetric.NewNumberDataPoint(), before.counted}
+	p.CopyTo(now.last)
+	if value(p) != 0 {
+		now.counted = p.StartTimestamp()
+	}
+	c.last[series] = now
 }
 
 // succession compares two points of one identity, which follow each other.
-func (c *Checker) succession(s pmetric.Sum, before, p pmetric.NumberDataPoint, series string) {
+func (c *Checker) succession(s pmetric.Sum, history history, p pmetric.NumberDataPoint, series string) {
+	before := history.last
 	switch {
 	case p.Timestamp() == before.Timestamp():
 		c.fault("%s: two points of one identity at %d", series, p.Timestamp())
 	case p.Timestamp() < before.Timestamp():
 		c.fault("%s: time went back from %d to %d", series, before.Timestamp(), p.Timestamp())
 	case s.AggregationTemporality() == pmetric.AggregationTemporalityDelta:
-		c.deltas(before, p, series)
-	case s.AggregationTemporality() != pmetric.AggregationTemporalityCumulative:
-		c.fault("%s: no aggregation temporality", series)
+		c.deltas(history, p, series)
 	case p.StartTimestamp() == before.StartTimestamp():
 		if s.IsMonotonic() && value(p) < value(before) {
 			c.fault("%s: fell from %v to %v without a new start", series, value(before), value(p))
@@ -158,14 +189,20 @@ func (c *Checker) succession(s pmetric.Sum, before, p pmetric.NumberDataPoint, s
 	}
 }
 
-// deltas accepts only intervals without seam: the receiver says 0 for an interval in which nothing came, or restarts.
-func (c *Checker) deltas(before, p pmetric.NumberDataPoint, series string) {
+// deltas accepts only intervals without seam: the receiver says 0 for an interval in which nothing came, until it drops
+// the series.
+func (c *Checker) deltas(history history, p pmetric.NumberDataPoint, series string) {
+	before := history.last
 	switch {
 	case p.StartTimestamp() < before.Timestamp():
 		c.fault("%s: interval from %d overlaps the one until %d", series, p.StartTimestamp(), before.Timestamp())
-	case p.StartTimestamp() > before.Timestamp():
+	case p.StartTimestamp() > before.Timestamp() && !c.mayHaveGone(history, p):
 		c.fault("%s: gap from %d to %d", series, before.Timestamp(), p.StartTimestamp())
 	}
+}
+
+func (c *Checker) mayHaveGone(history history, p pmetric.NumberDataPoint) bool {
+	return c.Dropped > 0 && p.StartTimestamp().AsTime().Sub(history.counted.AsTime()) >= c.Dropped
 }
 
 func (c *Checker) record(r plog.LogRecord) {

@@ -133,7 +133,13 @@ func TestMetricRules(t *testing.T) {
 		{"deltas without seam", []point{delta(1, 10, 5), delta(10, 20, 1)}, ""},
 		{"overlapping deltas", []point{delta(1, 10, 5), delta(9, 20, 1)}, "overlaps"},
 		{"a gap between deltas", []point{delta(1, 10, 5), delta(11, 20, 1)}, "gap from 10 to 11"},
-		{"no temporality", []point{packets(1, 10, 5), packets(1, 20, 5).with(func(p *point) { p.temporality = 0 })}, "no aggregation temporality"},
+		{"a gap after a timeout", []point{delta(1, 10, 5), delta(10, 20, 0), delta(51, 60, 1)}, ""},
+		{"a gap before a timeout", []point{delta(1, 10, 5), delta(10, 20, 0), delta(50, 60, 1)}, "gap from 20 to 50"},
+		{"an overlap after a timeout", []point{delta(1, 10, 5), delta(10, 100, 0), delta(99, 200, 1)}, "overlaps"},
+		{"deltas, then a sum", []point{delta(1, 10, 5), packets(10, 20, 6)}, "is Cumulative, before it was Delta"},
+		{"mixed over series", []point{packets(1, 10, 5), delta(1, 10, 5).with(func(p *point) { p.attrs = other })}, "is Delta, before it was Cumulative"},
+		{"an up-down delta", []point{active(10, 5).with(func(p *point) { p.temporality = pmetric.AggregationTemporalityDelta })}, "is a delta of an up-down sum"},
+		{"no temporality", []point{packets(1, 10, 5), packets(1, 20, 5).with(func(p *point) { p.temporality = 0 })}, "has no aggregation temporality"},
 		{"start is time", []point{packets(10, 10, 0)}, ""},
 		{"start after time", []point{packets(11, 10, 0)}, "start 11 is after time 10"},
 		{"no start", []point{packets(0, 10, 0)}, "no start time"},
@@ -152,6 +158,7 @@ func TestMetricRules(t *testing.T) {
 		{"another scope", []point{packets(1, 10, 0).with(func(p *point) { p.scope = "" })}, `scope name is ""`},
 	} {
 		checker := New(names(t))
+		checker.Dropped = 50 // ns
 		for _, p := range c.points {
 			checker.Metrics(p.message(t))
 		}

@@ -71,13 +71,18 @@ func (o *Output) add(line []byte) error {
 // Check feeds all of it to a new checker.
 func (o *Output) Check(names *Names) error {
 	c := New(names)
+	o.Feed(c)
+	return c.Err()
+}
+
+// Feed feeds all of it to c.
+func (o *Output) Feed(c *Checker) {
 	for _, md := range o.Metrics {
 		c.Metrics(md)
 	}
 	for _, ld := range o.Logs {
 		c.Logs(ld)
 	}
-	return c.Err()
 }
 
 // Total adds up a sum over all series whose attributes match: of a cumulative series the last point of each start time, of a

@@ -76,6 +76,8 @@ const (
 	NetworkFlowIoMetricAttributeKeyClientAddress        NetworkFlowIoMetricAttributeKey = "client.address"
 	NetworkFlowIoMetricAttributeKeyServerAddress        NetworkFlowIoMetricAttributeKey = "server.address"
 	NetworkFlowIoMetricAttributeKeyNetworkVlanID        NetworkFlowIoMetricAttributeKey = "network.vlan.id"
+	NetworkFlowIoMetricAttributeKeySourceCidr           NetworkFlowIoMetricAttributeKey = "source.cidr"
+	NetworkFlowIoMetricAttributeKeyDestinationCidr      NetworkFlowIoMetricAttributeKey = "destination.cidr"
 )
 
 // NetworkFlowIoMetricConfig provides config for the network.flow.io metric.
@@ -104,9 +106,9 @@ func (ms *NetworkFlowIoMetricConfig) Unmarshal(parser *confmap.Conf) error {
 func (ms *NetworkFlowIoMetricConfig) Validate() error {
 	for _, val := range ms.EnabledAttributes {
 		switch val {
-		case NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort, NetworkFlowIoMetricAttributeKeySourceAddress, NetworkFlowIoMetricAttributeKeySourcePort, NetworkFlowIoMetricAttributeKeyDestinationAddress, NetworkFlowIoMetricAttributeKeyDestinationPort, NetworkFlowIoMetricAttributeKeyClientAddress, NetworkFlowIoMetricAttributeKeyServerAddress, NetworkFlowIoMetricAttributeKeyNetworkVlanID:
+		case NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort, NetworkFlowIoMetricAttributeKeySourceAddress, NetworkFlowIoMetricAttributeKeySourcePort, NetworkFlowIoMetricAttributeKeyDestinationAddress, NetworkFlowIoMetricAttributeKeyDestinationPort, NetworkFlowIoMetricAttributeKeyClientAddress, NetworkFlowIoMetricAttributeKeyServerAddress, NetworkFlowIoMetricAttributeKeyNetworkVlanID, NetworkFlowIoMetricAttributeKeySourceCidr, NetworkFlowIoMetricAttributeKeyDestinationCidr:
 		default:
-			return fmt.Errorf("metric network.flow.io doesn't have an attribute %v, valid attributes: [network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id]", val)
+			return fmt.Errorf("metric network.flow.io doesn't have an attribute %v, valid attributes: [network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id, source.cidr, destination.cidr]", val)
 		}
 	}
 
@@ -135,6 +137,8 @@ const (
 	NetworkFlowPacketsMetricAttributeKeyClientAddress        NetworkFlowPacketsMetricAttributeKey = "client.address"
 	NetworkFlowPacketsMetricAttributeKeyServerAddress        NetworkFlowPacketsMetricAttributeKey = "server.address"
 	NetworkFlowPacketsMetricAttributeKeyNetworkVlanID        NetworkFlowPacketsMetricAttributeKey = "network.vlan.id"
+	NetworkFlowPacketsMetricAttributeKeySourceCidr           NetworkFlowPacketsMetricAttributeKey = "source.cidr"
+	NetworkFlowPacketsMetricAttributeKeyDestinationCidr      NetworkFlowPacketsMetricAttributeKey = "destination.cidr"
 )
 
 // NetworkFlowPacketsMetricConfig provides config for the network.flow.packets metric.
@@ -163,9 +167,9 @@ func (ms *NetworkFlowPacketsMetricConfig) Unmarshal(parser *confmap.Conf) error 
 func (ms *NetworkFlowPacketsMetricConfig) Validate() error {
 	for _, val := range ms.EnabledAttributes {
 		switch val {
-		case NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort, NetworkFlowPacketsMetricAttributeKeySourceAddress, NetworkFlowPacketsMetricAttributeKeySourcePort, NetworkFlowPacketsMetricAttributeKeyDestinationAddress, NetworkFlowPacketsMetricAttributeKeyDestinationPort, NetworkFlowPacketsMetricAttributeKeyClientAddress, NetworkFlowPacketsMetricAttributeKeyServerAddress, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID:
+		case NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort, NetworkFlowPacketsMetricAttributeKeySourceAddress, NetworkFlowPacketsMetricAttributeKeySourcePort, NetworkFlowPacketsMetricAttributeKeyDestinationAddress, NetworkFlowPacketsMetricAttributeKeyDestinationPort, NetworkFlowPacketsMetricAttributeKeyClientAddress, NetworkFlowPacketsMetricAttributeKeyServerAddress, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID, NetworkFlowPacketsMetricAttributeKeySourceCidr, NetworkFlowPacketsMetricAttributeKeyDestinationCidr:
 		default:
-			return fmt.Errorf("metric network.flow.packets doesn't have an attribute %v, valid attributes: [network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id]", val)
+			return fmt.Errorf("metric network.flow.packets doesn't have an attribute %v, valid attributes: [network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id, source.cidr, destination.cidr]", val)
 		}
 	}
 

@@ -34,12 +34,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetworkFlowIo: NetworkFlowIoMetricConfig{
 						Enabled:             true,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []NetworkFlowIoMetricAttributeKey{NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort, NetworkFlowIoMetricAttributeKeySourceAddress, NetworkFlowIoMetricAttributeKeySourcePort, NetworkFlowIoMetricAttributeKeyDestinationAddress, NetworkFlowIoMetricAttributeKeyDestinationPort, NetworkFlowIoMetricAttributeKeyClientAddress, NetworkFlowIoMetricAttributeKeyServerAddress, NetworkFlowIoMetricAttributeKeyNetworkVlanID},
+						EnabledAttributes:   []NetworkFlowIoMetricAttributeKey{NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort, NetworkFlowIoMetricAttributeKeySourceAddress, NetworkFlowIoMetricAttributeKeySourcePort, NetworkFlowIoMetricAttributeKeyDestinationAddress, NetworkFlowIoMetricAttributeKeyDestinationPort, NetworkFlowIoMetricAttributeKeyClientAddress, NetworkFlowIoMetricAttributeKeyServerAddress, NetworkFlowIoMetricAttributeKeyNetworkVlanID, NetworkFlowIoMetricAttributeKeySourceCidr, NetworkFlowIoMetricAttributeKeyDestinationCidr},
 					},
 					NetworkFlowPackets: NetworkFlowPacketsMetricConfig{
 						Enabled:             true,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []NetworkFlowPacketsMetricAttributeKey{NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort, NetworkFlowPacketsMetricAttributeKeySourceAddress, NetworkFlowPacketsMetricAttributeKeySourcePort, NetworkFlowPacketsMetricAttributeKeyDestinationAddress, NetworkFlowPacketsMetricAttributeKeyDestinationPort, NetworkFlowPacketsMetricAttributeKeyClientAddress, NetworkFlowPacketsMetricAttributeKeyServerAddress, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID},
+						EnabledAttributes:   []NetworkFlowPacketsMetricAttributeKey{NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort, NetworkFlowPacketsMetricAttributeKeySourceAddress, NetworkFlowPacketsMetricAttributeKeySourcePort, NetworkFlowPacketsMetricAttributeKeyDestinationAddress, NetworkFlowPacketsMetricAttributeKeyDestinationPort, NetworkFlowPacketsMetricAttributeKeyClientAddress, NetworkFlowPacketsMetricAttributeKeyServerAddress, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID, NetworkFlowPacketsMetricAttributeKeySourceCidr, NetworkFlowPacketsMetricAttributeKeyDestinationCidr},
 					},
 				},
 				ResourceAttributes: ResourceAttributesConfig{
@@ -59,12 +59,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetworkFlowIo: NetworkFlowIoMetricConfig{
 						Enabled:             false,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []NetworkFlowIoMetricAttributeKey{NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort, NetworkFlowIoMetricAttributeKeySourceAddress, NetworkFlowIoMetricAttributeKeySourcePort, NetworkFlowIoMetricAttributeKeyDestinationAddress, NetworkFlowIoMetricAttributeKeyDestinationPort, NetworkFlowIoMetricAttributeKeyClientAddress, NetworkFlowIoMetricAttributeKeyServerAddress, NetworkFlowIoMetricAttributeKeyNetworkVlanID},
+						EnabledAttributes:   []NetworkFlowIoMetricAttributeKey{NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort, NetworkFlowIoMetricAttributeKeySourceAddress, NetworkFlowIoMetricAttributeKeySourcePort, NetworkFlowIoMetricAttributeKeyDestinationAddress, NetworkFlowIoMetricAttributeKeyDestinationPort, NetworkFlowIoMetricAttributeKeyClientAddress, NetworkFlowIoMetricAttributeKeyServerAddress, NetworkFlowIoMetricAttributeKeyNetworkVlanID, NetworkFlowIoMetricAttributeKeySourceCidr, NetworkFlowIoMetricAttributeKeyDestinationCidr},
 					},
 					NetworkFlowPackets: NetworkFlowPacketsMetricConfig{
 						Enabled:             false,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []NetworkFlowPacketsMetricAttributeKey{NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort, NetworkFlowPacketsMetricAttributeKeySourceAddress, NetworkFlowPacketsMetricAttributeKeySourcePort, NetworkFlowPacketsMetricAttributeKeyDestinationAddress, NetworkFlowPacketsMetricAttributeKeyDestinationPort, NetworkFlowPacketsMetricAttributeKeyClientAddress, NetworkFlowPacketsMetricAttributeKeyServerAddress, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID},
+						EnabledAttributes:   []NetworkFlowPacketsMetricAttributeKey{NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort, NetworkFlowPacketsMetricAttributeKeySourceAddress, NetworkFlowPacketsMetricAttributeKeySourcePort, NetworkFlowPacketsMetricAttributeKeyDestinationAddress, NetworkFlowPacketsMetricAttributeKeyDestinationPort, NetworkFlowPacketsMetricAttributeKeyClientAddress, NetworkFlowPacketsMetricAttributeKeyServerAddress, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID, NetworkFlowPacketsMetricAttributeKeySourceCidr, NetworkFlowPacketsMetricAttributeKeyDestinationCidr},
 					},
 				},
 				ResourceAttributes: ResourceAttributesConfig{
@@ -98,7 +98,7 @@ func TestNetworkFlowIoMetricsConfig_Validate(t *testing.T) {
 	require.NoError(t, cfg.Validate())
 
 	cfg.EnabledAttributes = []NetworkFlowIoMetricAttributeKey{"invalid"}
-	require.ErrorContains(t, cfg.Validate(), "metric network.flow.io doesn't have an attribute invalid, valid attributes: [network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id]")
+	require.ErrorContains(t, cfg.Validate(), "metric network.flow.io doesn't have an attribute invalid, valid attributes: [network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id, source.cidr, destination.cidr]")
 
 	cfg = DefaultMetricsConfig().NetworkFlowIo
 	cfg.AggregationStrategy = "invalid"
@@ -110,7 +110,7 @@ func TestNetworkFlowPacketsMetricsConfig_Validate(t *testing.T) {
 	require.NoError(t, cfg.Validate())
 
 	cfg.EnabledAttributes = []NetworkFlowPacketsMetricAttributeKey{"invalid"}
-	require.ErrorContains(t, cfg.Validate(), "metric network.flow.packets doesn't have an attribute invalid, valid attributes: [network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id]")
+	require.ErrorContains(t, cfg.Validate(), "metric network.flow.packets doesn't have an attribute invalid, valid attributes: [network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id, source.cidr, destination.cidr]")
 
 	cfg = DefaultMetricsConfig().NetworkFlowPackets
 	cfg.AggregationStrategy = "invalid"

@@ -361,11 +361,11 @@ var MetricsInfo = metricsInfo{
 	},
 	NetworkFlowIo: metricInfo{
 		Name:       "network.flow.io",
-		Attributes: []string{"network.interface.name", "network.io.direction", "network.transport", "network.type", "server.port", "source.address", "source.port", "destination.address", "destination.port", "client.address", "server.address", "network.vlan.id"},
+		Attributes: []string{"network.interface.name", "network.io.direction", "network.transport", "network.type", "server.port", "source.address", "source.port", "destination.address", "destination.port", "client.address", "server.address", "network.vlan.id", "source.cidr", "destination.cidr"},
 	},
 	NetworkFlowPackets: metricInfo{
 		Name:       "network.flow.packets",
-		Attributes: []string{"network.interface.name", "network.io.direction", "network.transport", "network.type", "server.port", "source.address", "source.port", "destination.address", "destination.port", "client.address", "server.address", "network.vlan.id"},
+		Attributes: []string{"network.interface.name", "network.io.direction", "network.transport", "network.type", "server.port", "source.address", "source.port", "destination.address", "destination.port", "client.address", "server.address", "network.vlan.id", "source.cidr", "destination.cidr"},
 	},
 }
 
@@ -499,7 +499,7 @@ func (m *metricNetworkFlowIo) init() {
 	m.aggDataPoints = m.aggDataPoints[:0]
 }
 
-func (m *metricNetworkFlowIo) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64) {
+func (m *metricNetworkFlowIo) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64, sourceCidrAttributeValue string, destinationCidrAttributeValue string) {
 	if !m.config.Enabled {
 		return
 	}
@@ -542,6 +542,12 @@ func (m *metricNetworkFlowIo) recordDataPoint(start pcommon.Timestamp, ts pcommo
 	}
 	if slices.Contains(m.config.EnabledAttributes, NetworkFlowIoMetricAttributeKeyNetworkVlanID) {
 		dp.Attributes().PutInt("network.vlan.id", networkVlanIDAttributeValue)
+	}
+	if slices.Contains(m.config.EnabledAttributes, NetworkFlowIoMetricAttributeKeySourceCidr) {
+		dp.Attributes().PutStr("source.cidr", sourceCidrAttributeValue)
+	}
+	if slices.Contains(m.config.EnabledAttributes, NetworkFlowIoMetricAttributeKeyDestinationCidr) {
+		dp.Attributes().PutStr("destination.cidr", destinationCidrAttributeValue)
 	}
 
 	var s string
@@ -623,7 +629,7 @@ func (m *metricNetworkFlowPackets) init() {
 	m.aggDataPoints = m.aggDataPoints[:0]
 }
 
-func (m *metricNetworkFlowPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64) {
+func (m *metricNetworkFlowPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64, sourceCidrAttributeValue string, destinationCidrAttributeValue string) {
 	if !m.config.Enabled {
 		return
 	}
@@ -666,6 +672,12 @@ func (m *metricNetworkFlowPackets) recordDataPoint(start pcommon.Timestamp, ts p
 	}
 	if slices.Contains(m.config.EnabledAttributes, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID) {
 		dp.Attributes().PutInt("network.vlan.id", networkVlanIDAttributeValue)
+	}
+	if slices.Contains(m.config.EnabledAttributes, NetworkFlowPacketsMetricAttributeKeySourceCidr) {
+		dp.Attributes().PutStr("source.cidr", sourceCidrAttributeValue)
+	}
+	if slices.Contains(m.config.EnabledAttributes, NetworkFlowPacketsMetricAttributeKeyDestinationCidr) {
+		dp.Attributes().PutStr("destination.cidr", destinationCidrAttributeValue)
 	}
 
 	var s string
@@ -888,13 +900,13 @@ func (mb *MetricsBuilder) RecordNetworkFlowActiveDataPoint(ts pcommon.Timestamp,
 }
 
 // RecordNetworkFlowIoDataPoint adds a data point to network.flow.io metric.
-func (mb *MetricsBuilder) RecordNetworkFlowIoDataPoint(ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue AttributeNetworkIoDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64) {
-	mb.metricNetworkFlowIo.recordDataPoint(mb.startTime, ts, val, networkInterfaceNameAttributeValue, networkIoDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String(), serverPortAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, clientAddressAttributeValue, serverAddressAttributeValue, networkVlanIDAttributeValue)
+func (mb *MetricsBuilder) RecordNetworkFlowIoDataPoint(ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue AttributeNetworkIoDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64, sourceCidrAttributeValue string, destinationCidrAttributeValue string) {
+	mb.metricNetworkFlowIo.recordDataPoint(mb.startTime, ts, val, networkInterfaceNameAttributeValue, networkIoDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String(), serverPortAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, clientAddressAttributeValue, serverAddressAttributeValue, networkVlanIDAttributeValue, sourceCidrAttributeValue, destinationCidrAttributeValue)
 }
 
 // RecordNetworkFlowPacketsDataPoint adds a data point to network.flow.packets metric.
-func (mb *MetricsBuilder) RecordNetworkFlowPacketsDataPoint(ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue AttributeNetworkIoDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64) {
-	mb.metricNetworkFlowPackets.recordDataPoint(mb.startTime, ts, val, networkInterfaceNameAttributeValue, networkIoDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String(), serverPortAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, clientAddressAttributeValue, serverAddressAttributeValue, networkVlanIDAttributeValue)
+func (mb *MetricsBuilder) RecordNetworkFlowPacketsDataPoint(ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue AttributeNetworkIoDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64, sourceCidrAttributeValue string, destinationCidrAttributeValue string) {
+	mb.metricNetworkFlowPackets.recordDataPoint(mb.startTime, ts, val, networkInterfaceNameAttributeValue, networkIoDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String(), serverPortAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, clientAddressAttributeValue, serverAddressAttributeValue, networkVlanIDAttributeValue, sourceCidrAttributeValue, destinationCidrAttributeValue)
 }
 
 // Reset resets metrics builder to its initial state. It should be used when external metrics source is restarted,

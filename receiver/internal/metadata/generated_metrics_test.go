@@ -86,15 +86,15 @@ func TestMetricsBuilder(t *testing.T) {
 			}
 			defaultMetricsCount++
 			allMetricsCount++
-			mb.RecordNetworkFlowIoDataPoint(ts, 1, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 11, "source.address-val", 11, "destination.address-val", 16, "client.address-val", "server.address-val", 15)
+			mb.RecordNetworkFlowIoDataPoint(ts, 1, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 11, "source.address-val", 11, "destination.address-val", 16, "client.address-val", "server.address-val", 15, "source.cidr-val", "destination.cidr-val")
 			if tt.name == "reaggregate_set" {
-				mb.RecordNetworkFlowIoDataPoint(ts, 3, "network.interface.name-val-2", AttributeNetworkIoDirectionTransmit, "network.transport-val-2", AttributeNetworkTypeIpv6, 12, "source.address-val-2", 12, "destination.address-val-2", 17, "client.address-val-2", "server.address-val-2", 16)
+				mb.RecordNetworkFlowIoDataPoint(ts, 3, "network.interface.name-val-2", AttributeNetworkIoDirectionTransmit, "network.transport-val-2", AttributeNetworkTypeIpv6, 12, "source.address-val-2", 12, "destination.address-val-2", 17, "client.address-val-2", "server.address-val-2", 16, "source.cidr-val-2", "destination.cidr-val-2")
 			}
 			defaultMetricsCount++
 			allMetricsCount++
-			mb.RecordNetworkFlowPacketsDataPoint(ts, 1, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 11, "source.address-val", 11, "destination.address-val", 16, "client.address-val", "server.address-val", 15)
+			mb.RecordNetworkFlowPacketsDataPoint(ts, 1, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 11, "source.address-val", 11, "destination.address-val", 16, "client.address-val", "server.address-val", 15, "source.cidr-val", "destination.cidr-val")
 			if tt.name == "reaggregate_set" {
-				mb.RecordNetworkFlowPacketsDataPoint(ts, 3, "network.interface.name-val-2", AttributeNetworkIoDirectionTransmit, "network.transport-val-2", AttributeNetworkTypeIpv6, 12, "source.address-val-2", 12, "destination.address-val-2", 17, "client.address-val-2", "server.address-val-2", 16)
+				mb.RecordNetworkFlowPacketsDataPoint(ts, 3, "network.interface.name-val-2", AttributeNetworkIoDirectionTransmit, "network.transport-val-2", AttributeNetworkTypeIpv6, 12, "source.address-val-2", 12, "destination.address-val-2", 17, "client.address-val-2", "server.address-val-2", 16, "source.cidr-val-2", "destination.cidr-val-2")
 			}
 
 			rb := mb.NewResourceBuilder()
@@ -265,6 +265,10 @@ func TestMetricsBuilder(t *testing.T) {
 						assert.False(t, ok)
 						_, ok = dp.Attributes().Get("network.vlan.id")
 						assert.False(t, ok)
+						_, ok = dp.Attributes().Get("source.cidr")
+						assert.False(t, ok)
+						_, ok = dp.Attributes().Get("destination.cidr")
+						assert.False(t, ok)
 					}
 				case "network.flow.packets":
 					if tt.name != "reaggregate_set" {
@@ -342,6 +346,10 @@ func TestMetricsBuilder(t *testing.T) {
 						_, ok = dp.Attributes().Get("server.address")
 						assert.False(t, ok)
 						_, ok = dp.Attributes().Get("network.vlan.id")
+						assert.False(t, ok)
+						_, ok = dp.Attributes().Get("source.cidr")
+						assert.False(t, ok)
+						_, ok = dp.Attributes().Get("destination.cidr")
 						assert.False(t, ok)
 					}
 				}

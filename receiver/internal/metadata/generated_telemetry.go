@@ -42,6 +42,8 @@ type TelemetryBuilder struct {
 	EbpfpacketsReceiverLedgerIo            metric.Int64ObservableCounter
 	EbpfpacketsReceiverLedgerMismatches    metric.Int64Counter
 	EbpfpacketsReceiverLedgerPackets       metric.Int64ObservableCounter
+	EbpfpacketsReceiverPointShedIo         metric.Int64Counter
+	EbpfpacketsReceiverPointShedPackets    metric.Int64Counter
 	EbpfpacketsReceiverRecordSheds         metric.Int64Counter
 	EbpfpacketsReceiverRecords             metric.Int64Counter
 	EbpfpacketsReceiverSamples             metric.Int64ObservableCounter
@@ -378,6 +380,18 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	builder.EbpfpacketsReceiverLedgerPackets, err = builder.meter.Int64ObservableCounter(
 		"otelcol_ebpfpackets_receiver_ledger_packets",
 		metric.WithDescription("Packets that passed the hooks, by where they were counted. [Development]"),
+		metric.WithUnit("{packet}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverPointShedIo, err = builder.meter.Int64Counter(
+		"otelcol_ebpfpackets_receiver_point_shed_io",
+		metric.WithDescription("Bytes of network.flow.io that no point will ever say. Only with aggregation_temporality delta. [Development]"),
+		metric.WithUnit("By"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverPointShedPackets, err = builder.meter.Int64Counter(
+		"otelcol_ebpfpackets_receiver_point_shed_packets",
+		metric.WithDescription("Packets of network.flow.packets that no point will ever say. Only with aggregation_temporality delta. [Development]"),
 		metric.WithUnit("{packet}"),
 	)
 	errs = errors.Join(errs, err)

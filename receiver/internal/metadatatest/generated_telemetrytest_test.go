@@ -78,6 +78,8 @@ func TestSetupTelemetry(t *testing.T) {
 	tb.EbpfpacketsReceiverDrainErrors.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverFlowEvictions.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverLedgerMismatches.Add(context.Background(), 1)
+	tb.EbpfpacketsReceiverPointShedIo.Add(context.Background(), 1)
+	tb.EbpfpacketsReceiverPointShedPackets.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverRecordSheds.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverRecords.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverServerPortOmissions.Add(context.Background(), 1)
@@ -121,6 +123,12 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualEbpfpacketsReceiverLedgerPackets(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualEbpfpacketsReceiverPointShedIo(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualEbpfpacketsReceiverPointShedPackets(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualEbpfpacketsReceiverRecordSheds(t, testTel,
