@@ -37,10 +37,12 @@ func TestEveryPacketIsTold(t *testing.T) {
 		datagrams int
 		egress    bool
 		whole     bool // every flow has a slot
+		settings  string
 	}{
-		{"egress", 3000, 1_000_000, true, true},
-		{"ingress", 3000, 1_000_000, false, true},
-		{"ten times more flows than slots", 160_000, 480_000, true, false},
+		{"egress", 3000, 1_000_000, true, true, fast},
+		{"ingress", 3000, 1_000_000, false, true, fast},
+		{"egress, as deltas", 3000, 1_000_000, true, true, fast + "aggregation_temporality: delta\n"},
+		{"ten times more flows than slots", 160_000, 480_000, true, false, fast},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			left, right := testenv.Pair(t, testenv.PairConfig{})
@@ -50,7 +52,7 @@ func TestEveryPacketIsTold(t *testing.T) {
 			}
 			s := left.NewSender()
 			d := &testenv.Datagrams{Flows: c.flows, Payloads: []int{0, 18, 100, 700, 1452}, Src: left.MAC, Dst: testenv.Nobody}
-			collector := start(t, watched.NetNS, fast)
+			collector := start(t, watched.NetNS, c.settings)
 			before := watched.Counters()
 			began := time.Now()
 			others := sendOthers(s, left, right)
