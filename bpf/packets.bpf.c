@@ -18,6 +18,7 @@
 #include "filter.h"
 #include "fragment.h"
 #include "sample.h"
+#include "tunnel.h"
 
 #ifndef TCX_NEXT // linux/bpf.h has it from 6.6 on
 #define TCX_NEXT -1 // go on with the next program; the same number as TC_ACT_UNSPEC for a clsact filter
@@ -74,7 +75,7 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 	parse(skb, &p, link_header);
 	if (fragment_ns && p.fragment)
 		join_fragment(&p);
-	w = wire_of(skb, p.offset);
+	w = wire_of(skb, skb->gso_size ? repeated_headers(skb, &p) : 0, p.jumbo);
 	if (!h) {
 		count_late(buffer, egress, w);
 		return TCX_NEXT;

@@ -75,7 +75,8 @@ struct packet {
 	__u16 bits; // enum key_bits
 	__u8 ip_proto;
 	__u8 fragment; // one of several; an atomic fragment (RFC 6946) is not
-	__u8 _pad0[2];
+	__u8 jumbo; // IPv6 without a length, but with an option for it; RFC 2675
+	__u8 _pad0;
 	__u32 fragment_id; // network byte order
 	__u32 offset; // cursor; at the end: bytes of headers, which segmentation repeats in every segment
 	__u16 ethertype; // of what follows the tags
@@ -270,6 +271,7 @@ static __always_inline __u8 parse_ipv6(struct __sk_buff *skb, struct packet *p, 
 	p->dst_addr[1] = word(&ip->daddr.s6_addr32[2]);
 	p->bits |= KEY_IPV6;
 	p->offset += sizeof(*ip);
+	p->jumbo = !ip->payload_len && ip->nexthdr == IPPROTO_HOPOPTS;
 	return parse_extensions(skb, p, ip->nexthdr);
 }
 

@@ -6,6 +6,7 @@
 
 #define GSO_BY_FRAGS 0xffff // gso_size of SCTP: segments differ in size, only gso_segs counts them
 #define VLAN_TAG_BYTES 4
+#define JUMBO_BYTES 8
 
 struct wire {
 	__u32 packets;
@@ -27,15 +28,22 @@ static __always_inline __u32 segments(struct __sk_buff *skb, __u32 size, __u32 h
 	return (skb->len - headers + size - 1) / size;
 }
 
-/* Lengths come from skb->len, never from an IP header: BIG TCP writes 0 there. An offloaded tag is not in skb->len. */
-static __always_inline struct wire wire_of(struct __sk_buff *skb, __u32 headers)
+/*
+ * Lengths come from skb->len, never from an IP header: BIG TCP writes 0 there. Of IPv6 it adds a hop-by-hop header of 8 bytes
+ * with the length, which segmentation takes off again. An offloaded tag is not in skb->len.
+ */
+static __always_inline struct wire wire_of(struct __sk_buff *skb, __u32 headers, bool jumbo)
 {
 	struct wire w = {.packets = 1, .bytes = skb->len};
 	__u32 size = skb->gso_size;
 
 	if (size) {
 		w.packets = segments(skb, size, headers);
+		if (jumbo)
+			headers -= JUMBO_BYTES;
 		w.bytes += (w.packets - 1) * headers;
+		if (jumbo)
+			w.bytes -= JUMBO_BYTES;
 	}
 	if (skb->vlan_present)
 		w.bytes += w.packets * VLAN_TAG_BYTES;

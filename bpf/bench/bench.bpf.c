@@ -112,7 +112,7 @@ int reference(struct __sk_buff *skb)
 	struct wire w;
 
 	parse(skb, &p, true);
-	w = wire_of(skb, p.offset);
+	w = wire_of(skb, p.offset, p.jumbo);
 	if (p.reason) {
 		failures++;
 		return TCX_NEXT;
@@ -166,7 +166,7 @@ int percpu(struct __sk_buff *skb)
 	struct wire w;
 
 	parse(skb, &p, true);
-	w = wire_of(skb, p.offset);
+	w = wire_of(skb, p.offset, p.jumbo);
 	if (p.reason) {
 		failures++;
 		return TCX_NEXT;

@@ -252,6 +252,63 @@ func TestTransferIsCountedAsOnTheWire(t *testing.T) {
 	require.Greater(t, there.Packets, 4*buffers, "counting socket buffers is far off")
 }
 
+// BIG TCP: buffers above 64 KiB, of which the IP header cannot tell the length. IPv6 has it in a jumbo option, which is in the
+// buffer and not on the wire.
+func TestBuffersBeyondALengthFieldAreCounted(t *testing.T) {
+	const size = 180_000
+	for _, v6 := range []bool{false, true} {
+		t.Run(map[bool]string{false: "IPv4", true: "IPv6"}[v6], func(t *testing.T) {
+			headers := map[bool]uint64{false: 14 + 20 + 32, true: 14 + 40 + 32}[v6]
+			k := load(t, Config{})
+			left, right := testenv.Pair(t, testenv.PairConfig{Offloads: true})
+			left.AllowBuffers(size)
+			right.AllowBuffers(size)
+			k.attachEnd(t, left, flow.DirectionEgress)
+			before := left.Counters()
+			all := collect(t, k)
+			sent := testenv.Transfer(left, right, v6, 64<<20)
+			all.stop()
+			buffers := left.Counters().Since(before).Transmitted
+			require.Greater(t, buffers.Bytes/buffers.Packets, uint64(65_536), "buffers of the size in question")
+			there := all.bySide[flow.DirectionEgress]
+			require.InDelta(t, sent.Sent, there.Packets, 1)
+			require.InEpsilon(t, sent.SentPayload+sent.Sent*headers, there.Bytes, 0.001)
+		})
+	}
+}
+
+// The same inside of a tunnel, whose headers every segment repeats, seen from the outside.
+func TestTransferInATunnelIsCountedAsOnTheWire(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		outerV6 bool
+		innerV6 bool
+		port    int
+		headers uint64 // of a segment
+	}{
+		{"VXLAN over IPv4", false, false, 4789, 14 + 20 + 8 + 8 + 14 + 20 + 32},
+		{"IPv6 in VXLAN over IPv4, at the driver's port", false, true, 8472, 14 + 20 + 8 + 8 + 14 + 40 + 32},
+		{"VXLAN over IPv6", true, false, 4789, 14 + 40 + 8 + 8 + 14 + 20 + 32},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := load(t, Config{})
+			left, right := testenv.Pair(t, testenv.PairConfig{Offloads: true})
+			innerLeft, innerRight := testenv.VXLAN(left, right, c.outerV6, c.port)
+			k.attachEnd(t, left, flow.DirectionEgress, flow.DirectionIngress)
+			before := left.Counters()
+			all := collect(t, k)
+			sent := testenv.Transfer(innerLeft, innerRight, c.innerV6, 32<<20)
+			all.stop()
+			buffers := left.Counters().Since(before).Transmitted.Packets
+			there, back := all.bySide[flow.DirectionEgress], all.bySide[flow.DirectionIngress]
+			require.InDelta(t, sent.Sent, there.Packets, 1)
+			require.InEpsilon(t, sent.SentPayload+sent.Sent*c.headers, there.Bytes, 0.001)
+			require.InDelta(t, sent.Received, back.Packets, 1)
+			require.Greater(t, there.Packets, 4*buffers, "buffers are segmented behind the hook")
+		})
+	}
+}
+
 // What a virtual machine sends arrives with the size of its segments and without their number.
 func TestSegmentsOfTapsAreCounted(t *testing.T) {
 	k := load(t, Config{})

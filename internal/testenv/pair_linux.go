@@ -76,6 +76,36 @@ func (e *End) configure(peer *End, c PairConfig) {
 	}
 }
 
+// VXLAN joins two ends of a pair by a tunnel over IPv4, or IPv6 if v6. The ends that it returns are those of the tunnel, in the same
+// namespaces; offloads stay as the system has them.
+func VXLAN(left, right *End, v6 bool, port int) (l, r *End) {
+	l = &End{NetNS: left.NetNS, Name: "vxlan0", MAC: MAC{2, 0, 0, 0, 0, 0x1a}, V4: netip.MustParseAddr("10.88.0.1"), V6: netip.MustParseAddr("fd88::1")}
+	r = &End{NetNS: right.NetNS, Name: "vxlan0", MAC: MAC{2, 0, 0, 0, 0, 0x1b}, V4: netip.MustParseAddr("10.88.0.2"), V6: netip.MustParseAddr("fd88::2")}
+	for _, e := range []struct{ tunnel, under, peer *End }{{l, left, right}, {r, right, left}} {
+		require.NoError(e.under.tb, e.under.link.LinkAdd(&netlink.Vxlan{
+			LinkAttrs:    netlink.LinkAttrs{Name: e.tunnel.Name, HardwareAddr: e.tunnel.MAC[:]},
+			VxlanId:      42,
+			VtepDevIndex: e.under.Index,
+			SrcAddr:      e.under.Addr(v6).AsSlice(),
+			Group:        e.peer.Addr(v6).AsSlice(),
+			Port:         port,
+			UDPCSum:      true, UDP6ZeroCSumTx: false,
+		}))
+	}
+	l.configure(r, PairConfig{Offloads: true})
+	r.configure(l, PairConfig{Offloads: true})
+	return l, r
+}
+
+// AllowBuffers lets TCP hand buffers of up to size bytes to the interface, more than IP headers have numbers for: BIG TCP.
+func (e *End) AllowBuffers(size int) {
+	e.tb.Helper()
+	l, err := e.link.LinkByName(e.Name)
+	require.NoError(e.tb, err)
+	require.NoError(e.tb, e.link.LinkSetGSOMaxSize(l, size))
+	require.NoError(e.tb, e.link.LinkSetGSOIPv4MaxSize(l, size))
+}
+
 // linux/ethtool.h
 const (
 	ethtoolSTSO = 0x1f
