@@ -115,6 +115,22 @@ func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
 	}
 }
 
+// writtenVolume reads the traffic that writeFlow wrote. Who took it out of the record leaves none.
+func writtenVolume(m pcommon.Map) flow.Volume {
+	sum := func(names ...string) (n uint64) {
+		for _, name := range names {
+			if v, ok := m.Get(name); ok {
+				n += uint64(v.Int())
+			}
+		}
+		return n
+	}
+	return flow.Volume{
+		Packets: sum(attrFlowIOPackets, attrFlowReversePackets),
+		Bytes:   sum(attrFlowIOBytes, attrFlowReverseBytes),
+	}
+}
+
 func (w *logsWriter) writePacket(r plog.LogRecord, p *sampled, iface string) {
 	r.SetEventName(eventPacket)
 	r.SetSeverityNumber(plog.SeverityNumberInfo)

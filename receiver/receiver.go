@@ -314,6 +314,9 @@ func (e *engine) waitForPushers(ctx context.Context) error {
 		select { // consumers that honour their context return now
 		case <-done:
 		case <-time.After(time.Second):
+			if e.logs != nil {
+				e.logs.abandon()
+			}
 			return fmt.Errorf("flush: %w", ctx.Err())
 		}
 	}
