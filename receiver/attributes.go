@@ -37,6 +37,7 @@ const (
 	attrFlowStart          = "flow.start"
 	attrFlowTCPFlags       = "flow.tcp_flags"
 
+	attrFlowCommunityID      = "flow.community_id"
 	attrFlowConnectionStart  = "flow.connection.start"
 	attrFlowInitiatorMethod  = "flow.initiator.method"
 	attrFlowReverseTCPFlags  = "flow.reverse.tcp_flags"
@@ -123,6 +124,7 @@ var attributeTiers = map[string]tier{
 	attrFlowStart:          tierProposed,
 	attrFlowTCPFlags:       tierProposed,
 
+	attrFlowCommunityID:      tierOwn,
 	attrFlowConnectionStart:  tierOwn,
 	attrFlowInitiatorMethod:  tierOwn,
 	attrFlowReverseTCPFlags:  tierOwn,

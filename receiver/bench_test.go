@@ -97,3 +97,38 @@ func BenchmarkCollect(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkEndedFlows takes the records of n flows that end in one drain, and forgets them: all of them, or all but the
+// 30,000 that the limit lets through.
+func BenchmarkEndedFlows(b *testing.B) {
+	for _, limit := range []int{maxFlowRecords, 500} {
+		for _, n := range []int{100, 10000, 100000} {
+			b.Run(fmt.Sprintf("limit=%d/flows=%d", limit, n), func(b *testing.B) {
+				c := testConfig()
+				c.Flows.MaxFlows, c.Flows.MaxRecordsPerSecond = n, limit
+				e := newEngine(c, nopSettings(), newFakeHost("eth0"))
+				e.nextLogs = consumertest.NewNop()
+				require.NoError(b, e.load())
+				require.NoError(b, e.attach())
+				defer func() { require.NoError(b, e.release()) }()
+				var records []flow.Record
+				for _, s := range manyFlows(n) {
+					e.table.Add(&s, nil)
+				}
+				e.table.Flush(flow.EndReasonForcedEnd, func(r *flow.Record) { records = append(records, *r) })
+				b.ReportAllocs()
+				for b.Loop() {
+					e.drain.time += int64(time.Minute)
+					for i := range records {
+						e.endFlow(&records[i])
+					}
+					e.sendFlows()
+					for len(e.logs.queue) > 0 {
+						<-e.logs.queue
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/record")
+			})
+		}
+	}
+}

@@ -20,7 +20,8 @@ import (
 const (
 	minInterval       = 100 * time.Millisecond // of a collection: a drain waits for the kernel up to 16 ms
 	minFlowTimeout    = time.Second
-	maxFlowsLimit     = 1 << 22 // about 1.2 GiB of table
+	maxFlowsLimit     = 1 << 22   // about 1.2 GiB of table
+	maxFlowRecords    = 1_000_000 // a second
 	maxOneIn          = 1 << 30
 	maxSamples        = 1_000_000 // a second
 	minSeries         = 2         // one series and the overflow point
@@ -75,6 +76,8 @@ type FlowsConfig struct {
 	MaxFlows      int           `mapstructure:"max_flows"`
 	IdleTimeout   time.Duration `mapstructure:"idle_timeout"`   // without a packet for so long, it has ended
 	ActiveTimeout time.Duration `mapstructure:"active_timeout"` // a longer one is reported so often while it goes on
+	// MaxRecordsPerSecond limits the network.flow records of the whole receiver; what one minute left over is saved up.
+	MaxRecordsPerSecond int `mapstructure:"max_records_per_second"`
 
 	_ struct{}
 }
@@ -114,7 +117,7 @@ func createDefaultConfig() component.Config {
 		AggregationTemporality: temporalityCumulative,
 		CardinalityLimit:       2000,
 		SeriesTimeout:          5 * time.Minute,
-		Flows:                  FlowsConfig{MaxFlows: 65536, IdleTimeout: 15 * time.Second, ActiveTimeout: time.Minute},
+		Flows:                  FlowsConfig{MaxFlows: 65536, IdleTimeout: 15 * time.Second, ActiveTimeout: time.Minute, MaxRecordsPerSecond: 500},
 		Packets:                PacketsConfig{RandomOneIn: 1000, MaxPerSecond: 100, SnapLength: 256},
 		ErrorMode:              errorModePropagate,
 		MetricsBuilder:         metadata.NewDefaultMetricsBuilderConfig(),
@@ -190,6 +193,9 @@ func (c *FlowsConfig) validate() error {
 	}
 	if c.ActiveTimeout < minFlowTimeout {
 		errs = errors.Join(errs, fmt.Errorf("flows.active_timeout must be at least %v, got %v", minFlowTimeout, c.ActiveTimeout))
+	}
+	if c.MaxRecordsPerSecond < 1 || c.MaxRecordsPerSecond > maxFlowRecords {
+		errs = errors.Join(errs, fmt.Errorf("flows.max_records_per_second must be between 1 and %d (events: network.flow: enabled: false turns the records off), got %d", maxFlowRecords, c.MaxRecordsPerSecond))
 	}
 	return errs
 }

@@ -56,7 +56,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	want.CollectionInterval = 10 * time.Second
 	want.CardinalityLimit = 500
 	want.SeriesTimeout = time.Minute
-	want.Flows = FlowsConfig{MaxFlows: 1000, IdleTimeout: 3 * time.Second, ActiveTimeout: 30 * time.Second}
+	want.Flows = FlowsConfig{MaxFlows: 1000, IdleTimeout: 3 * time.Second, ActiveTimeout: 30 * time.Second, MaxRecordsPerSecond: 50}
 	want.Packets = PacketsConfig{RandomOneIn: 50, MaxPerSecond: 20, SnapLength: 128}
 	want.AggregationTemporality = temporalityDelta
 	want.Networks = []NetworkConfig{{Name: "office", CIDR: "10.0.0.0/8"}, {CIDR: "2001:db8::/32"}}
@@ -98,6 +98,8 @@ func TestBadConfigsNameKeyValueAndRemedy(t *testing.T) {
 		"many_flows":                    `flows.max_flows must be between 1 and 4194304, got 5000000`,
 		"short_idle_timeout":            `flows.idle_timeout must be at least 1s, got 100ms`,
 		"short_active_timeout":          `flows.active_timeout must be at least 1s, got 0s`,
+		"no_records":                    `flows.max_records_per_second must be between 1 and 1000000 (events: network.flow: enabled: false turns the records off), got 0`,
+		"many_records":                  `flows.max_records_per_second must be between 1 and 1000000 (events: network.flow: enabled: false turns the records off), got 1000001`,
 		"negative_one_in":               `packets.random_one_in must be between 0 (no samples) and 1073741824, got -1`,
 		"no_samples_per_second":         `packets.max_per_second must be between 1 and 1000000 (random_one_in: 0 turns samples off), got 0`,
 		"short_snap":                    `packets.snap_length must be between 128 and 9216, got 127`,

@@ -36,8 +36,10 @@ const (
 type drainState struct {
 	slots     []flow.Slot     // of the drain in progress; kept for the next if not too many
 	numbers   []flow.Number   // of their flows, if a metric needs roles
-	batch     *batch          // ended flows
-	ended     int             // how many the batch before held
+	choice    choice          // ended flows
+	limit     recordLimit     // of them
+	limited   shedding        // by limit
+	crowded   shedding        // out of the queue of records
 	time      int64           // ns since 1970 of the last drain, at first of Start; runs backwards only with a new life of all series
 	collected int64           // ns since 1970 of the drain of the last collection
 	failing   bool            // drains
@@ -201,24 +203,25 @@ func (e *engine) endFlow(r *flow.Record) {
 	if !e.flowRecords {
 		return
 	}
-	if e.drain.batch == nil {
-		e.drain.batch = &batch{
-			observed: e.drain.time, names: e.interfaces.names(),
-			flows: make([]flow.Record, 0, e.drain.ended), // when many end at once, most batches are full
-		}
+	if !e.drain.choice.begun {
+		e.beginChoice()
 	}
-	e.drain.batch.flows = append(e.drain.batch.flows, *r)
-	if len(e.drain.batch.flows) >= maxRecords {
-		e.sendFlows()
-	}
+	e.drain.choice.add(r)
 }
 
+// sendFlows queues the records of the flows that ended, as many as may be told.
 func (e *engine) sendFlows() {
-	if e.drain.batch != nil {
-		e.drain.ended = len(e.drain.batch.flows)
-		e.send(e.drain.batch)
-		e.drain.batch = nil
+	if !e.flowRecords {
+		return
 	}
+	c := &e.drain.choice
+	for _, b := range c.batches {
+		e.send(b)
+	}
+	e.drain.limit.spend(c.count)
+	e.logs.shed(c.cause, c.shed)
+	e.reportChoice(c)
+	c.reset()
 }
 
 // send queues b. While running it never waits; at the end it does, since nothing is counted any more.

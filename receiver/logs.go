@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
@@ -69,7 +70,7 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 	for i := range b.flows {
 		r := records.AppendEmpty()
 		r.SetObservedTimestamp(pcommon.Timestamp(b.observed))
-		writeFlow(r, &b.flows[i], b.names[b.flows[i].Key.IfIndex])
+		w.writeFlow(r, &b.flows[i], b.names[b.flows[i].Key.IfIndex])
 	}
 	for i := range b.packets {
 		r := records.AppendEmpty()
@@ -79,15 +80,15 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 	return ld
 }
 
-func writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
+func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
 	r.SetEventName(eventFlow)
 	r.SetSeverityNumber(plog.SeverityNumberInfo)
 	r.SetTimestamp(pcommon.Timestamp(f.End))
 	r.Body().SetStr(flowLine(f, iface))
 	m := r.Attributes()
-	m.EnsureCapacity(24)
+	m.EnsureCapacity(25)
 	putPlace(m, iface, f.Direction)
-	putTuple(m, &f.Key)
+	w.putTuple(m, &f.Key)
 	if f.Initiator != flow.InitiatorUnknown {
 		m.PutStr(attrClientAddress, f.Key.Src().String())
 		m.PutStr(attrServerAddress, f.Key.Dst().String())
@@ -95,6 +96,9 @@ func writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
 			m.PutInt(attrClientPort, int64(f.Key.SrcPort))
 			m.PutInt(attrServerPort, int64(f.Key.DstPort))
 		}
+	}
+	if id, ok := f.Key.CommunityID(); ok {
+		m.PutStr(attrFlowCommunityID, id)
 	}
 	m.PutInt(attrFlowStart, f.Start)
 	m.PutInt(attrFlowEnd, f.End)
@@ -105,9 +109,25 @@ func writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
 	m.PutInt(attrFlowIOPackets, int64(f.Forward.Packets))
 	m.PutInt(attrFlowReverseBytes, int64(f.Reverse.Bytes))
 	m.PutInt(attrFlowReversePackets, int64(f.Reverse.Packets))
-	if f.Key.Proto == protoTCP {
+	if f.Key.Proto == protoTCP && !f.Key.LaterFragment {
 		m.PutInt(attrFlowTCPFlags, int64(f.Forward.TCPFlags))
 		m.PutInt(attrFlowReverseTCPFlags, int64(f.Reverse.TCPFlags))
+	}
+}
+
+// writtenVolume reads the traffic that writeFlow wrote. Who took it out of the record leaves none.
+func writtenVolume(m pcommon.Map) flow.Volume {
+	sum := func(names ...string) (n uint64) {
+		for _, name := range names {
+			if v, ok := m.Get(name); ok {
+				n += uint64(v.Int())
+			}
+		}
+		return n
+	}
+	return flow.Volume{
+		Packets: sum(attrFlowIOPackets, attrFlowReversePackets),
+		Bytes:   sum(attrFlowIOBytes, attrFlowReverseBytes),
 	}
 }
 
@@ -134,7 +154,7 @@ func (w *logsWriter) writePacket(r plog.LogRecord, p *sampled, iface string) {
 		}
 		return
 	}
-	putTuple(m, &p.Key)
+	w.putTuple(m, &p.Key)
 	putHeaders(m, p)
 }
 
@@ -163,7 +183,8 @@ func putPlace(m pcommon.Map, iface string, d flow.Direction) {
 	m.PutStr(attrIODirection, directionName(d))
 }
 
-func putTuple(m pcommon.Map, k *flow.Key) {
+// putTuple writes what names a flow or a packet; source and destination are its own.
+func (w *logsWriter) putTuple(m pcommon.Map, k *flow.Key) {
 	m.PutStr(attrTransport, transportNames[k.Proto])
 	m.PutStr(attrType, typeName(k.IPv6))
 	m.PutStr(attrSourceAddress, k.Src().String())
@@ -183,14 +204,21 @@ func putReasons(s pcommon.Slice, r packet.Reasons) {
 	}
 }
 
-// flowLine says a flow in one line, for people.
+// flowLine says a flow in one line, for people: who talked to whom and where, how much each way, for how long, and why it
+// is told now.
 func flowLine(f *flow.Record, iface string) string {
-	b := appendTuple(make([]byte, 0, 160), &f.Key)
-	b = appendPlace(b, iface, "")
+	from, to := "", ""
+	if f.Initiator != flow.InitiatorUnknown {
+		from, to = "client ", "server "
+	}
+	b := appendTuple(make([]byte, 0, 192), &f.Key, from, to)
+	b = appendPlace(b, iface)
 	b = appendVolume(append(b, ": "...), f.Forward.Volume)
 	b = appendVolume(append(b, ", back "...), f.Reverse.Volume)
-	b = fmt.Appendf(b, ", %s", f.EndReason)
-	return string(b)
+	b = append(b, ", in "...)
+	b = append(b, time.Duration(f.End-f.Start).Round(time.Millisecond).String()...)
+	b = append(b, ", "...)
+	return string(append(b, f.EndReason.String()...))
 }
 
 // packetLine says a sample in one line, for people.
@@ -198,7 +226,7 @@ func packetLine(p *sampled, iface string) string {
 	b := make([]byte, 0, 160)
 	switch {
 	case p.Reason == flow.ReasonAccounted:
-		b = appendTuple(b, &p.Key)
+		b = appendTuple(b, &p.Key, "", "")
 	case p.truncated():
 		b = append(b, "truncated"...)
 	default:
@@ -223,11 +251,12 @@ func packetLine(p *sampled, iface string) string {
 	return string(b)
 }
 
-func appendTuple(b []byte, k *flow.Key) []byte {
+// appendTuple writes the tuple, with words before its endpoints.
+func appendTuple(b []byte, k *flow.Key, from, to string) []byte {
 	b = append(b, transportNames[k.Proto]...)
-	b = append(b, ' ')
+	b = append(append(b, ' '), from...)
 	b = appendEndpoint(b, k, k.Src(), k.SrcPort)
-	b = append(b, " > "...)
+	b = append(append(b, " > "...), to...)
 	return appendEndpoint(b, k, k.Dst(), k.DstPort)
 }
 

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/collector/receiver/receiverhelper"
 	"go.uber.org/zap"
 
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
@@ -25,31 +26,47 @@ const retryBudget = 5 * time.Second
 // retryDelays are the pauses before the same records are offered again.
 var retryDelays = []time.Duration{250 * time.Millisecond, time.Second, 2 * time.Second}
 
-// eventCounts counts log records by event.
-type eventCounts struct{ flows, packets int64 }
+// tally counts log records by event, and the traffic that those of flows tell.
+type tally struct {
+	flows, packets int64
+	volume         flow.Volume
+}
 
-func (n eventCounts) byEvent() iter.Seq2[string, int64] {
+func (n *tally) add(r *flow.Record) {
+	n.flows++
+	n.volume.Add(r.Volume())
+}
+
+func (n tally) byEvent() iter.Seq2[string, int64] {
 	return func(yield func(string, int64) bool) {
 		_ = yield(eventFlow, n.flows) && yield(eventPacket, n.packets)
 	}
 }
 
-func (n eventCounts) minus(o eventCounts) eventCounts {
-	return eventCounts{n.flows - o.flows, n.packets - o.packets}
+func (n tally) minus(o tally) tally {
+	return tally{n.flows - o.flows, n.packets - o.packets, flow.Volume{
+		Packets: n.volume.Packets - o.volume.Packets, Bytes: n.volume.Bytes - o.volume.Bytes,
+	}}
 }
 
-func (n eventCounts) sum() int { return int(n.flows + n.packets) }
+func (n tally) sum() int { return int(n.flows + n.packets) }
 
-func (b *batch) counts() eventCounts {
-	return eventCounts{int64(len(b.flows)), int64(len(b.packets))}
+func (b *batch) tally() tally {
+	n := tally{packets: int64(len(b.packets))}
+	for i := range b.flows {
+		n.add(&b.flows[i])
+	}
+	return n
 }
 
-func countEvents(ld plog.Logs) (n eventCounts) {
+// tallyOf counts what a consumer left of a message.
+func tallyOf(ld plog.Logs) (n tally) {
 	for _, rl := range ld.ResourceLogs().All() {
 		for _, sl := range rl.ScopeLogs().All() {
 			for _, r := range sl.LogRecords().All() {
 				if r.EventName() == eventFlow {
 					n.flows++
+					n.volume.Add(writtenVolume(r.Attributes()))
 				} else {
 					n.packets++
 				}
@@ -71,7 +88,8 @@ type logsPusher struct {
 	ending chan struct{} // closed at shutdown: from then on everything is offered once
 
 	failing bool
-	lost    atomic.Bool // records were dropped because of the shutdown
+	offered atomic.Pointer[tally] // what the consumer has, and did not answer for; nil: nothing, or nobody waits for the answer
+	lost    atomic.Bool           // records were dropped because of the shutdown
 }
 
 // offer queues b, or drops and counts it if the consumer is too far behind.
@@ -79,7 +97,7 @@ func (p *logsPusher) offer(b *batch) {
 	select {
 	case p.queue <- b:
 	default:
-		p.shed(metadata.AttributeCauseQueueFull, b.counts())
+		p.shed(metadata.AttributeCauseQueueFull, b.tally())
 	}
 }
 
@@ -88,11 +106,11 @@ func (p *logsPusher) offerUntil(ctx context.Context, b *batch) {
 	select {
 	case p.queue <- b:
 	case <-ctx.Done():
-		p.shed(metadata.AttributeCauseShutdown, b.counts())
+		p.shed(metadata.AttributeCauseShutdown, b.tally())
 	}
 }
 
-func (p *logsPusher) shed(cause metadata.AttributeCause, n eventCounts) {
+func (p *logsPusher) shed(cause metadata.AttributeCause, n tally) {
 	if cause == metadata.AttributeCauseShutdown {
 		p.lost.Store(true)
 	}
@@ -103,7 +121,7 @@ func (p *logsPusher) shed(cause metadata.AttributeCause, n eventCounts) {
 func (p *logsPusher) run(ctx context.Context) {
 	for b := range p.queue {
 		if ctx.Err() != nil {
-			p.shed(metadata.AttributeCauseShutdown, b.counts())
+			p.shed(metadata.AttributeCauseShutdown, b.tally())
 			continue
 		}
 		p.push(ctx, b)
@@ -114,44 +132,68 @@ func (p *logsPusher) run(ctx context.Context) {
 func (p *logsPusher) push(ctx context.Context, b *batch) {
 	opCtx := p.obs.StartLogsOp(ctx)
 	left, err := p.deliver(opCtx, b)
-	taken := b.counts().minus(left)
+	taken := b.tally().minus(left)
 	if err != nil && taken.sum() > 0 { // an operation has one outcome: what was taken is one, what was refused another
 		p.obs.EndLogsOp(opCtx, obsFormat, taken.sum(), nil)
 		opCtx = p.obs.StartLogsOp(ctx)
-		taken = eventCounts{}
+		taken = tally{}
 	}
 	p.obs.EndLogsOp(opCtx, obsFormat, taken.sum()+left.sum(), err)
 	p.failing = logTransition(p.log, p.failing, err, "log records")
 }
 
 // deliver offers b, and again if the consumer may take it later. It returns what was not taken, and why.
-func (p *logsPusher) deliver(ctx context.Context, b *batch) (left eventCounts, err error) {
+func (p *logsPusher) deliver(ctx context.Context, b *batch) (tally, error) {
 	began := time.Now()
-	left = b.counts()
+	left := new(b.tally())
+	p.offered.Store(left)
 	again := func() plog.Logs { return p.writer.write(b) } // anew: the consumer may have changed what it refused
 	for attempt := 0; ; attempt++ {
 		ending := p.isEnding()
-		if err = p.next.ConsumeLogs(ctx, again()); err == nil {
-			p.tel.countDelivered(context.Background(), left)
-			return eventCounts{}, nil
+		err := p.next.ConsumeLogs(ctx, again())
+		if err == nil {
+			p.settle(left, nil, func() { p.tel.countDelivered(context.Background(), *left) })
+			return tally{}, nil
 		}
 		if rest, ok := remaining(err); ok {
-			p.tel.countDelivered(context.Background(), left.minus(countEvents(rest)))
-			left = countEvents(rest)
+			now := new(tallyOf(rest))
+			p.settle(left, now, func() { p.tel.countDelivered(context.Background(), left.minus(*now)) })
+			left = now
 			again = copies(rest)
 		}
+		var cause metadata.AttributeCause
 		switch {
+		case left.sum() == 0: // all was taken, in parts
+			return *left, err
 		case consumererror.IsPermanent(err):
-			p.shed(metadata.AttributeCausePermanent, left)
+			cause = metadata.AttributeCausePermanent
 		case ending || ctx.Err() != nil:
-			p.shed(metadata.AttributeCauseShutdown, left)
+			cause = metadata.AttributeCauseShutdown
 		case attempt >= len(p.delays) || time.Since(began)+p.delays[attempt] > retryBudget:
-			p.shed(metadata.AttributeCauseRefused, left)
+			cause = metadata.AttributeCauseRefused
 		default:
 			p.wait(p.delays[attempt])
 			continue
 		}
-		return left, err
+		p.settle(left, nil, func() { p.shed(cause, *left) })
+		return *left, err
+	}
+}
+
+// settle counts what became of was, of which the consumer still has now; unless that was counted as lost before.
+func (p *logsPusher) settle(was, now *tally, count func()) {
+	if p.offered.CompareAndSwap(was, now) {
+		count()
+	}
+}
+
+// abandon counts as lost what the consumer did not answer for and what waits behind it. The queue is closed.
+func (p *logsPusher) abandon() {
+	if left := p.offered.Swap(nil); left != nil {
+		p.shed(metadata.AttributeCauseShutdown, *left)
+	}
+	for b := range p.queue {
+		p.shed(metadata.AttributeCauseShutdown, b.tally())
 	}
 }
 
@@ -174,11 +216,13 @@ func (p *logsPusher) wait(d time.Duration) {
 	}
 }
 
-// remaining returns what the consumer did not take, if it says so.
+// remaining returns what the consumer did not take, if it says so. What one of several joined errors says is about one
+// pipeline: behind it, others may have refused everything.
 func remaining(err error) (plog.Logs, bool) {
-	var partial consumererror.Logs
-	if errors.As(err, &partial) {
-		return partial.Data(), true
+	for ; err != nil; err = errors.Unwrap(err) { // not errors.As: it looks into joined errors
+		if partial, ok := err.(consumererror.Logs); ok { //nolint:errorlint // as above
+			return partial.Data(), true
+		}
 	}
 	return plog.Logs{}, false
 }

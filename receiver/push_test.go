@@ -83,7 +83,7 @@ func TestLogsAreOfferedAgainAsLongAsItHelps(t *testing.T) {
 	permanent := consumererror.NewPermanent(errTest)
 	rest := plog.NewLogs()
 	rest.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty().SetEventName(eventFlow)
-	partial := consumererror.NewLogs(errTest, rest)
+	partial, none := consumererror.NewLogs(errTest, rest), consumererror.NewLogs(errTest, plog.NewLogs())
 	event := attribute.String("event", eventFlow)
 	for name, c := range map[string]struct {
 		answers         []error
@@ -98,6 +98,7 @@ func TestLogsAreOfferedAgainAsLongAsItHelps(t *testing.T) {
 		"permanent":                   {[]error{permanent}, []int{2}, 0, 2, "permanent"},
 		"refused, then permanent":     {[]error{errTest, permanent}, []int{2, 2}, 0, 2, "permanent"},
 		"one taken, one refused once": {[]error{partial, errTest, nil}, []int{2, 1, 1}, 2, 0, ""},
+		"taken, and an error":         {[]error{none}, []int{2}, 2, 0, ""},
 		"one taken, one refused":      {[]error{partial, permanent}, []int{2, 1}, 1, 1, "permanent"},
 	} {
 		t.Run(name, func(t *testing.T) {

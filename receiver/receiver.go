@@ -169,6 +169,7 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 	if !e.flowRecords && !e.packetRecords {
 		return
 	}
+	e.drain.limit = newRecordLimit(e.cfg.Flows.MaxRecordsPerSecond, e.drain.time)
 	e.logs = &logsPusher{
 		next:   e.nextLogs,
 		writer: logsWriter{resource: e.resource, version: e.set.BuildInfo.Version, oneIn: e.cfg.Packets.RandomOneIn},
@@ -314,6 +315,9 @@ func (e *engine) waitForPushers(ctx context.Context) error {
 		select { // consumers that honour their context return now
 		case <-done:
 		case <-time.After(time.Second):
+			if e.logs != nil {
+				e.logs.abandon()
+			}
 			return fmt.Errorf("flush: %w", ctx.Err())
 		}
 	}

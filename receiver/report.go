@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
 // What goes wrong while the receiver runs is said when it begins and when it ends. How often it happens is a count.
@@ -72,4 +73,54 @@ func (e *engine) reportSkip(skip bool) {
 		e.log.Info("The next consumer of metrics keeps up again")
 	}
 	e.drain.skipping = skip
+}
+
+// shedPatience is for how long no flow record must be dropped before that is said to be over: longer than the pause
+// between the bursts that a usual active timeout makes.
+const shedPatience = 2 * limitSpan
+
+// shedding is whether flow records find no room, for one cause.
+type shedding struct {
+	on      bool
+	last    int64 // ns since 1970 of the last drain whose records did not all find room
+	records int64 // dropped since it began
+}
+
+// add takes what the drain at now dropped. It reports whether that is the first in a while, or the end of it.
+func (s *shedding) add(now, records int64) (began, ended bool) {
+	s.last = min(s.last, now) // the clock may have been set back
+	switch {
+	case records > 0:
+		if began = !s.on; began {
+			s.records = 0
+		}
+		s.on, s.last = true, now
+		s.records += records
+	case s.on && now-s.last >= int64(shedPatience):
+		s.on, ended = false, true
+	}
+	return began, ended
+}
+
+// reportChoice says when flow records begin to find no room, and when all of them do again.
+func (e *engine) reportChoice(c *choice) {
+	limited, late := c.shed.flows, int64(0)
+	if c.cause != metadata.AttributeCauseRateLimit {
+		limited, late = late, limited
+	}
+	switch began, ended := e.drain.limited.add(e.drain.time, limited); {
+	case began:
+		e.log.Warn("More flows end than flows.max_records_per_second lets through; answered and larger ones are told, the rest is counted as shed: "+
+			"raise it, or raise flows.active_timeout so that long flows are told less often, or leave traffic out with filters",
+			zap.Int("max_records_per_second", e.cfg.Flows.MaxRecordsPerSecond))
+	case ended:
+		e.log.Info("flows.max_records_per_second lets all flow records through again", zap.Int64("shed", e.drain.limited.records))
+	}
+	switch began, ended := e.drain.crowded.add(e.drain.time, late); {
+	case began:
+		e.log.Warn("The next consumer of log records is too far behind; flow records that find no room in the queue are counted as shed: " +
+			"give exporters a sending_queue, so that no consumer blocks")
+	case ended:
+		e.log.Info("All flow records find room in the queue again", zap.Int64("shed", e.drain.crowded.records))
+	}
 }

@@ -89,16 +89,21 @@ func (t *telemetry) observeDrift(_ context.Context, o metric.Int64Observer) erro
 	return nil
 }
 
-func (t *telemetry) countShed(ctx context.Context, cause metadata.AttributeCause, n eventCounts) {
+func (t *telemetry) countShed(ctx context.Context, cause metadata.AttributeCause, n tally) {
 	for event, count := range n.byEvent() {
 		if count > 0 {
 			t.EbpfpacketsReceiverRecordSheds.Add(ctx, count, metric.WithAttributes(
 				attribute.String("event", event), attribute.String("cause", cause.String())))
 		}
 	}
+	if n.flows > 0 { // also of flows without packets since their record before: who looks finds the cause
+		attrs := metric.WithAttributes(attribute.String("cause", cause.String()))
+		t.EbpfpacketsReceiverRecordShedPackets.Add(ctx, int64(n.volume.Packets), attrs)
+		t.EbpfpacketsReceiverRecordShedIo.Add(ctx, int64(n.volume.Bytes), attrs)
+	}
 }
 
-func (t *telemetry) countDelivered(ctx context.Context, n eventCounts) {
+func (t *telemetry) countDelivered(ctx context.Context, n tally) {
 	for event, count := range n.byEvent() {
 		if count > 0 {
 			t.EbpfpacketsReceiverRecords.Add(ctx, count, metric.WithAttributes(attribute.String("event", event)))

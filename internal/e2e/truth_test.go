@@ -24,7 +24,7 @@ import (
 const fast = `
 interfaces: {include: [left0, right0]}
 collection_interval: 100ms
-flows: {max_flows: 500000}
+flows: {max_flows: 500000, max_records_per_second: 1000000}
 packets: {random_one_in: 0}
 `
 

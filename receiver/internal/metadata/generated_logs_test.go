@@ -128,7 +128,7 @@ func TestLogsBuilder(t *testing.T) {
 			allEventsCount := 0
 			defaultEventsCount++
 			allEventsCount++
-			lb.RecordNetworkFlowEvent(ctx, timestamp, "event_source.address-val", 17, "event_destination.address-val", 22, "event_source.cidr-val", "event_destination.cidr-val", "event_client.address-val", 11, "event_server.address-val", 17, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 21, 21, 10, 8, AttributeFlowEndReasonIdleTimeout, AttributeFlowInitiatorMethodSyn, 13, 15, 21, 23, 14, 22)
+			lb.RecordNetworkFlowEvent(ctx, timestamp, "event_source.address-val", 17, "event_destination.address-val", 22, "event_source.cidr-val", "event_destination.cidr-val", "event_client.address-val", 11, "event_server.address-val", 17, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 21, "flow.community_id-val", 21, 10, 8, AttributeFlowEndReasonIdleTimeout, AttributeFlowInitiatorMethodSyn, 13, 15, 21, 23, 14, 22)
 			defaultEventsCount++
 			allEventsCount++
 			lb.RecordNetworkPacketEvent(ctx, timestamp, "event_source.address-val", 17, "event_destination.address-val", 22, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 21, 22, 16, 16, 16, 14, 13, 13, "packet.ledger_entry-val", 13, 22, 20, []any{"packet.sampling.reasons-item1", "packet.sampling.reasons-item2"}, 15, 26, 16, 19, 17)
@@ -209,6 +209,9 @@ func TestLogsBuilder(t *testing.T) {
 					attrVal, ok = lr.Attributes().Get("network.vlan.id")
 					assert.True(t, ok)
 					assert.EqualValues(t, 21, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("flow.community_id")
+					assert.True(t, ok)
+					assert.Equal(t, "flow.community_id-val", attrVal.Str())
 					attrVal, ok = lr.Attributes().Get("flow.connection.start")
 					assert.True(t, ok)
 					assert.EqualValues(t, 21, attrVal.Int())

@@ -25,6 +25,7 @@ type AttributeCause int
 
 const (
 	_ AttributeCause = iota
+	AttributeCauseRateLimit
 	AttributeCauseQueueFull
 	AttributeCauseRefused
 	AttributeCausePermanent
@@ -34,6 +35,8 @@ const (
 // String returns the string representation of the AttributeCause.
 func (av AttributeCause) String() string {
 	switch av {
+	case AttributeCauseRateLimit:
+		return "rate_limit"
 	case AttributeCauseQueueFull:
 		return "queue_full"
 	case AttributeCauseRefused:
@@ -48,6 +51,7 @@ func (av AttributeCause) String() string {
 
 // MapAttributeCause is a helper map of string to AttributeCause attribute value.
 var MapAttributeCause = map[string]AttributeCause{
+	"rate_limit": AttributeCauseRateLimit,
 	"queue_full": AttributeCauseQueueFull,
 	"refused":    AttributeCauseRefused,
 	"permanent":  AttributeCausePermanent,

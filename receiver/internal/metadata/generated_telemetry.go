@@ -44,6 +44,8 @@ type TelemetryBuilder struct {
 	EbpfpacketsReceiverLedgerPackets       metric.Int64ObservableCounter
 	EbpfpacketsReceiverPointShedIo         metric.Int64Counter
 	EbpfpacketsReceiverPointShedPackets    metric.Int64Counter
+	EbpfpacketsReceiverRecordShedIo        metric.Int64Counter
+	EbpfpacketsReceiverRecordShedPackets   metric.Int64Counter
 	EbpfpacketsReceiverRecordSheds         metric.Int64Counter
 	EbpfpacketsReceiverRecords             metric.Int64Counter
 	EbpfpacketsReceiverSamples             metric.Int64ObservableCounter
@@ -392,6 +394,18 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	builder.EbpfpacketsReceiverPointShedPackets, err = builder.meter.Int64Counter(
 		"otelcol_ebpfpackets_receiver_point_shed_packets",
 		metric.WithDescription("Packets of network.flow.packets that no point will ever say. Only with aggregation_temporality delta. [Development]"),
+		metric.WithUnit("{packet}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverRecordShedIo, err = builder.meter.Int64Counter(
+		"otelcol_ebpfpackets_receiver_record_shed_io",
+		metric.WithDescription("Bytes, both ways, of the flows whose records were dropped. With those of the delivered records they are all bytes of the ledger's entry accounted. [Development]"),
+		metric.WithUnit("By"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverRecordShedPackets, err = builder.meter.Int64Counter(
+		"otelcol_ebpfpackets_receiver_record_shed_packets",
+		metric.WithDescription("Packets, both ways, of the flows whose records were dropped. With those of the delivered records they are all packets of the ledger's entry accounted. [Development]"),
 		metric.WithUnit("{packet}"),
 	)
 	errs = errors.Join(errs, err)

@@ -80,6 +80,8 @@ func TestSetupTelemetry(t *testing.T) {
 	tb.EbpfpacketsReceiverLedgerMismatches.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverPointShedIo.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverPointShedPackets.Add(context.Background(), 1)
+	tb.EbpfpacketsReceiverRecordShedIo.Add(context.Background(), 1)
+	tb.EbpfpacketsReceiverRecordShedPackets.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverRecordSheds.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverRecords.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverServerPortOmissions.Add(context.Background(), 1)
@@ -129,6 +131,12 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualEbpfpacketsReceiverPointShedPackets(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualEbpfpacketsReceiverRecordShedIo(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualEbpfpacketsReceiverRecordShedPackets(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualEbpfpacketsReceiverRecordSheds(t, testTel,

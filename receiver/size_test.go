@@ -1,0 +1,146 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"bytes"
+	"compress/gzip"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/plog"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+)
+
+// sizeOf is what one record takes in a message of maxRecords, in bytes.
+type sizeOf struct{ protobuf, json, gzip float64 }
+
+func measureSize(tb testing.TB, q *batch) (s sizeOf) {
+	tb.Helper()
+	resource := pcommon.NewResource()
+	resource.Attributes().PutStr("host.name", "node-17.example.com")
+	q.names = map[uint32]string{1: "eth0"}
+	w := logsWriter{resource: resource, version: "1.2.3", oneIn: 1000}
+	ld := w.write(q)
+	per := func(n int) float64 { return float64(n) / float64(ld.LogRecordCount()) }
+	protobuf, err := (&plog.ProtoMarshaler{}).MarshalLogs(ld)
+	require.NoError(tb, err)
+	json, err := (&plog.JSONMarshaler{}).MarshalLogs(ld)
+	require.NoError(tb, err)
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	_, err = z.Write(protobuf)
+	require.NoError(tb, err)
+	require.NoError(tb, z.Close())
+	return sizeOf{per(len(protobuf)), per(len(json)), per(zipped.Len())}
+}
+
+// talks returns the keys of conversations of this host: each with another port, many with another peer.
+func talks(r *rand.Rand, ipv6 bool) []flow.Key {
+	keys := make([]flow.Key, maxRecords)
+	peer := func() (a flow.Addr) {
+		if ipv6 {
+			b := netip.MustParseAddr("2001:db8:1234:5678::").As16()
+			for i := 8; i < 16; i++ {
+				b[i] = byte(1 + r.IntN(255))
+			}
+			return b
+		}
+		return flow.Addr{12: 10, 13: byte(r.IntN(256)), 14: byte(r.IntN(256)), 15: byte(r.IntN(256))}
+	}
+	host := peer()
+	for i := range keys {
+		keys[i] = flow.Key{
+			SrcAddr: host, DstAddr: peer(), SrcPort: uint16(32768 + r.IntN(28232)), DstPort: 443, IfIndex: 1, Proto: protoTCP, IPv6: ipv6,
+			Tagged: ipv6, VLAN: 100,
+		}
+	}
+	return keys
+}
+
+func flowsOfADay(ipv6 bool) *batch {
+	r := rand.New(rand.NewPCG(13, 14))
+	q := &batch{observed: epoch.UnixNano()}
+	for _, k := range talks(r, ipv6) {
+		f := flowRecord("10.0.0.1:1", "10.0.0.2:2", protoTCP, flow.InitiatorSYN,
+			half(1+r.Uint64N(100), 60+r.Uint64N(100_000), syn|ack|psh|fin), half(1+r.Uint64N(100), 60+r.Uint64N(1_000_000), syn|ack|psh|fin))
+		f.Key, f.EndReason = k, flow.EndReasonEndOfFlow
+		f.Start -= r.Int64N(6e10)
+		f.ConnectionStart = f.Start
+		q.flows = append(q.flows, f)
+	}
+	return q
+}
+
+func packetsOfADay(ipv6 bool) *batch {
+	r := rand.New(rand.NewPCG(15, 16))
+	q := &batch{}
+	for _, k := range talks(r, ipv6) {
+		at := epoch.UnixNano() + r.Int64N(1e9)
+		q.packets = append(q.packets, sampled{
+			Packet: packet.Packet{Key: k, TTL: 64, HasTCP: true, TCPFlags: psh | ack, TCPSeq: r.Uint32(), TCPAck: r.Uint32(), TCPWindow: uint16(r.Uint32())},
+			time:   at, observed: at + r.Int64N(1e8), reasons: packet.ReasonRandom, length: 60 + r.Uint32N(1454), captured: 128, segments: 1, pool: 1 + r.Uint64N(4000),
+		})
+	}
+	return q
+}
+
+var recordsOfADay = []struct {
+	event  string
+	family string
+	batch  *batch
+	perDay float64 // at the default limit
+}{
+	{eventFlow, "IPv4", flowsOfADay(false), 86400 * 500},
+	{eventFlow, "IPv6, VLAN", flowsOfADay(true), 86400 * 500},
+	{eventPacket, "IPv4", packetsOfADay(false), 86400 * 100},
+	{eventPacket, "IPv6, VLAN", packetsOfADay(true), 86400 * 100},
+}
+
+// The README quotes what BenchmarkRecordSize prints, and what follows from it. A change of a few percent is none that its
+// readers care about; compressed sizes also depend on the version of Go.
+func TestTheReadmeSaysWhatADayOfRecordsWeighs(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	c := createDefaultConfig().(*Config)
+	assert.Equal(t, 500, c.Flows.MaxRecordsPerSecond)
+	assert.Equal(t, 100, c.Packets.MaxPerSecond)
+	for _, r := range recordsOfADay {
+		row := regexp.MustCompile("\\| `" + r.event + "`, " + r.family + ` \| (\d+) B \| (\d+) B \| (\d+) B \| ([\d.]+) million \| ([\d.]+) GB \| ([\d.]+) GB \|`)
+		quoted := row.FindSubmatch(readme)
+		require.NotNil(t, quoted, "%s, %s", r.event, r.family)
+		s := measureSize(t, r.batch)
+		for i, c := range []struct{ measured, tolerance float64 }{
+			{s.protobuf, 0.03}, {s.json, 0.03}, {s.gzip, 0.2}, {r.perDay / 1e6, 0.01}, {s.protobuf * r.perDay / 1e9, 0.03}, {s.gzip * r.perDay / 1e9, 0.2},
+		} {
+			n, err := strconv.ParseFloat(string(quoted[1+i]), 64)
+			require.NoError(t, err)
+			assert.InEpsilon(t, c.measured, n, c.tolerance, "%s, %s: number %d of the row", r.event, r.family, i+1)
+		}
+	}
+}
+
+// BenchmarkRecordSize prints what one record takes in a full message.
+func BenchmarkRecordSize(b *testing.B) {
+	for _, r := range recordsOfADay {
+		b.Run(r.event+"/"+r.family, func(b *testing.B) {
+			var s sizeOf
+			for b.Loop() {
+				s = measureSize(b, r.batch)
+			}
+			b.ReportMetric(s.protobuf, "protobuf-B/record")
+			b.ReportMetric(s.json, "JSON-B/record")
+			b.ReportMetric(s.gzip, "gzip-B/record")
+		})
+	}
+}
