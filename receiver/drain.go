@@ -107,7 +107,7 @@ func (e *engine) drainOnce() bool {
 	}
 	e.reportDrained(d)
 	e.tel.add(d, flows)
-	e.tel.EbpfpacketsReceiverDrainDuration.Record(context.Background(), e.clock().Sub(began).Seconds())
+	e.tel.EbpfpacketsReceiverDrainDuration.Record(context.Background(), e.clock().Sub(began).Seconds(), e.tel.with())
 	return true
 }
 
@@ -191,14 +191,14 @@ func (e *engine) measure(d *kernel.Drained) {
 		e.metrics.addClass(&d.Classes[i], names[d.Classes[i].IfIndex], e.drain.time)
 	}
 	if omitted > 0 {
-		e.tel.EbpfpacketsReceiverServerPortOmissions.Add(context.Background(), int64(omitted))
+		e.tel.EbpfpacketsReceiverServerPortOmissions.Add(context.Background(), int64(omitted), e.tel.with())
 	}
 }
 
 // endFlow takes the record of a flow that ended, or lasted long.
 func (e *engine) endFlow(r *flow.Record) {
 	if r.EndReason == flow.EndReasonLackOfResources {
-		e.tel.EbpfpacketsReceiverFlowEvictions.Add(context.Background(), 1)
+		e.tel.EbpfpacketsReceiverFlowEvictions.Add(context.Background(), 1, e.tel.with())
 	}
 	if !e.flowRecords {
 		return

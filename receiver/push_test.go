@@ -76,7 +76,7 @@ func twoFlows() *batch {
 }
 
 func sum(n int64, attrs ...attribute.KeyValue) []metricdata.DataPoint[int64] {
-	return []metricdata.DataPoint[int64]{{Value: n, Attributes: attribute.NewSet(attrs...)}}
+	return []metricdata.DataPoint[int64]{{Value: n, Attributes: attribute.NewSet(append(attrs, attribute.String("receiver", "ebpfpackets"))...)}}
 }
 
 func TestLogsAreOfferedAgainAsLongAsItHelps(t *testing.T) {

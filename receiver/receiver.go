@@ -93,15 +93,23 @@ func (e *engine) start(context.Context) error {
 	if e.cfg.ErrorMode == errorModeIgnore {
 		e.log.Error("Start failed; this receiver emits nothing (error_mode: ignore)", zap.Error(err))
 		e.status.end(err)
-		return nil
+		return e.observeNothing()
 	}
 	return err
+}
+
+// observeNothing lets own telemetry say that a receiver that failed to start counts at no interface.
+func (e *engine) observeNothing() (err error) {
+	if e.tel, err = newTelemetry(e.set, e.clock); err != nil {
+		return err
+	}
+	return e.tel.registerInterfaces(func(attachState) int64 { return 0 })
 }
 
 // load builds what the pipelines need, and no more.
 func (e *engine) load() error {
 	var err error
-	if e.tel, err = newTelemetry(e.set.TelemetrySettings, e.clock); err != nil {
+	if e.tel, err = newTelemetry(e.set, e.clock); err != nil {
 		return err
 	}
 	obs, err := receiverhelper.NewObsReport(receiverhelper.ObsReportSettings{
@@ -205,7 +213,7 @@ func (e *engine) attach() error {
 		host: e.host, source: e.source, selector: selector, include: e.cfg.Interfaces.Include,
 		directions: e.cfg.flowDirections(),
 		keepNames:  e.cfg.Flows.IdleTimeout + 2*maxDrainInterval,
-		failed:     func() { e.tel.EbpfpacketsReceiverAttachErrors.Add(context.Background(), 1) },
+		failed:     func() { e.tel.EbpfpacketsReceiverAttachErrors.Add(context.Background(), 1, e.tel.with()) },
 		id:         e.set.ID, observers: e.observers,
 		log: e.log, status: &e.status, clock: e.clock,
 	}
@@ -276,8 +284,8 @@ func (e *engine) watch(ctx context.Context, changed chan<- struct{}) {
 // shutdown stops counting, then says everything that was counted, as far as ctx and flushTimeout allow, then lets go of
 // the kernel.
 func (e *engine) shutdown(ctx context.Context) error {
-	if e.cancel == nil {
-		return nil // never started, or failed to
+	if e.cancel == nil { // never started, or failed to
+		return e.release()
 	}
 	e.cancel()
 	e.loops.Wait()

@@ -8,7 +8,6 @@ import (
 	"fmt"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
@@ -21,7 +20,7 @@ import (
 func (e *engine) reportDrain(err error) {
 	switch {
 	case err != nil:
-		e.tel.EbpfpacketsReceiverDrainErrors.Add(context.Background(), 1)
+		e.tel.EbpfpacketsReceiverDrainErrors.Add(context.Background(), 1, e.tel.with())
 		if !e.drain.failing {
 			e.log.Error("Taking the kernel's counters failed; they are kept for the next time", zap.Error(err))
 		}
@@ -39,7 +38,7 @@ func (e *engine) reportDrain(err error) {
 func (e *engine) reportDrained(d *kernel.Drained) {
 	var broken map[string]bool
 	for _, m := range d.Mismatches {
-		e.tel.EbpfpacketsReceiverLedgerMismatches.Add(context.Background(), 1, metric.WithAttributes(attribute.String("identity", m.Identity)))
+		e.tel.EbpfpacketsReceiverLedgerMismatches.Add(context.Background(), 1, e.tel.with(attribute.String("identity", m.Identity)))
 		if !e.drain.broken[m.Identity] && !broken[m.Identity] {
 			e.log.Error("The ledger does not add up; this is a defect of the receiver, please report it",
 				zap.String("identity", m.Identity), zap.Int("region", m.Region), zap.Uint64("want", m.Want), zap.Uint64("got", m.Got))
@@ -65,7 +64,7 @@ func (e *engine) reportDrained(d *kernel.Drained) {
 func (e *engine) reportSkip(skip bool) {
 	switch {
 	case skip:
-		e.tel.EbpfpacketsReceiverCollectionSkips.Add(context.Background(), 1)
+		e.tel.EbpfpacketsReceiverCollectionSkips.Add(context.Background(), 1, e.tel.with())
 		if !e.drain.skipping {
 			e.log.Warn("The next consumer is more than one collection_interval behind; leaving out collections of metrics")
 		}

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/collector/component"
+	otelreceiver "go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
@@ -22,7 +22,8 @@ import (
 // telemetry is the receiver's own: totals since Start, and what the last drain saw.
 type telemetry struct {
 	*metadata.TelemetryBuilder
-	clock func() time.Time
+	receiver attribute.KeyValue // on everything: two receivers of one Collector would write to the same series
+	clock    func() time.Time
 
 	mu      sync.Mutex
 	ledger  kernel.Ledger
@@ -40,12 +41,20 @@ type driftKey struct {
 	direction flow.Direction
 }
 
-func newTelemetry(set component.TelemetrySettings, clock func() time.Time) (*telemetry, error) {
-	b, err := metadata.NewTelemetryBuilder(set)
+func newTelemetry(set otelreceiver.Settings, clock func() time.Time) (*telemetry, error) {
+	b, err := metadata.NewTelemetryBuilder(set.TelemetrySettings)
 	if err != nil {
 		return nil, fmt.Errorf("create own telemetry: %w", err)
 	}
-	return &telemetry{TelemetryBuilder: b, clock: clock, drained: clock(), series: map[string]int{}}, nil
+	return &telemetry{
+		TelemetryBuilder: b, receiver: attribute.String("receiver", set.ID.String()), // as the Collector's own counters have it
+		clock: clock, drained: clock(), series: map[string]int{},
+	}, nil
+}
+
+// with returns the attributes of one measurement.
+func (t *telemetry) with(attrs ...attribute.KeyValue) metric.MeasurementOption {
+	return metric.WithAttributes(append(attrs, t.receiver)...)
 }
 
 // add adds what one drain took.
@@ -83,7 +92,7 @@ func (t *telemetry) observeDrift(_ context.Context, o metric.Int64Observer) erro
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for k, packets := range t.drift {
-		o.Observe(packets, metric.WithAttributes(
+		o.Observe(packets, t.with(
 			attribute.String(attrInterfaceName, k.iface), attribute.String(attrIODirection, directionName(k.direction))))
 	}
 	return nil
@@ -92,12 +101,12 @@ func (t *telemetry) observeDrift(_ context.Context, o metric.Int64Observer) erro
 func (t *telemetry) countShed(ctx context.Context, cause metadata.AttributeCause, n tally) {
 	for event, count := range n.byEvent() {
 		if count > 0 {
-			t.EbpfpacketsReceiverRecordSheds.Add(ctx, count, metric.WithAttributes(
+			t.EbpfpacketsReceiverRecordSheds.Add(ctx, count, t.with(
 				attribute.String("event", event), attribute.String("cause", cause.String())))
 		}
 	}
 	if n.flows > 0 { // also of flows without packets since their record before: who looks finds the cause
-		attrs := metric.WithAttributes(attribute.String("cause", cause.String()))
+		attrs := t.with(attribute.String("cause", cause.String()))
 		t.EbpfpacketsReceiverRecordShedPackets.Add(ctx, int64(n.volume.Packets), attrs)
 		t.EbpfpacketsReceiverRecordShedIo.Add(ctx, int64(n.volume.Bytes), attrs)
 	}
@@ -106,14 +115,14 @@ func (t *telemetry) countShed(ctx context.Context, cause metadata.AttributeCause
 func (t *telemetry) countDelivered(ctx context.Context, n tally) {
 	for event, count := range n.byEvent() {
 		if count > 0 {
-			t.EbpfpacketsReceiverRecords.Add(ctx, count, metric.WithAttributes(attribute.String("event", event)))
+			t.EbpfpacketsReceiverRecords.Add(ctx, count, t.with(attribute.String("event", event)))
 		}
 	}
 }
 
 // countPointShed counts what no point will ever say.
 func (t *telemetry) countPointShed(cause metadata.AttributeCause, v flow.Volume) {
-	with := metric.WithAttributes(attribute.String("cause", cause.String()))
+	with := t.with(attribute.String("cause", cause.String()))
 	if v.Packets > 0 {
 		t.EbpfpacketsReceiverPointShedPackets.Add(context.Background(), int64(v.Packets), with)
 	}
@@ -152,20 +161,11 @@ func (t *telemetry) register(o observed) error {
 	errs := []error{
 		t.RegisterEbpfpacketsReceiverLedgerPacketsCallback(t.observeLedger(func(v flow.Volume) uint64 { return v.Packets })),
 		t.RegisterEbpfpacketsReceiverLedgerIoCallback(t.observeLedger(func(v flow.Volume) uint64 { return v.Bytes })),
-		t.RegisterEbpfpacketsReceiverInterfacesCallback(func(_ context.Context, ob metric.Int64Observer) error {
-			for state, name := range map[attachState]metadata.AttributeState{
-				stateAttached: metadata.AttributeStateAttached,
-				statePending:  metadata.AttributeStatePending,
-				stateFailed:   metadata.AttributeStateFailed,
-			} {
-				ob.Observe(o.interfaces.counts[state].Load(), metric.WithAttributes(attribute.String("state", name.String())))
-			}
-			return nil
-		}),
+		t.registerInterfaces(func(s attachState) int64 { return o.interfaces.counts[s].Load() }),
 		t.RegisterEbpfpacketsReceiverDrainAgeCallback(func(_ context.Context, ob metric.Float64Observer) error {
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			ob.Observe(t.clock().Sub(t.drained).Seconds())
+			ob.Observe(t.clock().Sub(t.drained).Seconds(), t.with())
 			return nil
 		}),
 		t.RegisterEbpfpacketsReceiverTableSlotsCallback(t.observe(func() int { return t.slots })),
@@ -189,11 +189,25 @@ func (t *telemetry) register(o observed) error {
 	return errors.Join(errs...)
 }
 
+// registerInterfaces lets the collector ask how many interfaces are in each state.
+func (t *telemetry) registerInterfaces(count func(attachState) int64) error {
+	return t.RegisterEbpfpacketsReceiverInterfacesCallback(func(_ context.Context, o metric.Int64Observer) error {
+		for state, name := range map[attachState]metadata.AttributeState{
+			stateAttached: metadata.AttributeStateAttached,
+			statePending:  metadata.AttributeStatePending,
+			stateFailed:   metadata.AttributeStateFailed,
+		} {
+			o.Observe(count(state), t.with(attribute.String("state", name.String())))
+		}
+		return nil
+	})
+}
+
 func (t *telemetry) observe(value func() int) metric.Int64Callback {
 	return func(_ context.Context, o metric.Int64Observer) error {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		o.Observe(int64(value()))
+		o.Observe(int64(value()), t.with())
 		return nil
 	}
 }
@@ -203,7 +217,7 @@ func (t *telemetry) observeMetrics(names []string, value func(name string) int) 
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		for _, name := range names {
-			o.Observe(int64(value(name)), metric.WithAttributes(attribute.String("metric", name)))
+			o.Observe(int64(value(name)), t.with(attribute.String("metric", name)))
 		}
 		return nil
 	}
@@ -214,7 +228,7 @@ func (t *telemetry) observeLedger(value func(flow.Volume) uint64) metric.Int64Ca
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		for entry, v := range entries(&t.ledger) {
-			o.Observe(int64(value(v)), metric.WithAttributes(attribute.String("entry", entry)))
+			o.Observe(int64(value(v)), t.with(attribute.String("entry", entry)))
 		}
 		return nil
 	}
@@ -229,7 +243,7 @@ func (t *telemetry) observeSamples(_ context.Context, o metric.Int64Observer) er
 		metadata.AttributeOutcomeRateLimited: t.samples.RateLimited,
 		metadata.AttributeOutcomeRingFull:    t.samples.RingFull,
 	} {
-		o.Observe(int64(n), metric.WithAttributes(attribute.String("outcome", outcome.String())))
+		o.Observe(int64(n), t.with(attribute.String("outcome", outcome.String())))
 	}
 	return nil
 }

@@ -4,12 +4,14 @@
 package receiver
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componentstatus"
 	"go.opentelemetry.io/collector/component/componenttest"
 	"go.opentelemetry.io/collector/consumer/consumertest"
@@ -21,6 +23,7 @@ import (
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadatatest"
 )
 
@@ -97,7 +100,7 @@ func TestGaugesOfOwnTelemetry(t *testing.T) {
 	metadatatest.AssertEqualEbpfpacketsReceiverTableSlots(t, tel, sum(3), ignore)
 	metadatatest.AssertEqualEbpfpacketsReceiverTableSlotsLimit(t, tel, sum(16384), ignore)
 	metadatatest.AssertEqualEbpfpacketsReceiverKernelMemory(t, tel, sum(4096), ignore)
-	metadatatest.AssertEqualEbpfpacketsReceiverDrainAge(t, tel, []metricdata.DataPoint[float64]{{Value: 7}}, ignore)
+	metadatatest.AssertEqualEbpfpacketsReceiverDrainAge(t, tel, []metricdata.DataPoint[float64]{{Value: 7, Attributes: attribute.NewSet(attribute.String("receiver", "ebpfpackets"))}}, ignore)
 	assert.Equal(t, map[string]int64{"attached": 1, "pending": 0, "failed": 0}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_interfaces", "state"))
 	assert.Equal(t, map[string]int64{"network.flow.io": 3, "network.flow.packets": 3, "network.flow.active": 1},
 		valuesOf(t, tel, "otelcol_ebpfpackets_receiver_series", "metric"))
@@ -219,4 +222,48 @@ func TestParseEphemeralLow(t *testing.T) {
 	} {
 		assert.Equal(t, want, parseEphemeralLow([]byte(text)), text)
 	}
+}
+
+// Gauges of two receivers in one Collector must not overwrite each other.
+func TestOwnTelemetryTellsReceiversApart(t *testing.T) {
+	tel := componenttest.NewTelemetry()
+	t.Cleanup(func() { require.NoError(t, tel.Shutdown(context.Background())) })
+	h, running := newFakeHost("eth0"), map[string]*engine{}
+	for name, include := range map[string]string{"one": "eth0", "two": "none-such0"} {
+		cfg := testConfig()
+		cfg.Interfaces.Include = []string{include}
+		set := nopSettings()
+		set.ID, set.TelemetrySettings = component.NewIDWithName(metadata.Type, name), tel.NewTelemetrySettings()
+		running[name] = newEngine(cfg, set, h)
+		running[name].nextMetrics = consumertest.NewNop()
+		require.NoError(t, running[name].start(t.Context()))
+	}
+	m, err := tel.GetMetric("otelcol_ebpfpackets_receiver_interfaces")
+	require.NoError(t, err)
+	attached := map[string]int64{}
+	for _, p := range m.Data.(metricdata.Gauge[int64]).DataPoints {
+		if state, _ := p.Attributes.Value("state"); state.AsString() == "attached" {
+			receiver, _ := p.Attributes.Value("receiver")
+			attached[receiver.AsString()] = p.Value
+		}
+	}
+	assert.Equal(t, map[string]int64{"ebpfpackets/one": 1, "ebpfpackets/two": 0}, attached)
+	for _, e := range running {
+		require.NoError(t, e.shutdown(t.Context()))
+	}
+}
+
+// An alert on "no interface" must see a receiver that failed to start and was told to be quiet about it.
+func TestAReceiverThatFailedToStartCountsAtNoInterface(t *testing.T) {
+	tel := componenttest.NewTelemetry()
+	t.Cleanup(func() { require.NoError(t, tel.Shutdown(context.Background())) })
+	h, cfg, set := newFakeHost("eth0"), testConfig(), nopSettings()
+	h.loadErr, cfg.ErrorMode = errTest, errorModeIgnore
+	set.TelemetrySettings = tel.NewTelemetrySettings()
+	e := newEngine(cfg, set, h)
+	require.NoError(t, e.start(t.Context()))
+	assert.Equal(t, map[string]int64{"attached": 0, "pending": 0, "failed": 0}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_interfaces", "state"))
+	require.NoError(t, e.shutdown(t.Context()))
+	_, err := tel.GetMetric("otelcol_ebpfpackets_receiver_interfaces")
+	require.Error(t, err, "it has ended")
 }
