@@ -39,10 +39,7 @@ const (
 
 	attrFlowCommunityID      = "flow.community_id"
 	attrFlowConnectionStart  = "flow.connection.start"
-	attrFlowICMPCode         = "flow.icmp.code"
-	attrFlowICMPType         = "flow.icmp.type"
 	attrFlowInitiatorMethod  = "flow.initiator.method"
-	attrFlowLaterFragments   = "flow.later_fragments"
 	attrFlowReverseTCPFlags  = "flow.reverse.tcp_flags"
 	attrPacketCaptured       = "packet.captured_length"
 	attrPacketEtherType      = "packet.ethertype"
@@ -129,10 +126,7 @@ var attributeTiers = map[string]tier{
 
 	attrFlowCommunityID:      tierOwn,
 	attrFlowConnectionStart:  tierOwn,
-	attrFlowICMPCode:         tierOwn,
-	attrFlowICMPType:         tierOwn,
 	attrFlowInitiatorMethod:  tierOwn,
-	attrFlowLaterFragments:   tierOwn,
 	attrFlowReverseTCPFlags:  tierOwn,
 	attrPacketCaptured:       tierOwn,
 	attrPacketEtherType:      tierOwn,

@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# Makes the captures of this directory anew, all but linux.pcap, as root: tools that are not ours talk through network
+# namespaces, tcpdump listens at the left one. Needs iproute2, iputils-ping, dnsutils, tcpdump, tshark, iperf3,
+# nmap, tcpreplay.
+#
+#   left 192.0.2.1, 2001:db8::1 -- router .2, ::2; 198.51.100.2, 2001:db8:1::2 -- right 198.51.100.1, 2001:db8:1::1
+set -euo pipefail
+cd "$(dirname "$0")"
+
+left=capture-left router=capture-router right=capture-right
+log=$(mktemp)
+trap 'for ns in $left $router $right; do ip netns del $ns 2>/dev/null || true; done; rm -f "$log"' EXIT
+
+in_left() { ip netns exec $left "$@"; }
+in_router() { ip netns exec $router "$@"; }
+
+# address NAMESPACE DEVICE IPv4 IPv6: without segmentation offload, so that what is captured is what crosses a wire.
+address() {
+	ip -n "$1" link set "$2" up gso_max_segs 1
+	ip -n "$1" address add "$3/24" dev "$2"
+	ip -n "$1" address add "$4/64" dev "$2" nodad
+}
+
+network() {
+	for ns in $left $router $right; do
+		ip netns add "$ns"
+		ip -n "$ns" link set lo up
+	done
+	ip -n $left link add eth0 address 02:00:00:00:00:0a type veth peer name eth0 netns $router address 02:00:00:00:00:0b
+	ip -n $right link add eth0 address 02:00:00:00:00:0c type veth peer name eth1 netns $router address 02:00:00:00:00:0d
+	address $left eth0 192.0.2.1 2001:db8::1
+	address $router eth0 192.0.2.2 2001:db8::2
+	address $router eth1 198.51.100.2 2001:db8:1::2
+	address $right eth0 198.51.100.1 2001:db8:1::1
+	in_router sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+		net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0
+	ip -n $left route add default via 192.0.2.2
+	ip -n $left route add default via 2001:db8::2
+	ip -n $right route add default via 198.51.100.2
+	ip -n $right route add default via 2001:db8:1::2
+	sleep 3 # until the first multicast reports are over
+}
+
+# capture FILE FILTER FUNCTION: what the function causes at left.
+capture() {
+	ip netns exec $left tcpdump -Z root -n -i eth0 -s 0 -U --immediate-mode -w "$1" "$2" 2>"$log" &
+	local tcpdump=$!
+	until grep -q 'listening on' "$log"; do sleep 0.1; done
+	"$3" >/dev/null 2>&1 || true # many are refused: that is what they are for
+	sleep 1
+	kill -TERM $tcpdump
+	wait $tcpdump
+	echo "$1: $(tail -n 3 "$log" | head -n 1)"
+}
+
+server() {
+	in_router timeout 10 iperf3 --server --one-off &
+	sleep 0.5
+}
+
+tcp() {
+	for to in 192.0.2.2 2001:db8::2; do
+		server
+		in_left iperf3 --client $to --length 200 --blockcount 3
+		wait %%
+	done
+}
+
+fragments() {
+	in_left ping -c 1 -s 4000 192.0.2.2
+	in_left ping -c 1 -s 4000 2001:db8::2
+	for to in 192.0.2.2 2001:db8::2; do
+		server
+		in_left iperf3 --client $to --udp --length 4000 --blockcount 1
+		wait %%
+	done
+}
+
+# VXLAN over IPv4 and IPv6, segment routing: inserted into the packet, and around IPv6 and IPv4.
+tunnels() {
+	for v in 4 6; do
+		local ends=(192.0.2.1 192.0.2.2)
+		if [ $v = 6 ]; then ends=(2001:db8::1 2001:db8::2); fi
+		ip -n $left link add vx$v type vxlan id 7$v local "${ends[0]}" remote "${ends[1]}" dstport 4789
+		ip -n $router link add vx$v type vxlan id 7$v local "${ends[1]}" remote "${ends[0]}" dstport 4789
+		ip -n $left address add 203.0.113.1$v/31 dev vx$v
+		ip -n $router address add 203.0.113.$((10 + (v ^ 1)))/31 dev vx$v
+		ip -n $left link set vx$v up
+		ip -n $router link set vx$v up
+		in_left ping -c 1 203.0.113.$((10 + (v ^ 1)))
+		ip -n $left link del vx$v
+		ip -n $router link del vx$v
+	done
+	ip -n $left route add 2001:db8:a::/64 encap seg6 mode inline segs 2001:db8::2 dev eth0
+	ip -n $left route add 2001:db8:b::/64 encap seg6 mode encap segs 2001:db8::2 dev eth0
+	ip -n $left route add 203.0.113.128/25 encap seg6 mode encap segs 2001:db8::2 dev eth0
+	in_left ping -c 1 -W 1 2001:db8:a::1
+	in_left ping -c 1 -W 1 2001:db8:b::1
+	in_left ping -c 1 -W 1 203.0.113.129
+}
+
+# Of a router: time exceeded, no neighbour, prohibited, no route, too big; of a host: port unreachable, reset.
+errors() {
+	ip -n $router route add prohibit 203.0.113.1
+	ip -n $router route add prohibit 2001:db8:f::1
+	ip -n $router link set eth1 mtu 1300
+	for to in "-t 1 198.51.100.1" "198.51.100.99" "203.0.113.1" "203.0.113.2" "-M do -s 1400 198.51.100.1" \
+		"-t 1 2001:db8:1::1" "2001:db8:1::99" "2001:db8:f::1" "2001:db8:f::2" "-M do -s 1400 2001:db8:1::1"; do
+		# shellcheck disable=SC2086 # options and address
+		in_left ping -c 1 -W 4 $to
+	done
+	for to in 198.51.100.1 2001:db8:1::1; do
+		in_left iperf3 --client $to
+		in_left dig +tries=1 +timeout=1 @$to example.com
+	done
+}
+
+scan() { in_left nmap -n -Pn -T5 --max-retries 0 --host-timeout 20s "$@" || true; }
+
+scans() {
+	for v in -4 -6; do
+		local to=198.51.100.1
+		if [ $v = -6 ]; then to=2001:db8:1::1; fi
+		for kind in -sS -sF -sX -sN -sA -sU -sY; do
+			scan $v $kind -p 21-23,53 $to
+		done
+		scan $v -sO -p 0,1,2,4,6,17,41,43,44,46,47,50,51,58-60,89,103,112,132,135,139,140,255 $to
+	done
+	scan -sS -f -p 80 198.51.100.1 # fragments of 8 bytes
+	for options in R T 'L 192.0.2.2'; do
+		scan -sS --ip-options "$options" -p 80 198.51.100.1
+	done
+	scan -sS --badsum --data-length 40 -p 80 198.51.100.1
+}
+
+# Group membership, and what is sent to groups.
+multicast() {
+	for version in 1 2 3; do
+		in_left sysctl -qw net.ipv4.conf.eth0.force_igmp_version=$version
+		ip -n $left address add 233.252.0.$version/32 dev eth0 autojoin
+		sleep 1
+		ip -n $left address del 233.252.0.$version/32 dev eth0
+	done
+	for version in 1 2; do
+		in_left sysctl -qw net.ipv6.conf.eth0.force_mld_version=$version
+		ip -n $left address add ff0e::db8:0:$version/128 dev eth0 autojoin
+		sleep 1
+		ip -n $left address del ff0e::db8:0:$version/128 dev eth0
+	done
+	in_left ping -c 1 -W 1 -I eth0 224.0.0.1
+	in_left ping -c 1 -W 1 -I eth0 233.252.0.9
+	in_left ping -c 1 -W 1 -I eth0 ff02::1
+	in_left ping -c 1 -W 1 -I eth0 ff0e::db8:0:9
+}
+
+network
+capture tcp.pcap 'tcp' tcp
+capture fragments.pcap 'udp or icmp or ip[6:2] & 0x1fff != 0 or ip6 proto 44' fragments
+capture tunnels.pcap 'udp port 4789 or ip6 proto 43' tunnels
+capture errors.pcap 'ip or ip6' errors
+capture scans.pcap 'ip host 198.51.100.1 or ip6 host 2001:db8:1::1 or icmp' scans
+capture multicast.pcap 'ip multicast or ip6 multicast or igmp' multicast
+
+# Made of captures, again by tools that are not ours: tags, and a device without link header.
+tag() { tcprewrite --enet-vlan=add --enet-vlan-tag="$1" --enet-vlan-pri="$2" --enet-vlan-cfi=0 --enet-vlan-proto="$3" -i "$4" -o "$5"; }
+tag 100 3 802.1q tcp.pcap vlan.pcap
+tag 100 0 802.1q errors.pcap "$log"
+tag 200 5 802.1ad "$log" qinq.pcap
+editcap -F pcap -C 14 -T rawip errors.pcap raw.pcap
