@@ -109,7 +109,7 @@ lint: ## golangci-lint
 
 .PHONY: scripts
 scripts: ## shellcheck
-	@shellcheck .ci/run .ci/missing .ci/test .ci/fuzz .ci/unchanged
+	@shellcheck .ci/run .ci/missing .ci/test .ci/fuzz .ci/unchanged testdata/pcap/capture.sh
 
 .PHONY: consumer
 consumer: ## the module builds outside of this tree: with one gomod line, without clang and cgo, and from its zip

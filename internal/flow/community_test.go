@@ -81,7 +81,7 @@ func TestCommunityIDIsNotInvented(t *testing.T) {
 			k.LaterFragment = true
 			return k
 		}(),
-		"a later fragment: its ports are not":    fragment,
+		"a later fragment: its ports are not": fragment,
 	} {
 		t.Run(name, func(t *testing.T) {
 			id, ok := k.CommunityID()
