@@ -39,7 +39,10 @@ const (
 
 	attrFlowCommunityID      = "flow.community_id"
 	attrFlowConnectionStart  = "flow.connection.start"
+	attrFlowICMPCode         = "flow.icmp.code"
+	attrFlowICMPType         = "flow.icmp.type"
 	attrFlowInitiatorMethod  = "flow.initiator.method"
+	attrFlowLaterFragments   = "flow.later_fragments"
 	attrFlowReverseTCPFlags  = "flow.reverse.tcp_flags"
 	attrPacketCaptured       = "packet.captured_length"
 	attrPacketEtherType      = "packet.ethertype"
@@ -126,7 +129,10 @@ var attributeTiers = map[string]tier{
 
 	attrFlowCommunityID:      tierOwn,
 	attrFlowConnectionStart:  tierOwn,
+	attrFlowICMPCode:         tierOwn,
+	attrFlowICMPType:         tierOwn,
 	attrFlowInitiatorMethod:  tierOwn,
+	attrFlowLaterFragments:   tierOwn,
 	attrFlowReverseTCPFlags:  tierOwn,
 	attrPacketCaptured:       tierOwn,
 	attrPacketEtherType:      tierOwn,

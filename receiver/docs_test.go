@@ -92,3 +92,19 @@ func TestReadmeHasEveryKeyOfAFilter(t *testing.T) {
 		assert.Contains(t, section, "| `"+key+"` |")
 	}
 }
+
+var nameRow = regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| (metric|event|attribute) \\| ([123]) \\|")
+
+// docs/data.md has every name with its tier, once.
+func TestDocsHaveEveryNameAndItsTier(t *testing.T) {
+	page, err := os.ReadFile("../docs/data.md")
+	require.NoError(t, err)
+	kinds := map[string]nameKind{"metric": kindMetric, "event": kindEvent, "attribute": kindAttribute}
+	documented := map[nameKind]map[string]tier{kindMetric: {}, kindEvent: {}, kindAttribute: {}}
+	for _, row := range nameRow.FindAllStringSubmatch(string(page), -1) {
+		names := documented[kinds[row[2]]]
+		assert.NotContains(t, names, row[1], "twice")
+		names[row[1]] = tier(row[3][0] - '0')
+	}
+	assert.Equal(t, tiers, documented)
+}

@@ -77,8 +77,10 @@ func (c *FilterConfig) kernelFilter() (f kernel.Filter, err error) {
 	default:
 		return f, fmt.Errorf("action must be %s or %s, got %q", filterSkip, filterCount, c.Action)
 	}
-	if f.Prefix, err = parseCIDR(c.CIDR); err != nil {
-		return f, err
+	if c.CIDR != "" {
+		if f.Prefix, err = parsePrefix(c.CIDR); err != nil {
+			return f, err
+		}
 	}
 	if f.Protocol, err = parseProtocol(c.Protocol); err != nil {
 		return f, err
@@ -97,17 +99,12 @@ func (c *FilterConfig) kernelFilter() (f kernel.Filter, err error) {
 	return f, nil
 }
 
-// parseCIDR reads an address range; the error begins with the key. An empty one is the invalid prefix.
-func parseCIDR(text string) (netip.Prefix, error) {
-	if text == "" {
-		return netip.Prefix{}, nil
-	}
+// parsePrefix reads the value of a key cidr, which the error begins with.
+func parsePrefix(text string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(text)
 	switch {
 	case err != nil:
 		return p, fmt.Errorf(`cidr must be an address and a prefix length, for example "10.0.0.0/8" or "2001:db8::1/128", got %q`, text)
-	case p.Addr().Is4In6():
-		return p, fmt.Errorf("cidr must not be an IPv4-mapped IPv6 address (they are not on the wire), got %q", text)
 	case p != p.Masked():
 		return p, fmt.Errorf("cidr must not have address bits behind its prefix length: %q or %q, got %q", p.Masked(), netip.PrefixFrom(p.Addr(), p.Addr().BitLen()), text)
 	}

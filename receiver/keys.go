@@ -56,11 +56,6 @@ type roles struct {
 // sites are the networks of a slot's addresses, by number; 0: none.
 type sites struct{ source, destination uint16 }
 
-// hasPorts reports whether the ports of k mean something.
-func hasPorts(k *flow.Key) bool {
-	return !k.LaterFragment && protocolHasPorts(k.Proto)
-}
-
 func protocolHasPorts(proto uint8) bool {
 	return proto == protoTCP || proto == protoUDP || proto == protoSCTP
 }
@@ -84,7 +79,7 @@ func slotKey(wants attrSet, s *flow.Slot, name string, r *roles, n sites) series
 		k.attrs |= hasDestinationAddress
 		k.dst = s.Dst()
 	}
-	if wants&(hasSourcePort|hasDestinationPort) != 0 && hasPorts(&s.Key) {
+	if wants&(hasSourcePort|hasDestinationPort) != 0 && s.HasPorts() {
 		k.attrs |= wants & (hasSourcePort | hasDestinationPort)
 		if wants&hasSourcePort != 0 {
 			k.srcPort = s.SrcPort

@@ -55,6 +55,7 @@ type logsWriter struct {
 	resource pcommon.Resource
 	version  string
 	oneIn    int
+	networks *networks // nil: flow records name none
 }
 
 func (w *logsWriter) write(b *batch) plog.Logs {
@@ -77,6 +78,7 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 		r.SetObservedTimestamp(pcommon.Timestamp(b.packets[i].observed))
 		w.writePacket(r, &b.packets[i], b.names[b.packets[i].Key.IfIndex])
 	}
+	renameLogs(ld)
 	return ld
 }
 
@@ -89,16 +91,25 @@ func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
 	m.EnsureCapacity(25)
 	putPlace(m, iface, f.Direction)
 	w.putTuple(m, &f.Key)
+	w.putNetworks(m, &f.Key)
 	if f.Initiator != flow.InitiatorUnknown {
 		m.PutStr(attrClientAddress, f.Key.Src().String())
 		m.PutStr(attrServerAddress, f.Key.Dst().String())
-		if hasPorts(&f.Key) {
+		if f.Key.HasPorts() {
 			m.PutInt(attrClientPort, int64(f.Key.SrcPort))
 			m.PutInt(attrServerPort, int64(f.Key.DstPort))
 		}
 	}
 	if id, ok := f.Key.CommunityID(); ok {
 		m.PutStr(attrFlowCommunityID, id)
+	}
+	switch {
+	case f.Key.HasICMP():
+		typ, code := f.Key.ICMP()
+		m.PutInt(attrFlowICMPType, int64(typ))
+		m.PutInt(attrFlowICMPCode, int64(code))
+	case f.Key.LaterFragment:
+		m.PutBool(attrFlowLaterFragments, true)
 	}
 	m.PutInt(attrFlowStart, f.Start)
 	m.PutInt(attrFlowEnd, f.End)
@@ -115,11 +126,24 @@ func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
 	}
 }
 
+// putNetworks writes the names that the configuration has for the networks of the two addresses.
+func (w *logsWriter) putNetworks(m pcommon.Map, k *flow.Key) {
+	if w.networks == nil {
+		return
+	}
+	if name, ok := w.networks.name(k.Src()); ok {
+		m.PutStr(attrSourceCIDR, name)
+	}
+	if name, ok := w.networks.name(k.Dst()); ok {
+		m.PutStr(attrDestinationCIDR, name)
+	}
+}
+
 // writtenVolume reads the traffic that writeFlow wrote. Who took it out of the record leaves none.
 func writtenVolume(m pcommon.Map) flow.Volume {
 	sum := func(names ...string) (n uint64) {
 		for _, name := range names {
-			if v, ok := m.Get(name); ok {
+			if v, ok := m.Get(nameOf(kindAttribute, name)); ok {
 				n += uint64(v.Int())
 			}
 		}
@@ -189,7 +213,7 @@ func (w *logsWriter) putTuple(m pcommon.Map, k *flow.Key) {
 	m.PutStr(attrType, typeName(k.IPv6))
 	m.PutStr(attrSourceAddress, k.Src().String())
 	m.PutStr(attrDestinationAddress, k.Dst().String())
-	if hasPorts(k) {
+	if k.HasPorts() {
 		m.PutInt(attrSourcePort, int64(k.SrcPort))
 		m.PutInt(attrDestinationPort, int64(k.DstPort))
 	}
@@ -212,6 +236,10 @@ func flowLine(f *flow.Record, iface string) string {
 		from, to = "client ", "server "
 	}
 	b := appendTuple(make([]byte, 0, 192), &f.Key, from, to)
+	if f.Key.HasICMP() {
+		typ, code := f.Key.ICMP()
+		b = appendICMP(b, typ, code)
+	}
 	b = appendPlace(b, iface)
 	b = appendVolume(append(b, ": "...), f.Forward.Volume)
 	b = appendVolume(append(b, ", back "...), f.Reverse.Volume)
@@ -246,9 +274,13 @@ func packetLine(p *sampled, iface string) string {
 		b = appendTCPFlags(b, p.TCPFlags)
 	}
 	if p.HasICMP {
-		b = fmt.Appendf(b, " type %d code %d", p.ICMPType, p.ICMPCode)
+		b = appendICMP(b, p.ICMPType, p.ICMPCode)
 	}
 	return string(b)
+}
+
+func appendICMP(b []byte, typ, code uint8) []byte {
+	return fmt.Appendf(b, " type %d code %d", typ, code)
 }
 
 // appendTuple writes the tuple, with words before its endpoints.
@@ -271,7 +303,7 @@ func appendVolume(b []byte, v flow.Volume) []byte {
 }
 
 func appendEndpoint(b []byte, k *flow.Key, a netip.Addr, port uint16) []byte {
-	if !hasPorts(k) {
+	if !k.HasPorts() {
 		return a.AppendTo(b)
 	}
 	return netip.AddrPortFrom(a, port).AppendTo(b)

@@ -158,6 +158,16 @@ func TestPacketRecordsGolden(t *testing.T) {
 	compareLogs(t, "packets", b.logs.writer.write(&batch{names: b.interfaces.names(), packets: packets}))
 }
 
+func TestFlowRecordsNameNetworksGolden(t *testing.T) {
+	c := testConfig()
+	c.Networks = []NetworkConfig{{CIDR: "10.0.0.0/8"}, {Name: "office", CIDR: "10.0.0.0/24"}}
+	b := newBench(t, c, newFakeHost("eth0"), nil, consumertest.NewNop())
+	inside := flowRecord("10.0.0.1:40000", "10.9.9.9:443", protoTCP, flow.InitiatorSYN, half(5, 500, syn|ack), half(4, 400, syn|ack))
+	outside := flowRecord("192.0.2.1:40000", "10.0.0.2:443", protoTCP, flow.InitiatorSYN, half(5, 500, syn|ack), half(4, 400, syn|ack))
+	observed := epoch.UnixNano() + 5e9
+	compareLogs(t, "flow_networks", b.logs.writer.write(&batch{observed: observed, names: b.interfaces.names(), flows: []flow.Record{inside, outside}}))
+}
+
 // Every record has both times, an event name and a severity. Each event has all of its attributes somewhere, and no other.
 func TestRecordsKeepTheContract(t *testing.T) {
 	c := readContract(t)
@@ -172,12 +182,9 @@ func TestRecordsKeepTheContract(t *testing.T) {
 			want[event][name] = true
 		}
 	}
-	for _, name := range []string{attrSourceCIDR, attrDestinationCIDR} { // of networks: records do not carry them yet
-		delete(want[eventFlow], name)
-	}
 	files, err := filepath.Glob(goldenPath("flow_*"))
 	require.NoError(t, err)
-	require.Len(t, files, len(flowCases())+4)
+	require.Len(t, files, len(flowCases())+5)
 	for _, file := range append(files, goldenPath("packets")) {
 		ld, err := golden.ReadLogs(file)
 		require.NoError(t, err)

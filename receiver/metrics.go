@@ -164,7 +164,7 @@ func (m *metrics) setRoles(f *flow.Flow, wants attrSet, ports *serverPorts) bool
 	}
 	k := f.Key()
 	m.roles = roles{known: true, client: k.Src(), server: k.Dst()}
-	if wants&hasServerPort == 0 || k.DstPort == 0 || k.DstPort >= m.ephemeralLow || !hasPorts(&k) || !f.Answered() {
+	if wants&hasServerPort == 0 || k.DstPort == 0 || k.DstPort >= m.ephemeralLow || !k.HasPorts() || !f.Answered() {
 		return true
 	}
 	if !ports.admit(k.DstPort) {

@@ -29,28 +29,16 @@ func (c *Config) validateNetworks() error {
 	var errs error
 	seen := map[netip.Prefix]bool{}
 	for i, n := range c.Networks {
-		p, err := n.prefix()
+		p, err := parsePrefix(n.CIDR)
 		if err == nil && seen[p] {
-			err = fmt.Errorf("must be given once, got %q again", n.CIDR)
+			err = fmt.Errorf("cidr must be given once, got %q again", n.CIDR)
 		}
 		seen[p] = true
 		if err != nil {
-			errs = errors.Join(errs, fmt.Errorf("networks[%d].cidr %w", i, err))
+			errs = errors.Join(errs, fmt.Errorf("networks[%d].%w", i, err)) // it begins with the key
 		}
 	}
 	return errors.Join(errs, c.validateCIDRAttributes())
-}
-
-// prefix returns the network that c names.
-func (c *NetworkConfig) prefix() (netip.Prefix, error) {
-	p, err := netip.ParsePrefix(c.CIDR)
-	if err != nil {
-		return p, fmt.Errorf(`must be an address and the length of its prefix, for example "10.0.0.0/8" or "2001:db8::/32", got %q`, c.CIDR)
-	}
-	if p != p.Masked() {
-		return p, fmt.Errorf("must have no bits beyond the prefix: %q, got %q", p.Masked(), c.CIDR)
-	}
-	return p, nil
 }
 
 // validateCIDRAttributes refuses attributes that no point could have.
@@ -98,7 +86,7 @@ func newNetworks(configs []NetworkConfig) *networks {
 	n := &networks{labels: []string{""}}
 	var v4, v6 []labelled
 	for _, c := range configs {
-		p, err := c.prefix()
+		p, err := parsePrefix(c.CIDR)
 		if err != nil {
 			continue
 		}

@@ -64,7 +64,7 @@ func tallyOf(ld plog.Logs) (n tally) {
 	for _, rl := range ld.ResourceLogs().All() {
 		for _, sl := range rl.ScopeLogs().All() {
 			for _, r := range sl.LogRecords().All() {
-				if r.EventName() == eventFlow {
+				if r.EventName() == nameOf(kindEvent, eventFlow) {
 					n.flows++
 					n.volume.Add(writtenVolume(r.Attributes()))
 				} else {

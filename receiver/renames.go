@@ -49,6 +49,16 @@ func renameMetrics(md pmetric.Metrics) { applyToMetrics(renames, md) }
 // renameLogs does the same for finished log records.
 func renameLogs(ld plog.Logs) { applyToLogs(renames, ld) }
 
+// nameOf returns what a name is called in what leaves: another one while a gate says so.
+func nameOf(kind nameKind, name string) string {
+	for _, r := range renames {
+		if r.kind == kind && r.from == name && r.enabled() {
+			return r.to
+		}
+	}
+	return name
+}
+
 func applyToMetrics(all []gatedRename, md pmetric.Metrics) {
 	for _, r := range all {
 		if !r.enabled() {

@@ -20,6 +20,7 @@ const exampleGate = "receiver.ebpfpackets.UseExampleNames"
 var exampleRenames = []rename{
 	{gate: exampleGate, about: "An example.", since: "v0.2.0", kind: kindMetric, from: "network.flow.io", to: "example.io"},
 	{gate: exampleGate, kind: kindAttribute, from: attrVLANID, to: "example.vlan"},
+	{gate: exampleGate, kind: kindAttribute, from: attrFlowIOPackets, to: "example.packets"},
 	{gate: exampleGate, kind: kindEvent, from: eventFlow, to: "example.flow"},
 }
 
@@ -41,7 +42,6 @@ func TestAGateRenamesMetricsAttributesAndEvents(t *testing.T) {
 			messages := b.points()
 			b.after(time.Hour)
 			ld := b.logs.writer.write(b.batch())
-			renameLogs(ld)
 
 			metric, attribute, event := "network.flow.io", attrVLANID, eventFlow
 			if enabled {
@@ -58,6 +58,9 @@ func TestAGateRenamesMetricsAttributesAndEvents(t *testing.T) {
 
 			record := ld.ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0)
 			assert.Equal(t, event, record.EventName())
+			left := tallyOf(ld)
+			assert.Equal(t, flow.Volume{Packets: 3, Bytes: 300}, left.volume, "what a consumer gives back is still understood")
+			assert.EqualValues(t, 1, left.flows)
 			vlan, ok = record.Attributes().Get(attribute)
 			require.True(t, ok)
 			assert.Equal(t, int64(42), vlan.Int())

@@ -128,7 +128,7 @@ func TestLogsBuilder(t *testing.T) {
 			allEventsCount := 0
 			defaultEventsCount++
 			allEventsCount++
-			lb.RecordNetworkFlowEvent(ctx, timestamp, "event_source.address-val", 17, "event_destination.address-val", 22, "event_source.cidr-val", "event_destination.cidr-val", "event_client.address-val", 11, "event_server.address-val", 17, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 21, "flow.community_id-val", 21, 10, 8, AttributeFlowEndReasonIdleTimeout, AttributeFlowInitiatorMethodSyn, 13, 15, 21, 23, 14, 22)
+			lb.RecordNetworkFlowEvent(ctx, timestamp, "event_source.address-val", 17, "event_destination.address-val", 22, "event_source.cidr-val", "event_destination.cidr-val", "event_client.address-val", 11, "event_server.address-val", 17, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 21, "flow.community_id-val", 21, 10, 8, AttributeFlowEndReasonIdleTimeout, 14, 14, AttributeFlowInitiatorMethodSyn, true, 13, 15, 21, 23, 14, 22)
 			defaultEventsCount++
 			allEventsCount++
 			lb.RecordNetworkPacketEvent(ctx, timestamp, "event_source.address-val", 17, "event_destination.address-val", 22, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 21, 22, 16, 16, 16, 14, 13, 13, "packet.ledger_entry-val", 13, 22, 20, []any{"packet.sampling.reasons-item1", "packet.sampling.reasons-item2"}, 15, 26, 16, 19, 17)
@@ -224,9 +224,18 @@ func TestLogsBuilder(t *testing.T) {
 					attrVal, ok = lr.Attributes().Get("flow.end_reason")
 					assert.True(t, ok)
 					assert.Equal(t, "idle_timeout", attrVal.Str())
+					attrVal, ok = lr.Attributes().Get("flow.icmp.type")
+					assert.True(t, ok)
+					assert.EqualValues(t, 14, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("flow.icmp.code")
+					assert.True(t, ok)
+					assert.EqualValues(t, 14, attrVal.Int())
 					attrVal, ok = lr.Attributes().Get("flow.initiator.method")
 					assert.True(t, ok)
 					assert.Equal(t, "syn", attrVal.Str())
+					attrVal, ok = lr.Attributes().Get("flow.later_fragments")
+					assert.True(t, ok)
+					assert.True(t, attrVal.Bool())
 					attrVal, ok = lr.Attributes().Get("flow.io.bytes")
 					assert.True(t, ok)
 					assert.EqualValues(t, 13, attrVal.Int())
