@@ -58,7 +58,7 @@ func TestOwnTelemetryTellsTheLedger(t *testing.T) {
 	assert.EqualValues(t, 1, sample(t, text, ledger("packets", "unparsed_bad_ipv4")))
 	assert.EqualValues(t, 1, sample(t, text, ledger("packets", "unparsed_bad_ipv6")))
 	assert.EqualValues(t, 1, sample(t, text, `otelcol_ebpfpackets_receiver_interfaces\{[^}]*state="attached"[^}]*\}`))
-	assert.Positive(t, sample(t, text, `otelcol_ebpfpackets_receiver_kernel_memory`))
+	assert.Positive(t, sample(t, text, `otelcol_ebpfpackets_receiver_kernel_memory\{[^}]*\}`))
 	assert.NotRegexp(t, `(?m)^otelcol_ebpfpackets_receiver_ledger_mismatches\{[^}]*\} [^0]`, text)
 	if t.Failed() {
 		t.Log(text)
