@@ -22,7 +22,7 @@ func BenchmarkFilters(b *testing.B) {
 	testenv.Privileged(b)
 	w := &workload{flows: 10_000}
 	address := skip("203.0.113.7/32", nil, nil)
-	endpoint := skip("203.0.113.7/32", port(4317), protocol(6))
+	endpoint := skip("203.0.113.7/32", new(uint16(4317)), new(uint8(6)))
 	lists := []struct {
 		name    string
 		filters []Filter

@@ -16,9 +16,6 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv/frames"
 )
 
-func port(p uint16) *uint16   { return &p }
-func protocol(p uint8) *uint8 { return &p }
-
 func skip(prefix string, port *uint16, protocol *uint8) Filter {
 	f := Filter{Skip: true, Port: port, Protocol: protocol}
 	if prefix != "" {
@@ -59,7 +56,7 @@ var filterCases = []struct {
 	},
 	{
 		"one endpoint has both the address and the port",
-		[]Filter{skip("10.0.0.1/32", port(4317), protocol(6))},
+		[]Filter{skip("10.0.0.1/32", new(uint16(4317)), new(uint8(6)))},
 		map[string][]byte{
 			"source":      tcp(udpFrame(0x0a000001, 0x0b000001, 4317, 2, 60)),
 			"destination": tcp(udpFrame(0x0b000001, 0x0a000001, 2, 4317, 60)),
@@ -78,7 +75,7 @@ var filterCases = []struct {
 	},
 	{
 		"only what is named is counted",
-		[]Filter{but(skip("", port(53), nil)), skip("", nil, nil)},
+		[]Filter{but(skip("", new(uint16(53)), nil)), skip("", nil, nil)},
 		map[string][]byte{"other port": udpFrame(1, 2, 54, 55, 60), "IPv6": udp6Frame(1, 2, 3, 4)},
 		map[string][]byte{"DNS": udpFrame(1, 2, 53, 40000, 60), "DNS over IPv6": udp6Frame(1, 2, 40000, 53)},
 	},
@@ -96,19 +93,19 @@ var filterCases = []struct {
 	},
 	{
 		"port 0 is a port, of packets that have ports",
-		[]Filter{skip("", port(0), nil)},
+		[]Filter{skip("", new(uint16(0)), nil)},
 		map[string][]byte{"port 0": udpFrame(1, 2, 0, 9, 60)},
 		map[string][]byte{"other": udpFrame(1, 2, 1, 2, 60), "ICMP": ipProto(udpFrame(1, 2, 8, 0, 60), 1), "later fragment": laterFragment(udpFrame(1, 2, 0, 0, 60))},
 	},
 	{
 		"protocol 0 is a protocol",
-		[]Filter{skip("", nil, protocol(0))},
+		[]Filter{skip("", nil, new(uint8(0)))},
 		map[string][]byte{"protocol 0": ipProto(udpFrame(1, 2, 0, 0, 60), 0)},
 		map[string][]byte{"UDP": udpFrame(1, 2, 0, 0, 60)},
 	},
 	{
 		"the last of sixteen decides as well",
-		append(slicesOf(MaxFilters-1, skip("192.0.2.1/32", port(1), protocol(17))), skip("10.0.0.1/32", nil, nil)),
+		append(slicesOf(MaxFilters-1, skip("192.0.2.1/32", new(uint16(1)), new(uint8(17)))), skip("10.0.0.1/32", nil, nil)),
 		map[string][]byte{"last": udpFrame(0x0a000001, 1, 1, 2, 60)},
 		map[string][]byte{"none": udpFrame(0x0a000002, 1, 1, 2, 60)},
 	},
@@ -190,7 +187,7 @@ func (f *Filter) names(e netip.AddrPort, k *flow.Key) bool {
 // What is filtered is not sampled either, and stands for nothing in a pool.
 func TestFilteredPacketsAreNotSampled(t *testing.T) {
 	k := load(t, Config{
-		Filters: []Filter{skip("", port(4317), nil)},
+		Filters: []Filter{skip("", new(uint16(4317)), nil)},
 		Samples: true, RandomOneIn: 1, SnapLength: 64, MaxPerSecond: unlimited,
 	})
 	pin(t, 0)
