@@ -88,13 +88,13 @@ func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
 	r.SetTimestamp(pcommon.Timestamp(f.End))
 	r.Body().SetStr(flowLine(f, iface))
 	m := r.Attributes()
-	m.EnsureCapacity(25)
+	m.EnsureCapacity(28)
 	putPlace(m, iface, f.Direction)
-	w.putTuple(m, &f.Key)
+	source, destination := putTuple(m, &f.Key)
 	w.putNetworks(m, &f.Key)
 	if f.Initiator != flow.InitiatorUnknown {
-		m.PutStr(attrClientAddress, f.Key.Src().String())
-		m.PutStr(attrServerAddress, f.Key.Dst().String())
+		m.PutStr(attrClientAddress, source)
+		m.PutStr(attrServerAddress, destination)
 		if f.Key.HasPorts() {
 			m.PutInt(attrClientPort, int64(f.Key.SrcPort))
 			m.PutInt(attrServerPort, int64(f.Key.DstPort))
@@ -178,7 +178,7 @@ func (w *logsWriter) writePacket(r plog.LogRecord, p *sampled, iface string) {
 		}
 		return
 	}
-	w.putTuple(m, &p.Key)
+	putTuple(m, &p.Key)
 	putHeaders(m, p)
 }
 
@@ -207,12 +207,13 @@ func putPlace(m pcommon.Map, iface string, d flow.Direction) {
 	m.PutStr(attrIODirection, directionName(d))
 }
 
-// putTuple writes what names a flow or a packet; source and destination are its own.
-func (w *logsWriter) putTuple(m pcommon.Map, k *flow.Key) {
+// putTuple writes what names a flow or a packet. It returns the addresses as they were written.
+func putTuple(m pcommon.Map, k *flow.Key) (source, destination string) {
+	source, destination = k.Src().String(), k.Dst().String()
 	m.PutStr(attrTransport, transportNames[k.Proto])
 	m.PutStr(attrType, typeName(k.IPv6))
-	m.PutStr(attrSourceAddress, k.Src().String())
-	m.PutStr(attrDestinationAddress, k.Dst().String())
+	m.PutStr(attrSourceAddress, source)
+	m.PutStr(attrDestinationAddress, destination)
 	if k.HasPorts() {
 		m.PutInt(attrSourcePort, int64(k.SrcPort))
 		m.PutInt(attrDestinationPort, int64(k.DstPort))
@@ -220,6 +221,7 @@ func (w *logsWriter) putTuple(m pcommon.Map, k *flow.Key) {
 	if k.Tagged {
 		m.PutInt(attrVLANID, int64(k.VLAN))
 	}
+	return source, destination
 }
 
 func putReasons(s pcommon.Slice, r packet.Reasons) {
