@@ -316,6 +316,19 @@ func TestAPartOfOnePipelineIsNotTheRestOfAll(t *testing.T) {
 	assert.Equal(t, []int{2, 2}, none.offered)
 }
 
+// An exporter with wait_for_result and batch gives all callers one error, with the records of all of them.
+func TestWhatOthersLeftIsNotOfferedAgain(t *testing.T) {
+	all := plog.NewLogs()
+	for range 3 {
+		writeOneFlow(all)
+	}
+	r := replies{answers: []error{consumererror.NewLogs(errTest, all), nil}}
+	b, tel := measured(t, testConfig(), nil, r.consumer(t))
+	b.logs.push(t.Context(), twoFlows())
+	assert.Equal(t, []int{2, 2}, r.offered)
+	assert.EqualValues(t, 2, total(t, tel, "otelcol_ebpfpackets_receiver_records"))
+}
+
 func writeOneFlow(ld plog.Logs) {
 	w := logsWriter{}
 	w.writeFlow(ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty(), &flow.Record{}, "")

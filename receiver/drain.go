@@ -38,6 +38,7 @@ type drainState struct {
 	numbers   []flow.Number   // of their flows, if a metric needs roles
 	choice    choice          // ended flows
 	limit     recordLimit     // of them
+	evicted   int64           // flows that found no room, of the drain in progress
 	limited   shedding        // by limit
 	crowded   shedding        // out of the queue of records
 	time      int64           // ns since 1970 of the last drain, at first of Start; runs backwards only with a new life of all series
@@ -102,6 +103,7 @@ func (e *engine) drainOnce() bool {
 		flows = e.table.Len()
 	}
 	e.sendFlows()
+	e.countEvicted()
 	if cap(e.drain.slots) > max(keepSlots, 4*len(e.drain.slots)) {
 		e.drain.slots, e.drain.numbers = nil, nil
 	}
@@ -198,7 +200,7 @@ func (e *engine) measure(d *kernel.Drained) {
 // endFlow takes the record of a flow that ended, or lasted long.
 func (e *engine) endFlow(r *flow.Record) {
 	if r.EndReason == flow.EndReasonLackOfResources {
-		e.tel.EbpfpacketsReceiverFlowEvictions.Add(context.Background(), 1, e.tel.with())
+		e.drain.evicted++
 	}
 	if !e.flowRecords {
 		return
@@ -207,6 +209,14 @@ func (e *engine) endFlow(r *flow.Record) {
 		e.beginChoice()
 	}
 	e.drain.choice.add(r)
+}
+
+// countEvicted counts the flows of a drain at once: a flood pushes out hundreds of thousands.
+func (e *engine) countEvicted() {
+	if e.drain.evicted > 0 {
+		e.tel.EbpfpacketsReceiverFlowEvictions.Add(context.Background(), e.drain.evicted, e.tel.with())
+		e.drain.evicted = 0
+	}
 }
 
 // sendFlows queues the records of the flows that ended, as many as may be told.

@@ -155,8 +155,8 @@ func (p *logsPusher) deliver(ctx context.Context, b *batch) (tally, error) {
 			p.settle(left, nil, func() { p.tel.countDelivered(context.Background(), *left) })
 			return tally{}, nil
 		}
-		if rest, ok := remaining(err); ok {
-			now := new(tallyOf(rest))
+		if rest, n, ok := remaining(err, *left); ok {
+			now := &n
 			p.settle(left, now, func() { p.tel.countDelivered(context.Background(), left.minus(*now)) })
 			left = now
 			again = copies(rest)
@@ -217,14 +217,17 @@ func (p *logsPusher) wait(d time.Duration) {
 }
 
 // remaining returns what the consumer did not take, if it says so. What one of several joined errors says is about one
-// pipeline: behind it, others may have refused everything.
-func remaining(err error) (plog.Logs, bool) {
+// pipeline: behind it, others may have refused everything. More than was offered is not ours alone: an exporter that joins
+// the messages of several callers, who wait for the result, gives all of them one error.
+func remaining(err error, offered tally) (rest plog.Logs, n tally, ok bool) {
 	for ; err != nil; err = errors.Unwrap(err) { // not errors.As: it looks into joined errors
 		if partial, ok := err.(consumererror.Logs); ok { //nolint:errorlint // as above
-			return partial.Data(), true
+			rest = partial.Data()
+			n = tallyOf(rest)
+			return rest, n, n.flows <= offered.flows && n.packets <= offered.packets
 		}
 	}
-	return plog.Logs{}, false
+	return rest, n, false
 }
 
 func copies(of plog.Logs) func() plog.Logs {

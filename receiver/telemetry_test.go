@@ -83,6 +83,19 @@ func TestLedgerInOwnTelemetry(t *testing.T) {
 		" + not IP 6 packets (288 bytes) + unparsed 6 packets (360 bytes)", b.tel.summary())
 }
 
+func TestFlowsThatArePushedOutAreCountedOnce(t *testing.T) {
+	c := testConfig()
+	c.Flows.MaxFlows = 1
+	b, tel := measured(t, c, nil, consumertest.NewNop())
+	for range 3 { // each pushes out the flow before, the one of the drain before included
+		b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1))
+		b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2001", flow.DirectionEgress, 3, 300, 1, 1))
+		b.after(time.Millisecond)
+	}
+	b.after(time.Millisecond)
+	metadatatest.AssertEqualEbpfpacketsReceiverFlowEvictions(t, tel, sum(5), metricdatatest.IgnoreTimestamp())
+}
+
 func TestGaugesOfOwnTelemetry(t *testing.T) {
 	c := testConfig()
 	c.Flows.MaxFlows = 1
