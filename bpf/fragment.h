@@ -44,7 +44,8 @@ static __always_inline void join_fragment(struct packet *p)
 		note_first(p, &key, now);
 		return;
 	}
-	first = bpf_map_lookup_elem(&fragments, &key);
+	first = bpf_map_lookup_elem(&fragments,
+				    &key); // another CPU may recycle it meanwhile: in a flood, ports of another packet
 	if (!first || first->contested || now - first->seen_ns > fragment_ns)
 		return;
 	p->ports = first->ports;

@@ -45,47 +45,49 @@ static __always_inline __u32 skip_transport(struct __sk_buff *skb, __u32 offset,
 	return offset;
 }
 
-/* Cursor behind IP and transport. Buffers to be segmented have no extension headers that segmentation could not repeat. */
-static __always_inline __u32 skip_ip(struct __sk_buff *skb, __u32 offset)
+/* Cursor behind IP and transport. It is "otherwise" if there is no IP: then that was no tunnel. */
+static __always_inline __u32 skip_ip(struct __sk_buff *skb, __u32 offset, __u32 otherwise)
 {
 	struct ipv6hdr ip6;
 	struct iphdr ip;
 
 	if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)))
-		return offset;
+		return otherwise;
 	if (ip.version == 4)
 		return skip_transport(skb, offset + ip.ihl * 4, ip.protocol);
 	if (ip.version != 6 || bpf_skb_load_bytes(skb, offset, &ip6, sizeof(ip6)))
-		return offset;
+		return otherwise;
 	return skip_transport(skb, offset + sizeof(ip6), ip6.nexthdr);
 }
 
-static __always_inline __u32 skip_ethernet(struct __sk_buff *skb, __u32 offset)
+static __always_inline __u32 skip_ethernet(struct __sk_buff *skb, __u32 offset, __u32 otherwise)
 {
 	struct ethernet eth;
 
 	if (bpf_skb_load_bytes(skb, offset, &eth, sizeof(eth)))
-		return offset;
+		return otherwise;
 	offset += sizeof(eth);
 	if (eth.ethertype == bpf_htons(ETH_P_8021Q))
 		offset += sizeof(struct vlan_tag);
-	return skip_ip(skb, offset);
+	return skip_ip(skb, offset, otherwise);
 }
 
 /* Cursor behind everything, from behind the UDP header of a tunnel. */
 static __always_inline __u32 skip_udp_tunnel(struct __sk_buff *skb, __u32 offset, __u16 port)
 {
 	struct geneve_header geneve;
+	__u32 inner = offset;
 
 	switch (port) {
 	case PORT_VXLAN:
 	case PORT_VXLAN_LINUX:
-		return skip_ethernet(skb, offset + 8);
+		return skip_ethernet(skb, offset + 8, offset);
 	case PORT_GENEVE:
 		if (bpf_skb_load_bytes(skb, offset, &geneve, sizeof(geneve)))
 			return offset;
-		offset += sizeof(geneve) + (geneve.options & 0x3f) * 4;
-		return geneve.ethertype == bpf_htons(ETHERTYPE_BRIDGING) ? skip_ethernet(skb, offset) : skip_ip(skb, offset);
+		inner += sizeof(geneve) + (geneve.options & 0x3f) * 4;
+		return geneve.ethertype == bpf_htons(ETHERTYPE_BRIDGING) ? skip_ethernet(skb, inner, offset)
+									 : skip_ip(skb, inner, offset);
 	}
 	return offset;
 }
@@ -93,13 +95,14 @@ static __always_inline __u32 skip_udp_tunnel(struct __sk_buff *skb, __u32 offset
 static __always_inline __u32 skip_gre(struct __sk_buff *skb, __u32 offset)
 {
 	struct gre_header gre;
+	__u32 inner = offset;
 	__u16 flags;
 
 	if (bpf_skb_load_bytes(skb, offset, &gre, sizeof(gre)))
 		return offset;
 	flags = bpf_ntohs(gre.flags);
-	offset += sizeof(gre) + (flags & GRE_CHECKSUM ? 4 : 0) + (flags & GRE_KEY ? 4 : 0) + (flags & GRE_SEQUENCE ? 4 : 0);
-	return gre.ethertype == bpf_htons(ETHERTYPE_BRIDGING) ? skip_ethernet(skb, offset) : skip_ip(skb, offset);
+	inner += sizeof(gre) + (flags & GRE_CHECKSUM ? 4 : 0) + (flags & GRE_KEY ? 4 : 0) + (flags & GRE_SEQUENCE ? 4 : 0);
+	return gre.ethertype == bpf_htons(ETHERTYPE_BRIDGING) ? skip_ethernet(skb, inner, offset) : skip_ip(skb, inner, offset);
 }
 
 /* Bytes of headers that segmentation repeats, of a packet that was parsed. */
@@ -116,7 +119,7 @@ static __always_inline __u32 repeated_headers(struct __sk_buff *skb, const struc
 		return skip_gre(skb, offset);
 	case IPPROTO_IPIP:
 	case IPPROTO_IPV6:
-		return skip_ip(skb, offset);
+		return skip_ip(skb, offset, offset);
 	}
 	return offset;
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
@@ -108,6 +110,7 @@ func (e *engine) drainOnce() bool {
 		e.drain.slots, e.drain.numbers = nil, nil
 	}
 	e.reportDrained(d)
+	e.reportSeries()
 	e.tel.add(d, flows)
 	e.tel.EbpfpacketsReceiverDrainDuration.Record(context.Background(), e.clock().Sub(began).Seconds(), e.tel.with())
 	return true
@@ -120,7 +123,9 @@ func (e *engine) askInterfaces(now time.Time) map[uint32]iface.Counters {
 	}
 	own, err := e.host.counters()
 	if err != nil {
-		return nil // as listing them fails, which has a status
+		e.log.Debug("Reading the counters of interfaces failed; interface_drift has a gap", zap.Error(err))
+		e.tel.setDrift(nil, nil, nil)
+		return nil
 	}
 	return own
 }
@@ -309,17 +314,16 @@ func wrap(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// finish says everything that was counted until Stop.
-func (e *engine) finish(ctx context.Context) {
+// finish says everything that was counted until Stop. It fails if that could not be taken from the kernel.
+func (e *engine) finish(ctx context.Context) error {
 	e.drain.final = ctx
 	if e.packetRecords {
 		e.readSamples()
 		e.sendSamples()
 	}
-	for range finalDrains {
-		if e.drainOnce() {
-			break
-		}
+	drained := false
+	for n := 0; n < finalDrains && !drained; n++ {
+		drained = e.drainOnce()
 	}
 	e.drain.time = max(e.drain.time, e.drain.collected+1) // whatever happened, there is a last collection
 	e.collect()
@@ -327,4 +331,8 @@ func (e *engine) finish(ctx context.Context) {
 		e.table.Flush(flow.EndReasonForcedEnd, e.endFlow)
 		e.sendFlows()
 	}
+	if !drained {
+		return fmt.Errorf("the last drain failed %d times: what was counted since the one before is lost", finalDrains)
+	}
+	return nil
 }

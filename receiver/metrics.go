@@ -187,7 +187,7 @@ func (m *metrics) collect(w *metricsWriter, now int64, table *flow.Table, names 
 		m.countActive(table, names, now)
 		for _, g := range m.groups() {
 			all, round := g.collect(now)
-			w.write(part{g, all, round, now})
+			w.write(part{group: g, all: all, round: round, time: now})
 		}
 		m.ports.collected()
 		m.activePorts.collected()
@@ -199,7 +199,7 @@ func (m *metrics) collect(w *metricsWriter, now int64, table *flow.Table, names 
 func (m *metrics) settle(outcomes []outcome) (dropped flow.Volume) {
 	for i, o := range outcomes {
 		for _, p := range m.flight[i] {
-			if o == outcomeOwed {
+			if !p.settledBy(o) {
 				continue
 			}
 			v := p.settle()
@@ -232,7 +232,7 @@ func (m *metrics) restart(end, now int64, table *flow.Table, names map[uint32]st
 	m.countActive(table, names, end)
 	for _, g := range m.groups() {
 		old, round := g.aggregator.restart(end, now)
-		m.former = append(m.former, part{g, old, round, end})
+		m.former = append(m.former, part{group: g, all: old, round: round, time: end, last: true})
 	}
 	m.ports.collected()
 	m.activePorts.collected()

@@ -28,6 +28,13 @@ type part struct {
 	all   []*series
 	round uint64 // number of the collection
 	time  int64  // ns since 1970 of the points
+	last  bool   // of a life that a clock step ended: nothing says later what these points say
+}
+
+// settledBy reports whether o is the last word on p. Cumulative points that were refused for good are owed like others: the
+// next say the same and more, and a series that was dropped before one was taken would be a loss that nobody counts.
+func (p *part) settledBy(o outcome) bool {
+	return o == outcomeTaken || o == outcomeDropped && (p.delta || p.last)
 }
 
 // settle notes that the points of p were taken, or will never be. It returns what delta points said.

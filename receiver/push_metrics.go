@@ -124,9 +124,7 @@ func (e *engine) offerPoints() bool {
 	}
 	w := metricsWriter{resource: e.resource, version: e.set.BuildInfo.Version}
 	e.metrics.collect(&w, e.drain.time, e.table, e.interfaces.names(), e.drain.final != nil)
-	for name, n := range e.metrics.series() {
-		e.tel.setSeries(name, n)
-	}
+	e.reportSeries()                      // those of network.flow.active are counted now
 	e.metricsPusher.queue <- w.finished() // there is room: nothing is in flight
 	return true
 }

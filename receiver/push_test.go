@@ -5,6 +5,7 @@ package receiver
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -224,21 +225,53 @@ func TestRefusedMetricsAreNotOfferedAgainAndNothingIsLost(t *testing.T) {
 	assert.Zero(t, b.metrics.series()[instrumentIO.name], "delivered, and dropped")
 }
 
-// What will never be taken is no reason to keep a series for ever.
-func TestAPermanentErrorOnMetricsSettlesTheCollection(t *testing.T) {
-	answers := []error{nil, consumererror.NewPermanent(errTest), errTest}
-	for i, want := range []int{0, 0, 1} {
-		next, err := consumer.NewMetrics(func(context.Context, pmetric.Metrics) error { return answers[i] })
+// A series whose last value nobody took stays, however often and for whatever reason it is refused: its counts would be lost
+// without a word. Of deltas, what was refused for good is counted as shed, and the series may go.
+func TestASeriesStaysUntilItsLastValueIsTaken(t *testing.T) {
+	permanent := consumererror.NewPermanent(errTest)
+	for _, c := range []struct {
+		temporality string
+		answer      error
+		kept        int
+		told        int64 // once the consumer takes
+	}{
+		{temporalityCumulative, nil, 0, 300},
+		{temporalityCumulative, permanent, 1, 300},
+		{temporalityCumulative, errTest, 1, 300},
+		{temporalityDelta, permanent, 0, 0},
+		{temporalityDelta, errTest, 1, 300},
+	} {
+		answer := c.answer
+		var sink consumertest.MetricsSink
+		next, err := consumer.NewMetrics(func(ctx context.Context, md pmetric.Metrics) error {
+			if answer != nil {
+				return answer
+			}
+			return sink.ConsumeMetrics(ctx, md)
+		})
 		require.NoError(t, err)
-		b, _ := measured(t, testConfig(), next, nil)
+		cfg := testConfig()
+		cfg.AggregationTemporality = c.temporality
+		b, _ := measured(t, cfg, next, nil)
 		b.host.count(udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1))
 		b.after(time.Second)
 		b.pushed(t.Context())
-		for range 2 { // nothing new, long after series_timeout
+		for range 3 { // nothing new, long after series_timeout
 			b.after(time.Hour)
 			b.pushed(t.Context())
 		}
-		assert.Equal(t, want, b.metrics.series()[instrumentIO.name], answers[i])
+		name := fmt.Sprint(c.temporality, " ", c.answer)
+		assert.Equal(t, c.kept, b.metrics.series()[instrumentIO.name], name)
+		answer = nil
+		b.after(time.Hour)
+		b.pushed(t.Context())
+		var told int64
+		for _, md := range sink.AllMetrics() {
+			for _, dp := range pointsOf([]pmetric.Metrics{md}, instrumentIO.name).All() {
+				told = max(told, dp.IntValue())
+			}
+		}
+		assert.Equal(t, c.told, told, name)
 	}
 }
 

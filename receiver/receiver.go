@@ -297,7 +297,7 @@ func (e *engine) shutdown(ctx context.Context) error {
 	if e.logs != nil {
 		close(e.logs.ending)
 	}
-	e.finish(ctx)
+	err = errors.Join(err, e.finish(ctx))
 	err = errors.Join(err, e.waitForPushers(ctx))
 	e.shedPoints()
 	e.log.Info(e.tel.summary())

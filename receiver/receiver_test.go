@@ -315,3 +315,18 @@ func TestRestartsLeaveNothing(t *testing.T) { // goleak looks in TestMain
 	}
 	assert.Equal(t, 20, h.closed)
 }
+
+// Nobody comes after the last drain: what it could not take is lost, and the Collector is told.
+func TestALastDrainThatFailsIsAnErrorOfShutdown(t *testing.T) {
+	h := newFakeHost("eth0")
+	core, logged := observer.New(zap.ErrorLevel)
+	set := nopSettings()
+	set.Logger = zap.New(core)
+	p := create(t, h, testConfig(), set, consumertest.NewNop(), consumertest.NewNop())
+	require.NoError(t, p.metrics.Start(t.Context(), componenttest.NewNopHost()))
+	h.do(func() { h.drainErr = errTest })
+	err := p.metrics.Shutdown(t.Context())
+	require.EqualError(t, err, "the last drain failed 3 times: what was counted since the one before is lost")
+	assert.Equal(t, finalDrains, logged.FilterMessage("Taking the kernel's counters failed at the end").Len())
+	assert.Equal(t, 1, h.closed)
+}

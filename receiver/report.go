@@ -21,7 +21,10 @@ func (e *engine) reportDrain(err error) {
 	switch {
 	case err != nil:
 		e.tel.EbpfpacketsReceiverDrainErrors.Add(context.Background(), 1, e.tel.with())
-		if !e.drain.failing {
+		switch {
+		case e.drain.final != nil:
+			e.log.Error("Taking the kernel's counters failed at the end", zap.Error(err))
+		case !e.drain.failing:
 			e.log.Error("Taking the kernel's counters failed; they are kept for the next time", zap.Error(err))
 		}
 		if e.drain.final == nil {
@@ -57,6 +60,16 @@ func (e *engine) reportDrained(d *kernel.Drained) {
 	if d.LateCPU > 0 && !e.drain.late {
 		e.drain.late = true
 		e.log.Warn("A CPU came online after Start; its packets are counted as overflow, without a flow: restart the collector to give it a table")
+	}
+}
+
+// reportSeries says how many series there are.
+func (e *engine) reportSeries() {
+	if e.metrics == nil {
+		return
+	}
+	for name, n := range e.metrics.series() {
+		e.tel.setSeries(name, n)
 	}
 }
 

@@ -87,7 +87,7 @@ type series struct {
 	start   int64       // ns since 1970: volume was zero then
 	traffic int64       // ns since 1970 of the last drain that added to it
 	changed uint64      // collection that volume last changed in
-	told    uint64      // last collection whose point of it was settled: taken, or refused for good
+	told    uint64      // last collection whose point of it was settled: taken, or of deltas refused for good
 }
 
 // quiet reports whether s may go: a whole collection in which it did not change was settled. So its last count has been

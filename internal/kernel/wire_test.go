@@ -317,9 +317,10 @@ func TestSegmentsOfTapsAreCounted(t *testing.T) {
 		Dst: testenv.Nobody, Proto: 6, TCPFlags: 0x10, Payload: 14480,
 		From: netip.MustParseAddrPort("192.0.2.1:1000"), To: netip.MustParseAddrPort("192.0.2.2:2000"),
 	}
-	v6, udp, tagged, one := v4, v4, v4, v4
+	v6, udp, tagged, one, noTunnel := v4, v4, v4, v4, v4
 	v6.From, v6.To = netip.MustParseAddrPort("[2001:db8::1]:1000"), netip.MustParseAddrPort("[2001:db8::2]:2000")
 	udp.Proto, tagged.Tags, one.Payload = 17, []uint16{77}, 100
+	noTunnel.Proto, noTunnel.To = 17, netip.MustParseAddrPort("192.0.2.2:4789") // zeros: no header that a tunnel would have
 	tap := ns.NewTap("tap0", testenv.TapConfig{Vnet: true})
 	k.attachIn(t, ns, iface.Interface{Index: uint32(tap.Index), Name: tap.Name, HWType: hwEthernet}, flow.DirectionIngress)
 	tun := ns.NewTap("tun0", testenv.TapConfig{L3: true, Vnet: true})
@@ -328,7 +329,7 @@ func TestSegmentsOfTapsAreCounted(t *testing.T) {
 		tap   *testenv.Tap
 		frame testenv.Frame
 	}{
-		"TCP over IPv4": {tap, v4}, "TCP over IPv6": {tap, v6}, "UDP": {tap, udp}, "one segment": {tap, one},
+		"TCP over IPv4": {tap, v4}, "TCP over IPv6": {tap, v6}, "UDP": {tap, udp}, "UDP to the port of VXLAN": {tap, noTunnel}, "one segment": {tap, one},
 		"TCP behind a tag": {tap, tagged}, "TCP over IPv4 without link header": {tun, v4}, "TCP over IPv6 without link header": {tun, v6},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -337,7 +338,7 @@ func TestSegmentsOfTapsAreCounted(t *testing.T) {
 			got := await(t, k, 1)
 			require.Len(t, got.slots, 1)
 			require.Equal(t, want, got.slots[0].Volume)
-			require.Equal(t, uint16(2000), got.slots[0].DstPort)
+			require.Equal(t, c.frame.To.Port(), got.slots[0].DstPort)
 			require.Equal(t, len(c.frame.Tags) > 0, got.slots[0].Tagged)
 		})
 	}
