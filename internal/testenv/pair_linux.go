@@ -147,6 +147,26 @@ func (n *NetNS) AddBridge(ports ...*End) {
 	require.NoError(n.tb, n.link.LinkSetUp(bridge))
 }
 
+// AddVeth adds a veth with both ends in the namespace. They have no addresses of IP and say nothing by themselves.
+func (n *NetNS) AddVeth(left, right string) (ends [2]*End) {
+	n.tb.Helper()
+	require.NoError(n.tb, n.link.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: left, TxQLen: 1000}, PeerName: right}))
+	for i, name := range []string{left, right} {
+		l, err := n.link.LinkByName(name)
+		require.NoError(n.tb, err)
+		require.NoError(n.tb, n.link.LinkSetARPOff(l))
+		require.NoError(n.tb, n.link.LinkSetUp(l))
+		ends[i] = &End{NetNS: n, Name: name, Index: l.Attrs().Index, MAC: MAC(l.Attrs().HardwareAddr)}
+	}
+	return ends
+}
+
+// Delete deletes the end's interface; of a veth the other end goes, too.
+func (e *End) Delete() {
+	e.tb.Helper()
+	require.NoError(e.tb, e.link.LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: e.Index, Name: e.Name}}))
+}
+
 // MoveTo moves the end's interface to another namespace under another name. Its addresses stay behind.
 func (e *End) MoveTo(n *NetNS, name string) {
 	e.tb.Helper()
