@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -47,7 +48,19 @@ func Pair(tb testing.TB, c PairConfig) (left, right *End) {
 	}))
 	left.configure(right, c)
 	right.configure(left, c)
+	left.awaitUp()
+	right.awaitUp()
 	return left, right
+}
+
+// awaitUp waits until the kernel has noticed that both ends are up. Until then the one that was first sends into a queue that
+// drops without a word or a counter.
+func (e *End) awaitUp() {
+	e.tb.Helper()
+	require.Eventually(e.tb, func() bool {
+		l, err := e.link.LinkByName(e.Name)
+		return err == nil && l.Attrs().OperState == netlink.OperUp
+	}, patience, time.Millisecond, "%s is up", e.Name)
 }
 
 func (e *End) configure(peer *End, c PairConfig) {
@@ -158,6 +171,8 @@ func (n *NetNS) AddVeth(left, right string) (ends [2]*End) {
 		require.NoError(n.tb, n.link.LinkSetUp(l))
 		ends[i] = &End{NetNS: n, Name: name, Index: l.Attrs().Index, MAC: MAC(l.Attrs().HardwareAddr)}
 	}
+	ends[0].awaitUp()
+	ends[1].awaitUp()
 	return ends
 }
 
