@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -47,7 +48,19 @@ func Pair(tb testing.TB, c PairConfig) (left, right *End) {
 	}))
 	left.configure(right, c)
 	right.configure(left, c)
+	left.awaitUp()
+	right.awaitUp()
 	return left, right
+}
+
+// awaitUp waits until the kernel has noticed that both ends are up. Until then the one that was first sends into a queue that
+// drops without a word or a counter.
+func (e *End) awaitUp() {
+	e.tb.Helper()
+	require.Eventually(e.tb, func() bool {
+		l, err := e.link.LinkByName(e.Name)
+		return err == nil && l.Attrs().OperState == netlink.OperUp
+	}, patience, time.Millisecond, "%s is up", e.Name)
 }
 
 func (e *End) configure(peer *End, c PairConfig) {
@@ -145,6 +158,28 @@ func (n *NetNS) AddBridge(ports ...*End) {
 		require.NoError(n.tb, n.link.LinkSetMaster(l, bridge))
 	}
 	require.NoError(n.tb, n.link.LinkSetUp(bridge))
+}
+
+// AddVeth adds a veth with both ends in the namespace. They have no addresses of IP and say nothing by themselves.
+func (n *NetNS) AddVeth(left, right string) (ends [2]*End) {
+	n.tb.Helper()
+	require.NoError(n.tb, n.link.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: left, TxQLen: 1000}, PeerName: right}))
+	for i, name := range []string{left, right} {
+		l, err := n.link.LinkByName(name)
+		require.NoError(n.tb, err)
+		require.NoError(n.tb, n.link.LinkSetARPOff(l))
+		require.NoError(n.tb, n.link.LinkSetUp(l))
+		ends[i] = &End{NetNS: n, Name: name, Index: l.Attrs().Index, MAC: MAC(l.Attrs().HardwareAddr)}
+	}
+	ends[0].awaitUp()
+	ends[1].awaitUp()
+	return ends
+}
+
+// Delete deletes the end's interface; of a veth the other end goes, too.
+func (e *End) Delete() {
+	e.tb.Helper()
+	require.NoError(e.tb, e.link.LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: e.Index, Name: e.Name}}))
 }
 
 // MoveTo moves the end's interface to another namespace under another name. Its addresses stay behind.

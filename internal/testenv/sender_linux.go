@@ -32,7 +32,7 @@ func (e *End) NewSender() *Sender {
 		s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // protocol 0: it receives nothing
 		require.NoError(e.tb, err)
 	})
-	e.tb.Cleanup(func() { unix.Close(s.fd) })
+	e.tb.Cleanup(s.Close)
 	require.NoError(e.tb, unix.Bind(s.fd, &unix.SockaddrLinklayer{Ifindex: e.Index}))
 	return s
 }
@@ -54,21 +54,34 @@ func (s *Sender) Datagrams(d *Datagrams, first, n int) {
 
 // Raw sends one frame as it is.
 func (s *Sender) Raw(frame []byte) {
+	s.end.tb.Helper()
+	if err := s.Try(frame); err != nil { // formatted only then: this is called a million times
+		require.NoError(s.end.tb, err, "send a frame of %d bytes", len(frame))
+	}
+}
+
+// Try sends one frame and says why it could not: its interface may go.
+func (s *Sender) Try(frame []byte) error {
 	v := flow.Volume{Packets: 1, Bytes: uint64(len(frame))}
-	for {
-		_, err := unix.Write(s.fd, frame)
-		if errors.Is(err, unix.EINTR) { // waiting for room in the socket: the frame is not on its way
-			continue
-		}
+	_, err := unix.Write(s.fd, frame)
+	for errors.Is(err, unix.EINTR) { // waiting for room in the socket: the frame is not on its way
+		_, err = unix.Write(s.fd, frame)
+	}
+	if errors.Is(err, unix.ENOBUFS) { // the device dropped it, behind the hook
+		s.Dropped.Add(v)
+		time.Sleep(time.Millisecond) // until the backlog is worked off
+		err = nil
+	}
+	if err == nil {
 		s.Sent.Add(v)
-		if errors.Is(err, unix.ENOBUFS) { // the device dropped it, behind the hook
-			s.Dropped.Add(v)
-			time.Sleep(time.Millisecond) // until the backlog is worked off
-			return
-		}
-		if err != nil {
-			require.NoError(s.end.tb, err, "send a frame of %d bytes", len(frame))
-		}
-		return
+	}
+	return err
+}
+
+// Close may be called early, and again.
+func (s *Sender) Close() {
+	if s.fd >= 0 {
+		unix.Close(s.fd)
+		s.fd = -1
 	}
 }
