@@ -179,3 +179,107 @@ func TestScansDoNotFillTheMemory(t *testing.T) {
 		})
 	}
 }
+
+func TestRolesOutliveTheFlow(t *testing.T) {
+	tcp, tcpPort := pair{protoTCP, 40000, 50000}, pair{protoTCP, 40000, 443}
+	udp, dns, sctp := pair{protoUDP, 40000, 50000}, pair{protoUDP, 40000, 53}, pair{protoSCTP, 40000, 50000}
+	opened := []*Slot{tcp.out(syn|ack, hSYN, 0), tcp.in(syn|ack, hSYNACK, 0), tcp.in(ack|psh, 0, 1)}
+
+	for _, tt := range []struct {
+		name    string
+		earlier []*Slot
+		ended   int64 // second of the Expire before the slots
+		slots   []*Slot
+		want    toldRoles
+	}{
+		{"TCP: the server speaks first after an idle timeout", opened, 16,
+			[]*Slot{tcp.in(ack|psh, 0, 30), tcp.out(ack, 0, 31)}, toldRoles{true, InitiatorSYN}},
+		{"TCP: the server's half alone, when its data came with its SYN-ACK", []*Slot{tcp.in(syn|ack|psh, hSYNACK, 0)}, 16,
+			[]*Slot{tcp.in(ack, 0, 30)}, toldRoles{true, InitiatorSYN}},
+		{"TCP: so after hours", opened, 7200, []*Slot{tcp.in(ack|psh, 0, 7201)}, toldRoles{true, InitiatorSYN}},
+		{"TCP: a handshake begins another, with other roles", opened, 16,
+			[]*Slot{tcp.out(ack, 0, 31), tcp.in(syn, hSYN, 30)}, toldRoles{false, InitiatorSYN}},
+		{"TCP: a handshake that names nobody is not overruled", opened, 16,
+			[]*Slot{tcp.in(syn, hSYN, 30), tcp.out(syn, hSYN, 30), tcp.out(ack, 0, 31)}, toldRoles{false, InitiatorUnknown}},
+		{"TCP: what the ports said they say again", []*Slot{tcpPort.in(ack, 0, 0)}, 16,
+			[]*Slot{tcpPort.in(ack, 0, 30)}, toldRoles{true, InitiatorPort}},
+		{"TCP: after the end of a connection, stray packets are nobody's", append(opened[:3:3], tcp.in(rst, 0, 2)), 16,
+			[]*Slot{tcp.in(ack, 0, 17)}, toldRoles{false, InitiatorUnknown}},
+		{"TCP: a SYN without answer is not remembered", []*Slot{tcp.out(syn, hSYN, 0)}, 16,
+			[]*Slot{tcp.in(ack, 0, 17)}, toldRoles{false, InitiatorUnknown}},
+		{"TCP: nor is a handshake given up", []*Slot{tcp.out(syn, hSYN, 0), tcp.in(syn|ack, hSYNACK, 0)}, 16,
+			[]*Slot{tcp.in(ack, 0, 17)}, toldRoles{false, InitiatorUnknown}},
+
+		{"UDP: the server speaks first after an idle timeout", []*Slot{udp.out(0, 0, 0), udp.in(0, 0, 1)}, 16,
+			[]*Slot{udp.in(0, 0, 30), udp.out(0, 0, 31)}, toldRoles{true, InitiatorFirstPacket}},
+		{"UDP: the server of a low port speaks first after an idle timeout", []*Slot{dns.out(0, 0, 0), dns.in(0, 0, 1)}, 16,
+			[]*Slot{dns.in(0, 0, 30)}, toldRoles{true, InitiatorFirstPacket}},
+		{"UDP: a request without answer counts, the answer may be late", []*Slot{udp.out(0, 0, 0)}, 16,
+			[]*Slot{udp.in(0, 0, 20)}, toldRoles{true, InitiatorFirstPacket}},
+		{"UDP: forgotten a moment before two minutes", []*Slot{udp.out(0, 0, 1)}, 120,
+			[]*Slot{udp.in(0, 0, 121)}, toldRoles{true, InitiatorFirstPacket}},
+		{"UDP: forgotten after two minutes", []*Slot{udp.out(0, 0, 1)}, 121,
+			[]*Slot{udp.in(0, 0, 122)}, toldRoles{false, InitiatorFirstPacket}},
+		{"UDP: of unknown roles before, the first packet is not the first", []*Slot{udp.out(0, 0, 0), udp.in(0, 0, 0)}, 16,
+			[]*Slot{udp.out(0, 0, 30)}, toldRoles{true, InitiatorUnknown}},
+		{"UDP: answers only stay unknown", []*Slot{dns.in(0, 0, 0)}, 16, []*Slot{dns.in(0, 0, 30)}, toldRoles{false, InitiatorUnknown}},
+		{"UDP: another tuple has no past", []*Slot{dns.out(0, 0, 0)}, 16, []*Slot{udp.in(0, 0, 30)}, toldRoles{false, InitiatorFirstPacket}},
+		{"SCTP: as UDP", []*Slot{sctp.out(0, 0, 0)}, 16, []*Slot{sctp.in(0, 0, 30)}, toldRoles{true, InitiatorFirstPacket}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			forEachOrder(tt.slots, func(slots []*Slot) {
+				table := NewTable(rolesConfig)
+				table.Watch(map[uint32]int64{request.IfIndex: t0 + long*sec})
+				for _, s := range tt.earlier {
+					table.Add(s, nil)
+				}
+				table.Expire(t0+tt.ended*sec, nil)
+				require.Zero(t, table.Len())
+				assert.Equal(t, tt.want, rolesOf(t, table, slots))
+			})
+		})
+	}
+
+	t.Run("roles are handed on from flow to flow", func(t *testing.T) {
+		table := NewTable(rolesConfig)
+		for _, s := range opened {
+			table.Add(s, nil)
+		}
+		for at := int64(30); at < 600; at += 30 {
+			table.Expire(t0+at*sec, nil)
+			require.Zero(t, table.Len())
+			f := table.added(tcp.in(ack, 0, at+1), nil)
+			assert.Equal(t, InitiatorSYN, f.Initiator())
+			assert.Equal(t, tcp.key(), f.Key())
+			assert.True(t, f.Answered())
+		}
+	})
+	t.Run("of a flow that was pushed out, too", func(t *testing.T) {
+		config := rolesConfig
+		config.MaxFlows = 1
+		table := NewTable(config)
+		for _, s := range opened {
+			table.Add(s, nil)
+		}
+		table.Add(udp.out(0, 0, 2), nil)
+		f := table.added(tcp.in(ack|psh, 0, 3), nil)
+		assert.Equal(t, InitiatorSYN, f.Initiator())
+		assert.Equal(t, tcp.key(), f.Key())
+	})
+	t.Run("but not a flush, after which times do not compare", func(t *testing.T) {
+		table := NewTable(rolesConfig)
+		watched := map[uint32]int64{request.IfIndex: t0 + long*sec}
+		table.Watch(watched)
+		table.Add(tcp.out(syn|ack, hSYN, 0), nil)
+		table.Add(udp.out(0, 0, 0), nil)
+		table.Expire(t0+16*sec, nil)
+		table.Flush(EndReasonForcedEnd, nil)
+		assert.Equal(t, InitiatorUnknown, table.added(tcp.in(ack, 0, 17), nil).Initiator())
+		assert.Equal(t, InitiatorUnknown, table.added(udp.in(0, 0, 17), nil).Initiator(), "nobody watches yet")
+		table.Flush(EndReasonForcedEnd, nil)
+		table.Watch(watched)
+		f := table.added(udp.in(0, 0, 17), nil)
+		assert.Equal(t, InitiatorFirstPacket, f.Initiator())
+		assert.Equal(t, udp.key().Reversed(), f.Key())
+	})
+}

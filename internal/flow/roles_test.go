@@ -72,6 +72,101 @@ func rolesOf(t *testing.T, table *Table, slots []*Slot) toldRoles {
 	return told
 }
 
+func TestInitiator(t *testing.T) {
+	type roles struct {
+		fromClient bool // forward is the client's direction
+		method     Initiator
+	}
+	clientBySYN, unknownClient := roles{true, InitiatorSYN}, roles{true, InitiatorUnknown}
+	serverBySYN, unknownServer := roles{false, InitiatorSYN}, roles{false, InitiatorUnknown}
+
+	for _, tt := range []struct {
+		name  string
+		slots []*Slot
+		want  roles
+	}{
+		{"a SYN names its source", []*Slot{sent(syn, hSYN, 0, 0)}, clientBySYN},
+		{"a SYN names its source although its slot has ACKs too", []*Slot{sent(syn|ack|psh, hSYN, 0, 5)}, clientBySYN},
+		{"SYN without ACK in the flags is a SYN even if nobody says so", []*Slot{sent(syn, 0, 0, 0)}, clientBySYN},
+		{"SYN with ACK in the flags alone says nothing", []*Slot{sent(syn|ack, 0, 0, 5)}, unknownClient},
+		{"a SYN-ACK names its destination", []*Slot{received(syn|ack, hSYNACK, 1, 1)}, clientBySYN},
+		{"a whole handshake", []*Slot{sent(syn|ack, hSYN, 0, 5), received(syn|ack, hSYNACK, 1, 5)}, clientBySYN},
+		{"a SYN counts more than an earlier first packet", []*Slot{received(ack, 0, 0, 0), sent(syn, hSYN, 3, 3)}, clientBySYN},
+		{"simultaneous open: the earlier SYN", []*Slot{
+			sent(syn|ack, hSYN|hSYNACK, 1, 5), received(syn|ack, hSYN|hSYNACK, 0, 5),
+		}, serverBySYN},
+		{"simultaneous open at one time: unknown, the lower endpoint is forward", []*Slot{
+			sent(syn|ack, hSYN|hSYNACK, 0, 5), received(syn|ack, hSYN|hSYNACK, 0, 5),
+		}, unknownServer},
+		{"two SYNs at one time and an earlier one: that one", []*Slot{
+			sent(syn, hSYN, 3, 3), received(syn, hSYN, 3, 3), sent(syn, hSYN, 0, 0),
+		}, clientBySYN},
+		{"a simultaneous open from one side: its SYN", []*Slot{sent(syn|ack, hSYN|hSYNACK, 0, 5)}, clientBySYN},
+		{"SYN-ACK from both without SYN: unknown", []*Slot{sent(syn|ack, hSYNACK, 0, 5), received(syn|ack, hSYNACK, 1, 5)}, unknownClient},
+		{"the middle of a connection is no evidence", []*Slot{received(ack|psh, 0, 1, 5), sent(ack, 0, 0, 5)}, unknownClient},
+		{"unknown: forward is the earliest packet's direction", []*Slot{sent(ack|psh, 0, 1, 5), received(ack, 0, 0, 5)}, unknownServer},
+		{"unknown at one time: the lower endpoint's", []*Slot{sent(ack, 0, 0, 5), received(ack, 0, 0, 5)}, unknownServer},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			forEachOrder(tt.slots, func(slots []*Slot) {
+				table, got := NewTable(testConfig), records(nil)
+				var f *Flow
+				for _, s := range slots {
+					f = table.added(s, got.add)
+				}
+				want := answer
+				direction := DirectionIngress
+				if tt.want.fromClient {
+					want, direction = request, DirectionEgress
+				}
+				assert.Equal(t, want, f.Key())
+				assert.Equal(t, tt.want.method, f.Initiator())
+				addr, port, ok := f.Client()
+				assert.Equal(t, tt.want.method != InitiatorUnknown, ok)
+				assert.Equal(t, want.SrcAddr, addr)
+				assert.Equal(t, want.SrcPort, port)
+				addr, port, ok = f.Server()
+				assert.Equal(t, tt.want.method != InitiatorUnknown, ok)
+				assert.Equal(t, want.DstAddr, addr)
+				assert.Equal(t, want.DstPort, port)
+
+				table.Flush(EndReasonForcedEnd, got.add)
+				require.Len(t, got, 1)
+				assert.Equal(t, want, got[0].Key)
+				assert.Equal(t, direction, got[0].Direction)
+				assert.Equal(t, tt.want.method, got[0].Initiator)
+			})
+		})
+	}
+
+	t.Run("UDP has no handshake", func(t *testing.T) {
+		k := request
+		k.Proto = 17
+		f := NewTable(testConfig).added(slot(k, DirectionEgress, 0, 0, 0, 0), nil)
+		assert.Equal(t, InitiatorUnknown, f.Initiator())
+		assert.False(t, f.Answered())
+	})
+	t.Run("after a record, neither the direction nor the roles change", func(t *testing.T) {
+		table, got := NewTable(testConfig), records(nil)
+		table.Add(received(ack, 0, 0, 60), got.add)
+		table.Expire(t0+60*sec, got.add)
+		f := table.added(sent(syn, hSYN, 61, 61), got.add)
+		_, _, known := f.Server()
+		assert.False(t, known)
+		table.Add(sent(ack, 0, -5, -5), got.add) // an earlier packet than any before
+		table.Flush(EndReasonForcedEnd, got.add)
+		require.Len(t, got, 2)
+		for _, r := range got {
+			assert.Equal(t, answer, r.Key)
+			assert.Equal(t, DirectionIngress, r.Direction)
+			assert.Equal(t, InitiatorUnknown, r.Initiator)
+			assert.Equal(t, t0, r.ConnectionStart)
+		}
+		assert.Equal(t, half(0, 0), got[1].Forward)
+		assert.Equal(t, half(2, syn|ack), got[1].Reverse)
+	})
+}
+
 func TestWhoIsTheClient(t *testing.T) {
 	https, tcpHigh, bgp := pair{protoTCP, 40000, 443}, pair{protoTCP, 40000, 50000}, pair{protoTCP, 179, 179}
 	dns, udpHigh, ntp := pair{protoUDP, 40000, 53}, pair{protoUDP, 40000, 50000}, pair{protoUDP, 123, 123}
@@ -144,110 +239,6 @@ func TestWhoIsTheClient(t *testing.T) {
 
 	t.Run("without an ephemeral range, ports say nothing", func(t *testing.T) {
 		assert.Equal(t, toldRoles{true, InitiatorUnknown}, rolesOf(t, NewTable(testConfig), []*Slot{https.out(ack, 0, 0)}))
-	})
-}
-
-func TestRolesOutliveTheFlow(t *testing.T) {
-	tcp, tcpPort := pair{protoTCP, 40000, 50000}, pair{protoTCP, 40000, 443}
-	udp, dns, sctp := pair{protoUDP, 40000, 50000}, pair{protoUDP, 40000, 53}, pair{protoSCTP, 40000, 50000}
-	opened := []*Slot{tcp.out(syn|ack, hSYN, 0), tcp.in(syn|ack, hSYNACK, 0), tcp.in(ack|psh, 0, 1)}
-
-	for _, tt := range []struct {
-		name    string
-		earlier []*Slot
-		ended   int64 // second of the Expire before the slots
-		slots   []*Slot
-		want    toldRoles
-	}{
-		{"TCP: the server speaks first after an idle timeout", opened, 16,
-			[]*Slot{tcp.in(ack|psh, 0, 30), tcp.out(ack, 0, 31)}, toldRoles{true, InitiatorSYN}},
-		{"TCP: the server's half alone, when its data came with its SYN-ACK", []*Slot{tcp.in(syn|ack|psh, hSYNACK, 0)}, 16,
-			[]*Slot{tcp.in(ack, 0, 30)}, toldRoles{true, InitiatorSYN}},
-		{"TCP: so after hours", opened, 7200, []*Slot{tcp.in(ack|psh, 0, 7201)}, toldRoles{true, InitiatorSYN}},
-		{"TCP: a handshake begins another, with other roles", opened, 16,
-			[]*Slot{tcp.out(ack, 0, 31), tcp.in(syn, hSYN, 30)}, toldRoles{false, InitiatorSYN}},
-		{"TCP: a handshake that names nobody is not overruled", opened, 16,
-			[]*Slot{tcp.in(syn, hSYN, 30), tcp.out(syn, hSYN, 30), tcp.out(ack, 0, 31)}, toldRoles{false, InitiatorUnknown}},
-		{"TCP: what the ports said they say again", []*Slot{tcpPort.in(ack, 0, 0)}, 16,
-			[]*Slot{tcpPort.in(ack, 0, 30)}, toldRoles{true, InitiatorPort}},
-		{"TCP: after the end of a connection, stray packets are nobody's", append(opened[:3:3], tcp.in(rst, 0, 2)), 16,
-			[]*Slot{tcp.in(ack, 0, 17)}, toldRoles{false, InitiatorUnknown}},
-		{"TCP: a SYN without answer is not remembered", []*Slot{tcp.out(syn, hSYN, 0)}, 16,
-			[]*Slot{tcp.in(ack, 0, 17)}, toldRoles{false, InitiatorUnknown}},
-		{"TCP: nor is a handshake given up", []*Slot{tcp.out(syn, hSYN, 0), tcp.in(syn|ack, hSYNACK, 0)}, 16,
-			[]*Slot{tcp.in(ack, 0, 17)}, toldRoles{false, InitiatorUnknown}},
-
-		{"UDP: the server speaks first after an idle timeout", []*Slot{udp.out(0, 0, 0), udp.in(0, 0, 1)}, 16,
-			[]*Slot{udp.in(0, 0, 30), udp.out(0, 0, 31)}, toldRoles{true, InitiatorFirstPacket}},
-		{"UDP: the server of a low port speaks first after an idle timeout", []*Slot{dns.out(0, 0, 0), dns.in(0, 0, 1)}, 16,
-			[]*Slot{dns.in(0, 0, 30)}, toldRoles{true, InitiatorFirstPacket}},
-		{"UDP: a request without answer counts, the answer may be late", []*Slot{udp.out(0, 0, 0)}, 16,
-			[]*Slot{udp.in(0, 0, 20)}, toldRoles{true, InitiatorFirstPacket}},
-		{"UDP: forgotten a moment before two minutes", []*Slot{udp.out(0, 0, 1)}, 120,
-			[]*Slot{udp.in(0, 0, 121)}, toldRoles{true, InitiatorFirstPacket}},
-		{"UDP: forgotten after two minutes", []*Slot{udp.out(0, 0, 1)}, 121,
-			[]*Slot{udp.in(0, 0, 122)}, toldRoles{false, InitiatorFirstPacket}},
-		{"UDP: of unknown roles before, the first packet is not the first", []*Slot{udp.out(0, 0, 0), udp.in(0, 0, 0)}, 16,
-			[]*Slot{udp.out(0, 0, 30)}, toldRoles{true, InitiatorUnknown}},
-		{"UDP: answers only stay unknown", []*Slot{dns.in(0, 0, 0)}, 16, []*Slot{dns.in(0, 0, 30)}, toldRoles{false, InitiatorUnknown}},
-		{"UDP: another tuple has no past", []*Slot{dns.out(0, 0, 0)}, 16, []*Slot{udp.in(0, 0, 30)}, toldRoles{false, InitiatorFirstPacket}},
-		{"SCTP: as UDP", []*Slot{sctp.out(0, 0, 0)}, 16, []*Slot{sctp.in(0, 0, 30)}, toldRoles{true, InitiatorFirstPacket}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			forEachOrder(tt.slots, func(slots []*Slot) {
-				table := NewTable(rolesConfig)
-				table.Watch(map[uint32]int64{request.IfIndex: t0 + long*sec})
-				for _, s := range tt.earlier {
-					table.Add(s, nil)
-				}
-				table.Expire(t0+tt.ended*sec, nil)
-				require.Zero(t, table.Len())
-				assert.Equal(t, tt.want, rolesOf(t, table, slots))
-			})
-		})
-	}
-
-	t.Run("roles are handed on from flow to flow", func(t *testing.T) {
-		table := NewTable(rolesConfig)
-		for _, s := range opened {
-			table.Add(s, nil)
-		}
-		for at := int64(30); at < 600; at += 30 {
-			table.Expire(t0+at*sec, nil)
-			require.Zero(t, table.Len())
-			f := table.added(tcp.in(ack, 0, at+1), nil)
-			assert.Equal(t, InitiatorSYN, f.Initiator())
-			assert.Equal(t, tcp.key(), f.Key())
-			assert.True(t, f.Answered())
-		}
-	})
-	t.Run("of a flow that was pushed out, too", func(t *testing.T) {
-		config := rolesConfig
-		config.MaxFlows = 1
-		table := NewTable(config)
-		for _, s := range opened {
-			table.Add(s, nil)
-		}
-		table.Add(udp.out(0, 0, 2), nil)
-		f := table.added(tcp.in(ack|psh, 0, 3), nil)
-		assert.Equal(t, InitiatorSYN, f.Initiator())
-		assert.Equal(t, tcp.key(), f.Key())
-	})
-	t.Run("but not a flush, after which times do not compare", func(t *testing.T) {
-		table := NewTable(rolesConfig)
-		watched := map[uint32]int64{request.IfIndex: t0 + long*sec}
-		table.Watch(watched)
-		table.Add(tcp.out(syn|ack, hSYN, 0), nil)
-		table.Add(udp.out(0, 0, 0), nil)
-		table.Expire(t0+16*sec, nil)
-		table.Flush(EndReasonForcedEnd, nil)
-		assert.Equal(t, InitiatorUnknown, table.added(tcp.in(ack, 0, 17), nil).Initiator())
-		assert.Equal(t, InitiatorUnknown, table.added(udp.in(0, 0, 17), nil).Initiator(), "nobody watches yet")
-		table.Flush(EndReasonForcedEnd, nil)
-		table.Watch(watched)
-		f := table.added(udp.in(0, 0, 17), nil)
-		assert.Equal(t, InitiatorFirstPacket, f.Initiator())
-		assert.Equal(t, udp.key().Reversed(), f.Key())
 	})
 }
 

@@ -102,7 +102,7 @@ func VXLAN(left, right *End, v6 bool, port int) (l, r *End) {
 			SrcAddr:      e.under.Addr(v6).AsSlice(),
 			Group:        e.peer.Addr(v6).AsSlice(),
 			Port:         port,
-			UDPCSum:      true, UDP6ZeroCSumTx: false,
+			UDPCSum:      true,
 		}))
 	}
 	l.configure(r, PairConfig{Offloads: true})
