@@ -44,8 +44,8 @@ static __always_inline void join_fragment(struct packet *p)
 		note_first(p, &key, now);
 		return;
 	}
-	first = bpf_map_lookup_elem(&fragments,
-				    &key); // another CPU may recycle it meanwhile: in a flood, ports of another packet
+	/* Another CPU may recycle the entry while it is read: in a flood of fragments, ports of another packet. */
+	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first || first->contested || now - first->seen_ns > fragment_ns)
 		return;
 	p->ports = first->ports;
