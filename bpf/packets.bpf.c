@@ -17,6 +17,7 @@
 
 #include "filter.h"
 #include "fragment.h"
+#include "quote.h"
 #include "sample.h"
 #include "tunnel.h"
 
@@ -34,22 +35,25 @@ static __always_inline void count_late(__u32 buffer, bool egress, struct wire w)
 	__sync_fetch_and_add(&l->bytes, w.bytes);
 }
 
-static __always_inline void count_in(void *region, struct packet *p, struct wire w, __u32 number, __u32 buffer)
+static __always_inline void count_in(struct __sk_buff *skb, void *region, struct packet *p, struct wire w, __u32 number,
+				     __u32 buffer, bool link_header)
 {
 	struct slot *s = NULL;
 
 	if (filter_count && !p->reason && filtered(p))
 		p->reason = REASON_FILTERED;
 	if (!p->reason) {
-		s = flow_slot(region, p, number, buffer);
+		s = flow_slot(skb, region, p, link_header, number, buffer);
 		if (!s)
 			p->reason = REASON_OVERFLOW;
-		else if (p->tcp_flags & TCP_SYN)
-			note_handshake(region, s, p->tcp_flags);
+		else if (remarkable(s, p))
+			note(region, s, p, w);
 	}
 	if (!s)
 		s = class_slot(region, p);
 	count(region, s, p, w);
+	if (p->quoted && p->reason != REASON_FILTERED) // now that its own slot is not free any more
+		note_quoted(skb, (p->netns | p->quoted << KEY_QUOTED_SHIFT) << 16 | p->bits, p->offset, number, buffer);
 }
 
 static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link_header)
@@ -80,7 +84,7 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 		count_late(buffer, egress, w);
 		return TCX_NEXT;
 	}
-	count_in(h, &p, w, number, buffer);
+	count_in(skb, h, &p, w, number, buffer, link_header);
 	if (sample_random && !(filter_count && p.reason == REASON_FILTERED))
 		sample(skb, h, number, &p, w, link_header);
 	*(volatile __u32 *)&h->busy = 0;

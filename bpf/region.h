@@ -79,7 +79,26 @@ static __always_inline __u64 claim_time(struct region_header *h)
 	return h->clock_ns++;
 }
 
-static __always_inline struct slot *claim(void *region, __u32 index, const __u64 *key, __u32 number, __u32 buffer)
+/* What the first packet tells of all of its slot. */
+static __always_inline void set_facts(struct __sk_buff *skb, const struct packet *p, bool link_header, struct cold *c)
+{
+	__u32 facts = (p->marks & MARKS_DSCP) >> MARKS_DSCP_SHIFT << FACT_DSCP_SHIFT | p->label;
+	const struct macs *macs = NULL;
+	struct macs copy;
+
+	c->ttl_min = c->ttl_max = p->marks >> MARKS_TTL_SHIFT;
+	if (link_header)
+		macs = peek(skb, 0, 0, &copy, sizeof(copy));
+	if (macs) {
+		c->macs = *macs;
+		facts |= FACT_MACS;
+	}
+	c->facts = facts;
+}
+
+/* A free slot, and the cold entry beside it, become this key's. */
+static __always_inline struct slot *claim(struct __sk_buff *skb, void *region, __u32 index, const __u64 *key,
+					  const struct packet *p, bool link_header, __u32 number, __u32 buffer)
 {
 	struct region_header *h = region;
 	struct slot *s = slot_at(region, index);
@@ -87,8 +106,10 @@ static __always_inline struct slot *claim(void *region, __u32 index, const __u64
 
 	set_key(s, key);
 	s->cold = h->colds;
+	s->bytes = (__u64)p->marks << BYTES_BITS;
 	c->first_ns = claim_time(h);
 	c->slot = index;
+	set_facts(skb, p, link_header, c);
 	h->colds++;
 	if (h->colds == (slot_mask + 1) / 2)
 		announce_pressure(number, buffer);
@@ -96,7 +117,8 @@ static __always_inline struct slot *claim(void *region, __u32 index, const __u64
 }
 
 /* The slot of a flow, or NULL if the region has no room where it would have to lie. */
-static __always_inline struct slot *flow_slot(void *region, const struct packet *p, __u32 number, __u32 buffer)
+static __always_inline struct slot *flow_slot(struct __sk_buff *skb, void *region, const struct packet *p, bool link_header,
+					      __u32 number, __u32 buffer)
 {
 	__u64 key[KEY_WORDS];
 	__u32 index;
@@ -110,7 +132,7 @@ static __always_inline struct slot *flow_slot(void *region, const struct packet 
 		struct slot *s = slot_at(region, index);
 
 		if (s->packets == 0)
-			return claim(region, index & slot_mask, key, number, buffer);
+			return claim(skb, region, index & slot_mask, key, p, link_header, number, buffer);
 		if (same_key(s, key))
 			return s;
 		index++;
@@ -164,8 +186,33 @@ static __always_inline void count(void *region, struct slot *s, const struct pac
 #define TCP_SYN 0x02
 #define TCP_ACK 0x10
 
-/* Which side opened the connection: the OR of a slot's flags cannot tell a SYN-ACK from a SYN and later ACKs. */
-static __always_inline void note_handshake(void *region, const struct slot *s, __u8 tcp_flags)
+static __always_inline bool marked_ce(const struct packet *p)
 {
-	cold_at(region, s->cold)->handshake |= tcp_flags & TCP_ACK ? HANDSHAKE_SYN_ACK : HANDSHAKE_SYN;
+	return (p->marks & MARKS_ECN) == MARKS_CE;
+}
+
+/* Whether a packet tells more of its flow than the one before it did. The cold entry, another cache line, stays untouched else. */
+static __always_inline bool remarkable(const struct slot *s, const struct packet *p)
+{
+	return s->bytes >> BYTES_BITS != p->marks || p->tcp_flags & TCP_SYN || marked_ce(p);
+}
+
+/* A remarkable packet, before it is counted. */
+static __always_inline void note(void *region, struct slot *s, const struct packet *p, struct wire w)
+{
+	struct cold *c = cold_at(region, s->cold);
+	__u8 ttl = p->marks >> MARKS_TTL_SHIFT;
+
+	if ((s->bytes >> BYTES_BITS ^ p->marks) & MARKS_DSCP)
+		c->facts |= FACT_DSCP_VARIES;
+	s->bytes = (s->bytes & BYTES_MASK) | (__u64)p->marks << BYTES_BITS;
+	if (ttl < c->ttl_min)
+		c->ttl_min = ttl;
+	if (ttl > c->ttl_max)
+		c->ttl_max = ttl;
+	if (marked_ce(p))
+		c->ce_packets += w.packets;
+	/* Which side opened the connection: the OR of a slot's flags cannot tell a SYN-ACK from a SYN and later ACKs. */
+	if (p->tcp_flags & TCP_SYN)
+		c->facts |= p->tcp_flags & TCP_ACK ? FACT_SYN_ACK : FACT_SYN;
 }

@@ -100,6 +100,7 @@ type Slot struct {
 	Direction Direction
 	TCPFlags  uint8     // OR of the flags of every packet; 0 unless TCP; RFC 9293 3.1, IPFIX 6
 	Handshake Handshake // 0 unless TCP
+	Facts
 	Volume
 	First, Last int64 // ns since 1970 of the first and last packet; Last has the grain of a jiffy and is >= First
 }

@@ -74,6 +74,7 @@ const (
 	benchVarFragmentNs     = "fragment_ns"
 	benchVarHashShift      = "hash_shift"
 	benchVarNetns          = "netns"
+	benchVarQuotes         = "quotes"
 	benchVarRegionOfCpu    = "region_of_cpu"
 	benchVarSampleRandom   = "sample_random"
 	benchVarSlotMask       = "slot_mask"
@@ -150,6 +151,7 @@ type benchVariableSpecs struct {
 	FragmentNs   *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift    *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns        *ebpf.VariableSpec `ebpf:"netns"`
+	Quotes       *ebpf.VariableSpec `ebpf:"quotes"`
 	RegionOfCpu  *ebpf.VariableSpec `ebpf:"region_of_cpu"`
 	SampleRandom *ebpf.VariableSpec `ebpf:"sample_random"`
 	SlotMask     *ebpf.VariableSpec `ebpf:"slot_mask"`
@@ -202,6 +204,7 @@ type benchVariables struct {
 	FragmentNs   *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift    *ebpf.Variable `ebpf:"hash_shift"`
 	Netns        *ebpf.Variable `ebpf:"netns"`
+	Quotes       *ebpf.Variable `ebpf:"quotes"`
 	RegionOfCpu  *ebpf.Variable `ebpf:"region_of_cpu"`
 	SampleRandom *ebpf.Variable `ebpf:"sample_random"`
 	SlotMask     *ebpf.Variable `ebpf:"slot_mask"`

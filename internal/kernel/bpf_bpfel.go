@@ -16,9 +16,15 @@ import (
 type bpfCold struct {
 	_         structs.HostLayout
 	FirstNs   uint64
-	Slot      uint32
-	Handshake uint8
-	Pad       [3]uint8
+	Facts     uint32
+	CePackets uint32
+	Macs      struct {
+		_     structs.HostLayout
+		Words [3]uint32
+	}
+	Slot   uint16
+	TtlMin uint8
+	TtlMax uint8
 }
 
 type bpfControl struct {
@@ -91,7 +97,8 @@ type bpfRegionHeader struct {
 	SamplesEmitted     uint64
 	SamplesRateLimited uint64
 	SamplesRingFull    uint64
-	Pad2               [4]uint64
+	QuotesLost         uint64
+	Pad2               [3]uint64
 }
 
 type bpfSample struct {
@@ -166,6 +173,7 @@ const (
 	bpfVarFragmentNs   = "fragment_ns"
 	bpfVarHashShift    = "hash_shift"
 	bpfVarNetns        = "netns"
+	bpfVarQuotes       = "quotes"
 	bpfVarRegionOfCpu  = "region_of_cpu"
 	bpfVarSampleRandom = "sample_random"
 	bpfVarSlotMask     = "slot_mask"
@@ -243,6 +251,7 @@ type bpfVariableSpecs struct {
 	FragmentNs   *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift    *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns        *ebpf.VariableSpec `ebpf:"netns"`
+	Quotes       *ebpf.VariableSpec `ebpf:"quotes"`
 	RegionOfCpu  *ebpf.VariableSpec `ebpf:"region_of_cpu"`
 	SampleRandom *ebpf.VariableSpec `ebpf:"sample_random"`
 	SlotMask     *ebpf.VariableSpec `ebpf:"slot_mask"`
@@ -298,6 +307,7 @@ type bpfVariables struct {
 	FragmentNs   *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift    *ebpf.Variable `ebpf:"hash_shift"`
 	Netns        *ebpf.Variable `ebpf:"netns"`
+	Quotes       *ebpf.Variable `ebpf:"quotes"`
 	RegionOfCpu  *ebpf.Variable `ebpf:"region_of_cpu"`
 	SampleRandom *ebpf.Variable `ebpf:"sample_random"`
 	SlotMask     *ebpf.Variable `ebpf:"slot_mask"`

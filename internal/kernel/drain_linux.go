@@ -96,7 +96,7 @@ func (k *Kernel) take(buffer uint32, visit func(*flow.Slot), d *Drained) {
 		if r.header.BuffersSeen == 0 {
 			continue
 		}
-		sum := r.takeSlots(&k.drain.at, visit)
+		sum := r.takeSlots(&k.drain.at, visit, d)
 		d.Ledger.Entries[flow.ReasonAccounted].Add(sum)
 		d.Slots = max(d.Slots, int(r.header.Colds))
 		sum.Add(r.takeClasses(d))
@@ -106,15 +106,20 @@ func (k *Kernel) take(buffer uint32, visit func(*flow.Slot), d *Drained) {
 	k.takeLate(buffer, d)
 }
 
-// takeSlots walks the slots in the order of their first packets; only what was used is touched.
-func (r *region) takeSlots(at *instant, visit func(*flow.Slot)) (sum flow.Volume) {
+// takeSlots walks the slots in the order of their first packets; only what was used is touched. Those that count quotes are
+// no packets of their own.
+func (r *region) takeSlots(at *instant, visit func(*flow.Slot), d *Drained) (sum flow.Volume) {
 	var out flow.Slot
 	for i := range min(int(r.header.Colds), len(r.colds)) {
 		c := &r.colds[i]
 		s := &r.slots[int(c.Slot)&(len(r.slots)-1)]
 		convert(s, c, at, &out)
-		sum.Add(out.Volume)
-		visit(&out)
+		if kind := flow.ICMPError(s.Netns & keyQuoted >> keyQuotedShift); kind != 0 {
+			d.Quotes = append(d.Quotes, flow.Quote{Key: out.Key, Direction: out.Direction, Error: kind, Count: out.Packets})
+		} else {
+			sum.Add(out.Volume)
+			visit(&out)
+		}
 		*s, *c = bpfSlot{}, bpfCold{}
 	}
 	return sum
@@ -130,7 +135,7 @@ func (r *region) takeClasses(d *Drained) (sum flow.Volume) {
 			Reason:    flow.Reason(s.SrcPort),
 			EtherType: s.DstPort,
 			IfIndex:   s.Ifindex,
-			NetNS:     s.Netns,
+			NetNS:     s.Netns & keyNetNS,
 			Direction: direction(s.Bits),
 			Volume:    flow.Volume{Packets: uint64(s.Packets), Bytes: s.Bytes},
 		}
@@ -166,6 +171,7 @@ func (d *Drained) takeHeader(h *bpfRegionHeader) {
 	d.Samples.Emitted += h.SamplesEmitted
 	d.Samples.RateLimited += h.SamplesRateLimited
 	d.Samples.RingFull += h.SamplesRingFull
+	d.QuotesLost += h.QuotesLost
 	*h = bpfRegionHeader{}
 }
 
@@ -194,11 +200,45 @@ const (
 	keyEgress        = 0x8000
 )
 
+// enum netns_bits
+const (
+	keyNetNS       = 0x0fff
+	keyQuoted      = 0x3000
+	keyQuotedShift = 12
+)
+
 func direction(bits uint16) flow.Direction {
 	if bits&keyEgress != 0 {
 		return flow.DirectionEgress
 	}
 	return flow.DirectionIngress
+}
+
+// what bpf/contract.h says of struct slot .bytes, enum marks and enum fact_bits
+const (
+	bytesBits = 48
+	bytesMask = 1<<bytesBits - 1
+
+	factLabel          = 0x000fffff
+	factHandshakeShift = 20 // of flow.Handshake
+	factDSCPVaries     = 0x00400000
+	factMACs           = 0x00800000
+	factDSCPShift      = 26
+)
+
+func facts(c *bpfCold) flow.Facts {
+	macs := (*[2]flow.MAC)(unsafe.Pointer(&c.Macs)) // as in the header: destination first
+	return flow.Facts{
+		CEPackets:  uint64(c.CePackets),
+		FlowLabel:  c.Facts & factLabel,
+		SrcMAC:     macs[1],
+		DstMAC:     macs[0],
+		TTLMin:     c.TtlMin,
+		TTLMax:     c.TtlMax,
+		DSCP:       uint8(c.Facts >> factDSCPShift),
+		DSCPVaries: c.Facts&factDSCPVaries != 0,
+		HasMACs:    c.Facts&factMACs != 0,
+	}
 }
 
 func convert(s *bpfSlot, c *bpfCold, at *instant, out *flow.Slot) {
@@ -209,7 +249,7 @@ func convert(s *bpfSlot, c *bpfCold, at *instant, out *flow.Slot) {
 			SrcPort:       s.SrcPort,
 			DstPort:       s.DstPort,
 			IfIndex:       s.Ifindex,
-			NetNS:         s.Netns,
+			NetNS:         s.Netns & keyNetNS,
 			VLAN:          s.Bits & keyVLANID,
 			Proto:         s.IpProto,
 			IPv6:          s.Bits&keyIPv6 != 0,
@@ -218,8 +258,9 @@ func convert(s *bpfSlot, c *bpfCold, at *instant, out *flow.Slot) {
 		},
 		Direction: direction(s.Bits),
 		TCPFlags:  s.TcpFlags,
-		Handshake: flow.Handshake(c.Handshake),
-		Volume:    flow.Volume{Packets: uint64(s.Packets), Bytes: s.Bytes},
+		Handshake: flow.Handshake(c.Facts >> factHandshakeShift & 3),
+		Facts:     facts(c),
+		Volume:    flow.Volume{Packets: uint64(s.Packets), Bytes: s.Bytes & bytesMask},
 		First:     min(at.boot(c.FirstNs), at.unix), // a program that ran at the flip may have read the clock after it
 	}
 	out.Last = max(min(at.jiffy(s.Last), at.unix), out.First)

@@ -22,6 +22,7 @@ type Config struct {
 	Slots         int      // flow slots of a region: a power of two, at most MaxSlots; 0: DefaultSlots
 	MemoryCeiling int      // bytes of all regions together; Slots is halved until it fits; 0: DefaultMemoryCeiling
 	Filters       []Filter // at most MaxFilters
+	Quotes        bool     // count the ICMP errors that quote a flow
 	Samples       bool     // false: no ring, no sampling
 	RandomOneIn   int      // 1 in N buffers is sampled; 0: none
 	SnapLength    int      // bytes copied of a sample, 1 to MaxSnapLength

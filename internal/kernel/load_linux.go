@@ -128,6 +128,7 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 		bpfVarFragmentNs:   uint64(max(cfg.fragments, 0)),
 		bpfVarFilterCount:  uint32(len(cfg.Filters)),
 		bpfVarFilters:      compileFilters(cfg.Filters),
+		bpfVarQuotes:       knob(cfg.Quotes),
 		bpfVarSampleRandom: uint32(min(cfg.RandomOneIn, 1)),
 		bpfVarSnapLength:   uint32(max(cfg.SnapLength, 1)),
 	} {
@@ -136,6 +137,14 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// knob is how a switch of bpf/config.h is set.
+func knob(on bool) uint32 {
+	if on {
+		return 1
+	}
+	return 0
 }
 
 // open maps what user space shares with the programs and starts counting into buffer 0.
