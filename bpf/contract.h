@@ -43,6 +43,7 @@ enum netns_bits {
 	KEY_NETNS = 0x0fff,
 	KEY_QUOTED = 0x3000, // enum quoted
 	KEY_QUOTED_SHIFT = 12,
+	KEY_TUNNELLED = 0x8000, // the key is that of a packet inside of a tunnel, which struct outer names
 };
 
 /* Kinds of ICMP errors. A slot of such a kind counts the errors that quote its key, and no packet of its own. */
@@ -117,6 +118,31 @@ struct cold {
 };
 _Static_assert(sizeof(struct cold) == 32, "two colds are one cache line");
 
+/* struct outer .kind */
+enum tunnel_kind {
+	TUNNEL_VXLAN = 1,
+	TUNNEL_GENEVE = 2,
+	TUNNEL_GRE = 3,
+	TUNNEL_IP = 4, // IP in IP, of any two versions
+};
+
+/* struct outer .bits */
+enum outer_bits {
+	OUTER_IPV6 = 1, // of its addresses
+	OUTER_ID = 2, // the tunnel has an id: of GRE, if there is a key
+};
+
+/* The tunnel that a packet was in: the rest of the key of a tunnelled slot. Compared as five words. */
+struct outer {
+	__u64 src_addr[2]; // network byte order, as in struct slot
+	__u64 dst_addr[2]; // network byte order
+	__u32 id; // VNI of VXLAN and Geneve, key of GRE
+	__u8 kind; // enum tunnel_kind
+	__u8 bits; // enum outer_bits
+	__u8 _pad[2];
+};
+#define OUTER_WORDS 5 // 64-bit words of a struct outer
+
 #define HASH_WORDS 12 // 32-bit halves of the six words of a key
 
 /* Head of a region. Line 0 is the program's, line 1 is written by user space before the flip, line 2 is rare. */
@@ -134,7 +160,7 @@ struct region_header {
 
 	__u32 hash_keys[HASH_WORDS]; // NH keys, secret, redrawn for each buffer at every drain
 	__u64 hash_odd; // multiplier of the finaliser, odd
-	__u64 _pad1;
+	__u64 hash_outer; // multiplier of what the tunnel adds, odd
 
 	__u64 samples_selected; // = emitted + rate_limited + ring_full
 	__u64 samples_emitted;
@@ -177,6 +203,7 @@ struct region {
 	struct slot classes[CLASS_SLOTS + SPARE_SLOTS]; // no addresses: the reason is in src_port
 	struct slot slots[DEFAULT_SLOTS]; // of flows
 	struct cold colds[DEFAULT_SLOTS]; // begins where slots[] ends, also when loaded with another number
+	struct outer outers[DEFAULT_SLOTS]; // begins where colds[] ends, same index; not there unless tunnels are looked into
 };
 #define REGION_SLOTS __builtin_offsetof(struct region, slots)
 

@@ -99,7 +99,7 @@ static __always_inline void key_words(const struct packet *p, __u64 *key)
 	key[5] = (__u64)p->ip_proto << 32 | (__u32)p->bits << 16 | p->netns;
 }
 
-#define NOT_USUAL 0xffff // there is no usual offset
+#define NOT_USUAL 0x8000 // there is no usual offset; so of what follows
 
 /*
  * Bytes [offset, offset + size) of the packet, NULL if it ends before. Read in place where the header lies at its usual
@@ -110,7 +110,7 @@ static __always_inline const void *peek(struct __sk_buff *skb, __u32 offset, __u
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 
-	if (usual != NOT_USUAL && offset == usual && data + usual + size <= end)
+	if (usual < NOT_USUAL && offset == usual && data + usual + size <= end)
 		return data + usual;
 	return bpf_skb_load_bytes(skb, offset, copy, size) ? NULL : copy;
 }
@@ -134,19 +134,17 @@ static __always_inline void set_vlan(struct packet *p, __u16 tci)
 		p->bits |= KEY_TAGGED | (tci & KEY_VLAN_ID);
 }
 
-/* Ethernet, then the inline tags; the offloaded tag, if there is one, lies outside of them. */
-static __always_inline __u8 parse_link(struct __sk_buff *skb, struct packet *p)
+/* Ethernet at the cursor, then the inline tags. */
+static __always_inline __u8 parse_link(struct __sk_buff *skb, struct packet *p, __u32 usual)
 {
 	struct ethernet eth_copy;
-	const struct ethernet *eth = peek(skb, 0, 0, &eth_copy, sizeof(eth_copy));
+	const struct ethernet *eth = peek(skb, p->offset, usual, &eth_copy, sizeof(eth_copy));
 	__be16 ethertype;
 
-	if (skb->vlan_present)
-		set_vlan(p, skb->vlan_tci);
 	if (!eth)
 		return REASON_SHORT_ETHERNET;
 	ethertype = eth->ethertype;
-	p->offset = ETH_HLEN;
+	p->offset += ETH_HLEN;
 	for (int depth = 0; depth <= VLAN_DEPTH; depth++) {
 		struct vlan_tag tag;
 
@@ -500,7 +498,9 @@ static __always_inline __u8 parse_network(struct __sk_buff *skb, struct packet *
 /* Fills p, which is zero but for the fixed part of its key. */
 static __always_inline void parse(struct __sk_buff *skb, struct packet *p, bool link_header)
 {
-	p->reason = link_header ? parse_link(skb, p) : parse_version(skb, p);
+	if (link_header && skb->vlan_present) // an offloaded tag lies outside of those in the frame
+		set_vlan(p, skb->vlan_tci);
+	p->reason = link_header ? parse_link(skb, p, 0) : parse_version(skb, p);
 	if (!p->reason)
 		p->reason = parse_network(skb, p, link_header ? ETH_HLEN : 0);
 }

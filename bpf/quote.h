@@ -43,27 +43,51 @@ static __always_inline __u8 parse_quoted(struct __sk_buff *skb, struct packet *q
 	return reason ?: parse_quoted_transport(skb, q);
 }
 
+/* The quoted packet travelled through the same tunnel, the other way; the packet that quotes it was counted already. */
+static __always_inline void turn_outer(const struct packet *q)
+{
+	struct outer *outer = outer_of(q);
+
+	if (!outer)
+		return;
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		__u64 src = outer->src_addr[i];
+
+		outer->src_addr[i] = outer->dst_addr[i];
+		outer->dst_addr[i] = src;
+	}
+}
+
 /*
  * Of a packet that is an ICMP error and was counted: its keys bits and netns, the latter with enum quoted, and where the quote
  * begins. The quoted packet went the other way at this hook. In a region half full the slots are for packets: nobody fills it
  * with forged quotes. Not static, so that verifiers look at it once, and not with each state that a packet may be in.
  */
-__noinline int note_quoted(struct __sk_buff *skb, __u32 netns_bits, __u32 offset, __u32 number, __u32 buffer)
+__noinline int note_quoted(struct __sk_buff *skb, __u32 netns_bits, __u32 offset, __u32 place)
 {
-	struct packet q = {
+	struct region_header *h;
+	struct inner *scratch;
+	struct slot *s = NULL;
+	struct packet *q;
+	__u32 zero = 0;
+
+	if (!quotes) // so that verifiers look no further
+		return 0;
+	h = bpf_map_lookup_elem(&regions, &place);
+	scratch = bpf_map_lookup_elem(&inners, &zero);
+	if (!h || !scratch)
+		return 0;
+	q = &scratch->packet; // not on the stack: with that of the caller it has 512 bytes
+	*q = (struct packet){
 		.ifindex = skb->ifindex,
 		.netns = netns_bits >> 16,
 		.bits = (netns_bits & (KEY_TAGGED | KEY_VLAN_ID | KEY_EGRESS)) ^ KEY_EGRESS,
 		.offset = offset,
 	};
-	__u32 index = number * 2 + buffer;
-	struct region_header *h = bpf_map_lookup_elem(&regions, &index);
-	struct slot *s = NULL;
-
-	if (!h)
-		return 0;
-	if (h->colds < (slot_mask + 1) / 2 && !parse_quoted(skb, &q, netns_bits & KEY_IPV6))
-		s = flow_slot(skb, h, &q, false, number, buffer);
+	turn_outer(q);
+	if (h->colds < (slot_mask + 1) / 2 && !parse_quoted(skb, q, netns_bits & KEY_IPV6))
+		s = flow_slot(skb, h, q, false, place);
 	if (s)
 		s->packets++;
 	else

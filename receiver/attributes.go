@@ -37,31 +37,55 @@ const (
 	attrFlowStart          = "flow.start"
 	attrFlowTCPFlags       = "flow.tcp_flags"
 
-	attrFlowCommunityID      = "flow.community_id"
-	attrFlowConnectionStart  = "flow.connection.start"
-	attrFlowICMPCode         = "flow.icmp.code"
-	attrFlowICMPType         = "flow.icmp.type"
-	attrFlowInitiatorMethod  = "flow.initiator.method"
-	attrFlowLaterFragments   = "flow.later_fragments"
-	attrFlowReverseTCPFlags  = "flow.reverse.tcp_flags"
-	attrPacketCaptured       = "packet.captured_length"
-	attrPacketEtherType      = "packet.ethertype"
-	attrPacketICMPCode       = "packet.icmp.code"
-	attrPacketICMPType       = "packet.icmp.type"
-	attrPacketDSCP           = "packet.ip.dscp"
-	attrPacketECN            = "packet.ip.ecn"
-	attrPacketTTL            = "packet.ip.ttl"
-	attrPacketLedgerEntry    = "packet.ledger_entry"
-	attrPacketLength         = "packet.length"
-	attrPacketOneIn          = "packet.sampling.one_in"
-	attrPacketPool           = "packet.sampling.pool"
-	attrPacketReasons        = "packet.sampling.reasons"
-	attrPacketSegments       = "packet.segments"
-	attrPacketTCPAcknowledge = "packet.tcp.acknowledgement"
-	attrPacketTCPFlags       = "packet.tcp.flags"
-	attrPacketTCPSequence    = "packet.tcp.sequence"
-	attrPacketTCPWindow      = "packet.tcp.window"
-	attrVLANID               = "network.vlan.id"
+	attrFlowCommunityID                  = "flow.community_id"
+	attrFlowConnectionStart              = "flow.connection.start"
+	attrFlowICMPCode                     = "flow.icmp.code"
+	attrFlowICMPType                     = "flow.icmp.type"
+	attrFlowInitiatorMethod              = "flow.initiator.method"
+	attrFlowLaterFragments               = "flow.later_fragments"
+	attrFlowReverseTCPFlags              = "flow.reverse.tcp_flags"
+	attrPacketCaptured                   = "packet.captured_length"
+	attrPacketEtherType                  = "packet.ethertype"
+	attrPacketICMPCode                   = "packet.icmp.code"
+	attrPacketICMPType                   = "packet.icmp.type"
+	attrPacketDSCP                       = "packet.ip.dscp"
+	attrPacketECN                        = "packet.ip.ecn"
+	attrPacketTTL                        = "packet.ip.ttl"
+	attrPacketLedgerEntry                = "packet.ledger_entry"
+	attrPacketLength                     = "packet.length"
+	attrPacketOneIn                      = "packet.sampling.one_in"
+	attrPacketPool                       = "packet.sampling.pool"
+	attrPacketReasons                    = "packet.sampling.reasons"
+	attrPacketSegments                   = "packet.segments"
+	attrPacketTCPAcknowledge             = "packet.tcp.acknowledgement"
+	attrPacketTCPFlags                   = "packet.tcp.flags"
+	attrPacketTCPSequence                = "packet.tcp.sequence"
+	attrPacketTCPWindow                  = "packet.tcp.window"
+	attrVLANID                           = "network.vlan.id"
+	attrFlowEthernetDestination          = "flow.ethernet.destination"
+	attrFlowEthernetSource               = "flow.ethernet.source"
+	attrFlowICMPErrorTimeExceeded        = "flow.icmp_errors.time_exceeded"
+	attrFlowICMPErrorTooBig              = "flow.icmp_errors.too_big"
+	attrFlowICMPErrorUnreachable         = "flow.icmp_errors.unreachable"
+	attrFlowIPCEPackets                  = "flow.ip.ce_packets"
+	attrFlowIPDSCP                       = "flow.ip.dscp"
+	attrFlowIPDSCPVaries                 = "flow.ip.dscp_varies"
+	attrFlowIPLabel                      = "flow.ip.flow_label"
+	attrFlowIPTTLMax                     = "flow.ip.ttl.max"
+	attrFlowIPTTLMin                     = "flow.ip.ttl.min"
+	attrFlowReverseICMPErrorTimeExceeded = "flow.reverse.icmp_errors.time_exceeded"
+	attrFlowReverseICMPErrorTooBig       = "flow.reverse.icmp_errors.too_big"
+	attrFlowReverseICMPErrorUnreachable  = "flow.reverse.icmp_errors.unreachable"
+	attrFlowReverseIPCEPackets           = "flow.reverse.ip.ce_packets"
+	attrFlowReverseIPDSCP                = "flow.reverse.ip.dscp"
+	attrFlowReverseIPDSCPVaries          = "flow.reverse.ip.dscp_varies"
+	attrFlowReverseIPLabel               = "flow.reverse.ip.flow_label"
+	attrFlowReverseIPTTLMax              = "flow.reverse.ip.ttl.max"
+	attrFlowReverseIPTTLMin              = "flow.reverse.ip.ttl.min"
+	attrTunnelDestinationAddress         = "network.tunnel.destination.address"
+	attrTunnelID                         = "network.tunnel.id"
+	attrTunnelSourceAddress              = "network.tunnel.source.address"
+	attrTunnelType                       = "network.tunnel.type"
 )
 
 // tier says who defines a name, and so how much it may still change.
@@ -127,31 +151,55 @@ var attributeTiers = map[string]tier{
 	attrFlowStart:          tierProposed,
 	attrFlowTCPFlags:       tierProposed,
 
-	attrFlowCommunityID:      tierOwn,
-	attrFlowConnectionStart:  tierOwn,
-	attrFlowICMPCode:         tierOwn,
-	attrFlowICMPType:         tierOwn,
-	attrFlowInitiatorMethod:  tierOwn,
-	attrFlowLaterFragments:   tierOwn,
-	attrFlowReverseTCPFlags:  tierOwn,
-	attrPacketCaptured:       tierOwn,
-	attrPacketEtherType:      tierOwn,
-	attrPacketICMPCode:       tierOwn,
-	attrPacketICMPType:       tierOwn,
-	attrPacketDSCP:           tierOwn,
-	attrPacketECN:            tierOwn,
-	attrPacketTTL:            tierOwn,
-	attrPacketLedgerEntry:    tierOwn,
-	attrPacketLength:         tierOwn,
-	attrPacketOneIn:          tierOwn,
-	attrPacketPool:           tierOwn,
-	attrPacketReasons:        tierOwn,
-	attrPacketSegments:       tierOwn,
-	attrPacketTCPAcknowledge: tierOwn,
-	attrPacketTCPFlags:       tierOwn,
-	attrPacketTCPSequence:    tierOwn,
-	attrPacketTCPWindow:      tierOwn,
-	attrVLANID:               tierOwn,
+	attrFlowEthernetDestination:          tierOwn,
+	attrFlowEthernetSource:               tierOwn,
+	attrFlowICMPErrorTimeExceeded:        tierOwn,
+	attrFlowICMPErrorTooBig:              tierOwn,
+	attrFlowICMPErrorUnreachable:         tierOwn,
+	attrFlowIPCEPackets:                  tierOwn,
+	attrFlowIPDSCP:                       tierOwn,
+	attrFlowIPDSCPVaries:                 tierOwn,
+	attrFlowIPLabel:                      tierOwn,
+	attrFlowIPTTLMax:                     tierOwn,
+	attrFlowIPTTLMin:                     tierOwn,
+	attrFlowReverseICMPErrorTimeExceeded: tierOwn,
+	attrFlowReverseICMPErrorTooBig:       tierOwn,
+	attrFlowReverseICMPErrorUnreachable:  tierOwn,
+	attrFlowReverseIPCEPackets:           tierOwn,
+	attrFlowReverseIPDSCP:                tierOwn,
+	attrFlowReverseIPDSCPVaries:          tierOwn,
+	attrFlowReverseIPLabel:               tierOwn,
+	attrFlowReverseIPTTLMax:              tierOwn,
+	attrFlowReverseIPTTLMin:              tierOwn,
+	attrTunnelDestinationAddress:         tierOwn,
+	attrTunnelID:                         tierOwn,
+	attrTunnelSourceAddress:              tierOwn,
+	attrTunnelType:                       tierOwn,
+	attrFlowCommunityID:                  tierOwn,
+	attrFlowConnectionStart:              tierOwn,
+	attrFlowICMPCode:                     tierOwn,
+	attrFlowICMPType:                     tierOwn,
+	attrFlowInitiatorMethod:              tierOwn,
+	attrFlowLaterFragments:               tierOwn,
+	attrFlowReverseTCPFlags:              tierOwn,
+	attrPacketCaptured:                   tierOwn,
+	attrPacketEtherType:                  tierOwn,
+	attrPacketICMPCode:                   tierOwn,
+	attrPacketICMPType:                   tierOwn,
+	attrPacketDSCP:                       tierOwn,
+	attrPacketECN:                        tierOwn,
+	attrPacketTTL:                        tierOwn,
+	attrPacketLedgerEntry:                tierOwn,
+	attrPacketLength:                     tierOwn,
+	attrPacketOneIn:                      tierOwn,
+	attrPacketPool:                       tierOwn,
+	attrPacketReasons:                    tierOwn,
+	attrPacketSegments:                   tierOwn,
+	attrPacketTCPAcknowledge:             tierOwn,
+	attrPacketTCPFlags:                   tierOwn,
+	attrPacketTCPSequence:                tierOwn,
+	attrPacketTCPWindow:                  tierOwn,
+	attrVLANID:                           tierOwn,
 }
 
 // IANA protocol numbers of the protocols with ports.

@@ -73,7 +73,7 @@ type Flow struct {
 	answered  [2]bool
 	halves    [2]tally // since the last record
 	clues
-	_ [16]byte // to whole cache lines
+	_ [40]byte // to whole cache lines
 }
 
 // Key returns the key of the forward direction as far as known.

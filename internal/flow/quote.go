@@ -18,6 +18,11 @@ type ICMPErrors struct {
 	Unreachable, TooBig, TimeExceeded uint32
 }
 
+// Sum returns how many there were.
+func (e *ICMPErrors) Sum() uint64 {
+	return uint64(e.Unreachable) + uint64(e.TooBig) + uint64(e.TimeExceeded)
+}
+
 func (e *ICMPErrors) add(kind ICMPError, n uint64) {
 	switch kind {
 	case ICMPUnreachable:

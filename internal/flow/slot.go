@@ -32,8 +32,9 @@ type Key struct {
 	VLAN             uint16 // 12-bit id of the outermost tag, valid iff Tagged
 	Proto            uint8  // IANA protocol number, after IPv6 extension headers; IPFIX 4
 	IPv6             bool
-	Tagged           bool // an 802.1Q or 802.1ad tag was present, even if its id is 0 (priority tag)
-	LaterFragment    bool // a fragment other than the first: it carries no ports
+	Tagged           bool   // an 802.1Q or 802.1ad tag was present, even if its id is 0 (priority tag)
+	LaterFragment    bool   // a fragment other than the first: it carries no ports
+	Tunnel           Tunnel // that the packets are in; zero: none, or it is not looked into
 }
 
 // Src returns the source address.
@@ -53,6 +54,7 @@ func hasPorts(proto uint8) bool {
 func (k Key) Reversed() Key {
 	k.SrcAddr, k.DstAddr = k.DstAddr, k.SrcAddr
 	k.SrcPort, k.DstPort = k.DstPort, k.SrcPort
+	k.Tunnel.Src, k.Tunnel.Dst = k.Tunnel.Dst, k.Tunnel.Src
 	return k
 }
 

@@ -79,6 +79,7 @@ const (
 	benchVarSampleRandom   = "sample_random"
 	benchVarSlotMask       = "slot_mask"
 	benchVarSnapLength     = "snap_length"
+	benchVarTunnels        = "tunnels"
 )
 
 // loadBench returns the embedded CollectionSpec for bench.
@@ -156,6 +157,7 @@ type benchVariableSpecs struct {
 	SampleRandom *ebpf.VariableSpec `ebpf:"sample_random"`
 	SlotMask     *ebpf.VariableSpec `ebpf:"slot_mask"`
 	SnapLength   *ebpf.VariableSpec `ebpf:"snap_length"`
+	Tunnels      *ebpf.VariableSpec `ebpf:"tunnels"`
 }
 
 // benchObjects contains all objects after they have been loaded into the kernel.
@@ -209,6 +211,7 @@ type benchVariables struct {
 	SampleRandom *ebpf.Variable `ebpf:"sample_random"`
 	SlotMask     *ebpf.Variable `ebpf:"slot_mask"`
 	SnapLength   *ebpf.Variable `ebpf:"snap_length"`
+	Tunnels      *ebpf.Variable `ebpf:"tunnels"`
 }
 
 // benchPrograms contains all programs after they have been loaded into the kernel.

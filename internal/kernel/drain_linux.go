@@ -78,7 +78,7 @@ func (k *Kernel) stopCounting() error {
 
 // redraw gives a buffer new hash keys: an attacker cannot learn them, an unlucky draw does not last.
 func (r *regions) redraw(buffer uint32) {
-	var random [56]byte
+	var random [64]byte
 	_, _ = rand.Read(random[:]) // never fails
 	for number := range r.count {
 		h := r.at(number, buffer).header
@@ -86,6 +86,7 @@ func (r *regions) redraw(buffer uint32) {
 			h.HashKeys[i] = binary.NativeEndian.Uint32(random[4*i:])
 		}
 		h.HashOdd = binary.NativeEndian.Uint64(random[48:]) | 1
+		h.HashOuter = binary.NativeEndian.Uint64(random[56:]) | 1
 	}
 }
 
@@ -114,6 +115,9 @@ func (r *region) takeSlots(at *instant, visit func(*flow.Slot), d *Drained) (sum
 		c := &r.colds[i]
 		s := &r.slots[int(c.Slot)&(len(r.slots)-1)]
 		convert(s, c, at, &out)
+		if s.Netns&keyTunnelled != 0 {
+			out.Tunnel = tunnel(&r.outers[i])
+		}
 		if kind := flow.ICMPError(s.Netns & keyQuoted >> keyQuotedShift); kind != 0 {
 			d.Quotes = append(d.Quotes, flow.Quote{Key: out.Key, Direction: out.Direction, Error: kind, Count: out.Packets})
 		} else {
@@ -205,7 +209,25 @@ const (
 	keyNetNS       = 0x0fff
 	keyQuoted      = 0x3000
 	keyQuotedShift = 12
+	keyTunnelled   = 0x8000
 )
+
+// enum outer_bits
+const (
+	outerIPv6 = 1
+	outerID   = 2
+)
+
+func tunnel(o *bpfOuter) flow.Tunnel {
+	return flow.Tunnel{
+		Src:   *(*flow.Addr)(unsafe.Pointer(&o.SrcAddr)), // network byte order on both sides
+		Dst:   *(*flow.Addr)(unsafe.Pointer(&o.DstAddr)),
+		ID:    o.Id,
+		Kind:  flow.TunnelKind(o.Kind),
+		IPv6:  o.Bits&outerIPv6 != 0,
+		HasID: o.Bits&outerID != 0,
+	}
+}
 
 func direction(bits uint16) flow.Direction {
 	if bits&keyEgress != 0 {

@@ -22,6 +22,8 @@ func Decode(s *Sample, p *Packet) {
 	*p = Packet{Key: sampleKey(s)}
 	if reason := p.decode(s); reason != flow.ReasonAccounted {
 		*p = Packet{Reason: reason, Key: sampleKey(s), EtherType: p.EtherType}
+	} else if s.Inside {
+		p.enter(s)
 	}
 }
 
@@ -38,15 +40,19 @@ func (p *Packet) decode(s *Sample) flow.Reason {
 	if reason != flow.ReasonAccounted {
 		return reason
 	}
+	return p.network(&c, version)
+}
+
+func (p *Packet) network(c *cursor, version int) (reason flow.Reason) {
 	if version == 4 {
-		reason = p.ipv4(&c)
+		reason = p.ipv4(c)
 	} else {
-		reason = p.ipv6(&c)
+		reason = p.ipv6(c)
 	}
 	if reason != flow.ReasonAccounted {
 		return reason
 	}
-	return p.transport(&c)
+	return p.transport(c)
 }
 
 // cursor is a place in a frame. It may be moved past the end: that is found out by the next take.
