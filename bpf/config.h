@@ -10,6 +10,7 @@
 #define CLOCK_EXACT 256 // new flows in one jiffy that each read the clock: 64,000 a second at 250 Hz
 #define CLOCK_SHARE 8 // of those beyond, one in so many does
 #define VLAN_DEPTH 2 // inline tags walked
+#define MPLS_DEPTH 8 // labels walked
 #define IPV6_EXTENSION_DEPTH 8 // extension headers walked
 #define FILTERS_MAX 16 // rules; a packet that none matches pays for all of them (docs/performance.md)
 #define FRAGMENT_CONTEST_NS 1000000000 // two first fragments apart by more are of two packets: identifications are used again

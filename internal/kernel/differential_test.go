@@ -7,6 +7,7 @@ package kernel
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -47,7 +48,7 @@ func TestRandomFramesReachEveryOutcome(t *testing.T) {
 	pin(t, 0)
 	d := differential{k: k}
 	r := rand.New(rand.NewPCG(1, 2))
-	reasons, flows, total := map[flow.Reason]int{}, map[string]int{}, 0
+	reasons, flows, links, total := map[flow.Reason]int{}, map[string]int{}, map[uint16]int{}, 0
 	for range 60 {
 		batch := batchOf(r, &known[r.IntN(len(known))], known)
 		d.requireAgreement(t, batch)
@@ -57,6 +58,8 @@ func TestRandomFramesReachEveryOutcome(t *testing.T) {
 				reasons[s.want.Reason]++
 				if s.want.Reason == flow.ReasonAccounted {
 					flows[kindOf(&s.want.Key)]++
+					link, _ := ipIn(&s.Frame)
+					links[link]++
 				}
 			}
 		}
@@ -68,6 +71,10 @@ func TestRandomFramesReachEveryOutcome(t *testing.T) {
 		if !slices.Contains(unreachable, r) {
 			assert.Greater(t, share(reasons[r], total), 0.1, "reason %d, %s", r, r.Entry())
 		}
+	}
+	for _, link := range []uint16{noLink, 0x0800, 0x86dd, 0x8847, 0x8848, 0x8864} {
+		t.Logf("%6.2f %% of ethertype %#04x accounted", share(links[link], total), link)
+		assert.Greater(t, share(links[link], total), 0.5, "ethertype %#04x", link)
 	}
 	for _, kind := range slices.Sorted(maps.Keys(flows)) {
 		t.Logf("%6.2f %% %s", share(flows[kind], total), kind)
@@ -172,16 +179,35 @@ func walkedFurther(s *shot) bool {
 	case unix.IPPROTO_GRE, unix.IPPROTO_IPIP, unix.IPPROTO_IPV6:
 		return true
 	}
-	ip := s.Data
-	if !s.L3 {
-		ip = ip[12:]
-		for !bytes.HasPrefix(ip, []byte{0x86, 0xdd}) && !bytes.HasPrefix(ip, []byte{0x08, 0x00}) {
-			ip = ip[4:] // a tag
-		}
-		ip = ip[2:]
-	}
+	_, at := ipIn(&s.Frame)
+	ip := s.Data[at:]
 	const hopByHop = 0
 	return key.IPv6 && ip[4] == 0 && ip[5] == 0 && ip[6] == hopByHop
+}
+
+const noLink = 0 // in place of an ethertype, without link header
+
+// ipIn says where the IP header of an accounted frame begins, and the first ethertype that is no tag's.
+func ipIn(f *frames.Frame) (etherType uint16, at int) {
+	if f.L3 {
+		return noLink, 0
+	}
+	const firstEtherType = 12
+	at = firstEtherType
+	for etherType = 0x8100; etherType == 0x8100 || etherType == 0x88a8; at += 4 {
+		etherType = binary.BigEndian.Uint16(f.Data[at:])
+	}
+	at -= 2 // from behind where another ethertype would end
+	switch etherType {
+	case 0x8847, 0x8848:
+		for f.Data[at+2]&1 == 0 { // not the bottom of the stack
+			at += 4
+		}
+		at += 4
+	case 0x8864:
+		at += 6 + 2 - int(f.Data[at+6]&1) // an odd first byte is all there is of the protocol
+	}
+	return etherType, at
 }
 
 // volume is what the buffer is on the wire: its headers come once more with each further segment.
