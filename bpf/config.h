@@ -19,6 +19,7 @@
 volatile const __u16 region_of_cpu[MAX_CPUS] = {}; // region + 1; 0: this CPU has none
 volatile const __u32 slot_mask = DEFAULT_SLOTS - 1; // slots of a region - 1
 volatile const __u32 hash_shift = 64 - 14; // 64 - log2(slots)
+volatile const __u32 check_protocol = 1; // 0: for tests, since BPF_PROG_TEST_RUN makes a protocol up
 volatile const __u32 filter_count = 0; // rules in use; 0: no program filters
 volatile const struct filter filters[FILTERS_MAX] = {}; // the first that matches decides
 volatile const __u64 fragment_ns = 30000000000; // how long a first fragment is remembered: ipfrag_time of IPv4; 0: not at all

@@ -201,6 +201,7 @@ enum sample_bits {
 	SAMPLE_EGRESS = 1,
 	SAMPLE_L3 = 2, // the frame starts at the IP header
 	SAMPLE_TAGGED = 4, // vlan_tci and vlan_proto are valid: the outermost tag is not in the frame
+	SAMPLE_NOT_IP = 8, // without link header, and not IP, whatever its first nibble says: the kernel knows
 };
 
 /* A ring record: this head, then the captured bytes. */

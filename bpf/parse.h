@@ -532,7 +532,10 @@ static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet
 	return REASON_ACCOUNTED;
 }
 
-/* A device without link header hands over IP at offset 0; its first nibble is the version. */
+/*
+ * A device without link header hands over IP at offset 0; its first nibble is the version. The kernel must say the same: over
+ * GRE, IPIP or PPP a peer may send what is no IP, MPLS for one, and choose its first nibble.
+ */
 static __always_inline __u8 parse_version(struct __sk_buff *skb, struct packet *p)
 {
 	__u8 copy;
@@ -543,12 +546,14 @@ static __always_inline __u8 parse_version(struct __sk_buff *skb, struct packet *
 	switch (*first >> 4) {
 	case 4:
 		p->ethertype = ETH_P_IP;
-		return REASON_ACCOUNTED;
+		break;
 	case 6:
 		p->ethertype = ETH_P_IPV6;
-		return REASON_ACCOUNTED;
+		break;
+	default:
+		return REASON_NOT_IP;
 	}
-	return REASON_NOT_IP;
+	return check_protocol && skb->protocol != bpf_htons(p->ethertype) ? REASON_NOT_IP : REASON_ACCOUNTED;
 }
 
 static __always_inline __u8 parse_network(struct __sk_buff *skb, struct packet *p, __u32 usual)

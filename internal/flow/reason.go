@@ -26,7 +26,7 @@ const (
 	ReasonShortIPv6Extension               // unparsed: ends inside an extension header
 	ReasonIPv6ExtensionDepth               // unparsed: more extension headers than are walked
 	ReasonShortTransport                   // unparsed: ends inside the TCP, UDP, SCTP or ICMP header
-	ReasonNotIP                            // unparsed: neither version 4 nor 6 on a device without link header
+	ReasonNotIP                            // unparsed: not IP of version 4 or 6 on a device without link header
 	ReasonCount                            // how many there are
 )
 

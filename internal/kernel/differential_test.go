@@ -30,7 +30,7 @@ import (
 // FuzzParsersAgree sends frames that nobody thought of through the kernel program and through packet.Decode. A drain waits
 // for a grace period, so each input becomes a batch: itself, and what chance makes of it, of known frames and of headers.
 func FuzzParsersAgree(f *testing.F) {
-	k, known := load(f, Config{fragments: -1}), slices.Concat(frames.All, captures(f))
+	k, known := load(f, Config{fragments: -1, injected: true}), slices.Concat(frames.All, captures(f))
 	for i, frame := range frames.All {
 		f.Add(frame.L3, uint64(i), frame.Data)
 	}
@@ -44,7 +44,7 @@ func FuzzParsersAgree(f *testing.F) {
 
 // What FuzzParsersAgree draws reaches every outcome of the parsers, each often enough for chance to vary it.
 func TestRandomFramesReachEveryOutcome(t *testing.T) {
-	k, known := load(t, Config{fragments: -1}), slices.Concat(frames.All, captures(t))
+	k, known := load(t, Config{fragments: -1, injected: true}), slices.Concat(frames.All, captures(t))
 	pin(t, 0)
 	d := differential{k: k}
 	r := rand.New(rand.NewPCG(1, 2))
@@ -85,7 +85,7 @@ func TestRandomFramesReachEveryOutcome(t *testing.T) {
 // What real tools sent counts the same in both directions, also as segmented buffers: TestParsersAgreeOnCaptures looks at
 // one frame at a time, and not at TCP flags and the length of headers.
 func TestCapturesCountAsSegmentedBuffers(t *testing.T) {
-	k := load(t, Config{fragments: -1})
+	k := load(t, Config{fragments: -1, injected: true})
 	pin(t, 0)
 	d := differential{k: k}
 	r := rand.New(rand.NewPCG(3, 4))

@@ -120,16 +120,21 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 			regionOfCPU[cpu] = uint16(region + 1)
 		}
 	}
+	checkProtocol := uint32(1)
+	if cfg.injected {
+		checkProtocol = 0
+	}
 	var errs []error
 	for name, value := range map[string]any{
-		bpfVarRegionOfCpu:  regionOfCPU,
-		bpfVarSlotMask:     uint32(cfg.Slots - 1),
-		bpfVarHashShift:    uint32(64 - bits.TrailingZeros(uint(cfg.Slots))),
-		bpfVarFragmentNs:   uint64(max(cfg.fragments, 0)),
-		bpfVarFilterCount:  uint32(len(cfg.Filters)),
-		bpfVarFilters:      compileFilters(cfg.Filters),
-		bpfVarSampleRandom: uint32(min(cfg.RandomOneIn, 1)),
-		bpfVarSnapLength:   uint32(max(cfg.SnapLength, 1)),
+		bpfVarRegionOfCpu:   regionOfCPU,
+		bpfVarSlotMask:      uint32(cfg.Slots - 1),
+		bpfVarHashShift:     uint32(64 - bits.TrailingZeros(uint(cfg.Slots))),
+		bpfVarFragmentNs:    uint64(max(cfg.fragments, 0)),
+		bpfVarCheckProtocol: checkProtocol,
+		bpfVarFilterCount:   uint32(len(cfg.Filters)),
+		bpfVarFilters:       compileFilters(cfg.Filters),
+		bpfVarSampleRandom:  uint32(min(cfg.RandomOneIn, 1)),
+		bpfVarSnapLength:    uint32(max(cfg.SnapLength, 1)),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			errs = append(errs, fmt.Errorf("set %s: %w", name, err))

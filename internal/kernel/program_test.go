@@ -31,7 +31,7 @@ func refused(f *frames.Frame) bool {
 // The two parsers agree, with each other and with what was written down by hand: the kernel program and packet.Decode
 // see every frame of the corpus, on both directions, and the whole table and ledger are compared.
 func TestParsersAgreeOnEveryFrame(t *testing.T) {
-	k := load(t, Config{fragments: -1}) // each frame on its own
+	k := load(t, Config{fragments: -1, injected: true}) // each frame on its own
 	pin(t, 0)
 	for _, f := range frames.All {
 		if refused(&f) {
@@ -72,7 +72,7 @@ func TestParsersAgreeOnCaptures(t *testing.T) {
 	paths, err := filepath.Glob("../../testdata/pcap/*.pcap")
 	require.NoError(t, err)
 	require.NotEmpty(t, paths)
-	k := load(t, Config{fragments: -1})
+	k := load(t, Config{fragments: -1, injected: true})
 	pin(t, 0)
 	for _, path := range paths {
 		all, err := frames.ReadPcap(path)

@@ -136,6 +136,7 @@ const (
 	sampleEgress = 1 << iota
 	sampleL3
 	sampleTagged
+	sampleNotIP
 )
 
 func (s *sampling) decode(now instant) error {
@@ -158,6 +159,7 @@ func (s *sampling) decode(now instant) error {
 		Segments:  h.Segments,
 		WireLen:   h.WireBytes,
 		L3:        h.Bits&sampleL3 != 0,
+		NotIP:     h.Bits&sampleNotIP != 0,
 		Tagged:    h.Bits&sampleTagged != 0,
 		VLANTCI:   h.VlanTci,
 		VLANProto: h.VlanProto,

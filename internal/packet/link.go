@@ -36,7 +36,7 @@ const (
 // link reads everything before the IP header and returns the version of IP that follows, 4 or 6.
 func (p *Packet) link(c *cursor, s *Sample) (version int, _ flow.Reason) {
 	if s.L3 {
-		return versionNibble(c)
+		return versionNibble(c, s)
 	}
 	h := c.take(ethernetLen)
 	if h == nil {
@@ -58,9 +58,10 @@ func (p *Packet) link(c *cursor, s *Sample) (version int, _ flow.Reason) {
 	return p.payload(etherType)
 }
 
-// versionNibble decides on a device without link header: nothing else there says which IP it is.
-func versionNibble(c *cursor) (version int, _ flow.Reason) {
-	if len(c.data) == 0 {
+// versionNibble decides on a device without link header: nothing else there says which IP it is. That it is IP at all, the
+// kernel knows.
+func versionNibble(c *cursor, s *Sample) (version int, _ flow.Reason) {
+	if len(c.data) == 0 || s.NotIP {
 		return 0, flow.ReasonNotIP
 	}
 	switch v := c.data[0] >> 4; v {

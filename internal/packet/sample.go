@@ -22,6 +22,7 @@ type Sample struct {
 	Segments  uint32 // wire packets this buffer stands for (GSO, GRO); at least 1
 	WireLen   uint32 // bytes of all segments on the wire, link header and tags included
 	L3        bool   // Data starts at the IP header: a device without link header
+	NotIP     bool   // without link header, the kernel says that it is no IP, whatever it begins with
 	Tagged    bool   // VLANTCI is valid: the outermost tag was offloaded and is not in Data
 	VLANTCI   uint16 // priority 3, DEI 1, id 12 bits; host byte order
 	VLANProto uint16 // ethertype of the offloaded tag, 0x8100 or 0x88a8; host byte order
