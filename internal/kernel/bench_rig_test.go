@@ -209,13 +209,8 @@ func (r *rig) subjects(b *testing.B, w *workload) []*subject {
 		r.reference(),
 		r.percpu(),
 	}
-	committed := _BpfBytes
-	defer func() { _BpfBytes = committed }()
 	for _, path := range candidates() {
-		var err error
-		_BpfBytes, err = os.ReadFile(path)
-		require.NoError(b, err)
-		s = append(s, r.ours(load(b, plain), path))
+		s = append(s, r.ours(loadCandidate(b, path, plain), path))
 	}
 	return s
 }
@@ -223,6 +218,16 @@ func (r *rig) subjects(b *testing.B, w *workload) []*subject {
 // candidates are objects made from changed sources, to be compared with the committed one in the same rounds. Structs that
 // user space shares must be the same.
 func candidates() []string { return filepath.SplitList(os.Getenv("EBPFPACKETS_BENCH_OBJECTS")) }
+
+func loadCandidate(b *testing.B, path string, cfg Config) *Kernel {
+	b.Helper()
+	committed := _BpfBytes
+	defer func() { _BpfBytes = committed }()
+	var err error
+	_BpfBytes, err = os.ReadFile(path)
+	require.NoError(b, err)
+	return load(b, cfg)
+}
 
 func (r *rig) ours(k *Kernel, name string) *subject {
 	s := &subject{name: name, program: k.objects.IngressL2, kernel: k}
