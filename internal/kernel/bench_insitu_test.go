@@ -16,7 +16,6 @@ import (
 	"testing"
 	"text/tabwriter"
 	"time"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -30,81 +29,46 @@ import (
 )
 
 const (
-	hoseRounds = 21
-	hoseWindow = sequenceLength / 2 // packets of one program in one round
-	hoseWarmUp = hoseWindow / 4
-	hoseBatch  = 64 // frames of one system call
+	wireRounds = 21
+	wireWindow = sequenceLength / 2 // packets of one program in one round
+	wireWarmUp = wireWindow / 4
 )
 
-// hose sends frames into a veth as fast as one CPU can. They are addressed to nobody: the far end's IP layer drops them at
-// once, which is the shortest way of a packet through the kernel, and so the one on which a program weighs most.
-type hose struct {
-	fd       int
-	near     *testenv.End
+// wire is a veth that is flooded by one CPU. The frames are addressed to nobody: the far end's IP layer drops them at once,
+// which is the shortest way of a packet through the kernel, and so the one on which a program weighs most.
+type wire struct {
+	*testenv.Hose
 	far      *testenv.End
-	frames   [][]byte // of each flow
 	sequence []uint32 // flows in the order of their packets, then from the beginning again
-	messages [hoseBatch]mmsghdr
-	vectors  [hoseBatch]unix.Iovec
 }
 
-// mmsghdr is struct mmsghdr of sendmmsg(2).
-type mmsghdr struct {
-	header unix.Msghdr
-	sent   uint32
-	_      uint32
-}
-
-func newHose(b *testing.B, w *workload) *hose {
+func newWire(b *testing.B, w *workload) *wire {
 	b.Helper()
-	h := &hose{frames: make([][]byte, w.flows), sequence: make([]uint32, sequenceLength)}
-	h.near, h.far = testenv.Pair(b, testenv.PairConfig{})
+	frames := make([][]byte, w.flows)
 	random := rand.New(rand.NewPCG(1, 2))
-	for i := range h.frames {
-		f := udpFrame(0x0a00_0000+uint32(i), random.Uint32(), uint16(random.Uint32()), uint16(random.Uint32()), frameLength)
-		copy(f, []byte{2, 0, 0, 0, 0, 0xee}) // nobody's address
-		binary.BigEndian.PutUint16(f[16:], frameLength-14)
-		h.frames[i] = f
+	for i := range frames {
+		frames[i] = udpFrame(0x0a00_0000+uint32(i), random.Uint32(), uint16(random.Uint32()), uint16(random.Uint32()), frameLength)
+		copy(frames[i], []byte{2, 0, 0, 0, 0, 0xee}) // nobody's address
+		binary.BigEndian.PutUint16(frames[i][16:], frameLength-14)
 	}
 	draw := uniform
 	if w.draw != nil {
 		draw = w.draw
 	}
+	near, far := testenv.Pair(b, testenv.PairConfig{})
+	wire := &wire{Hose: near.NewHose(frames), far: far, sequence: make([]uint32, sequenceLength)}
 	next := draw(random, w.flows)
-	for i := range h.sequence {
-		h.sequence[i] = uint32(next())
+	for i := range wire.sequence {
+		wire.sequence[i] = uint32(next())
 	}
-	h.near.Do(func() {
-		var err error
-		h.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		require.NoError(b, err)
-	})
-	b.Cleanup(func() { require.NoError(b, unix.Close(h.fd)) })
-	require.NoError(b, unix.Bind(h.fd, &unix.SockaddrLinklayer{Ifindex: h.near.Index}))
-	for i := range h.messages {
-		h.messages[i].header.Iov = &h.vectors[i]
-		h.messages[i].header.SetIovlen(1)
-		h.vectors[i].SetLen(frameLength)
-	}
-	return h
+	return wire
 }
 
-// send sends n packets from that number on.
-func (h *hose) send(b *testing.B, from, n int) {
+// flood sends n packets from that number of the sequence on; both divide its length.
+func (w *wire) flood(b *testing.B, from, n int) {
 	b.Helper()
-	for at, end := from, from+n; at < end; {
-		first := at % len(h.sequence)
-		batch := h.sequence[first:min(first+hoseBatch, len(h.sequence), first+end-at)]
-		for i, number := range batch {
-			h.vectors[i].Base = &h.frames[number][0]
-		}
-		sent, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(h.fd), uintptr(unsafe.Pointer(&h.messages)), uintptr(len(batch)), 0, 0, 0)
-		if errno == unix.EINTR || errno == unix.ENOBUFS { // the first frame of the batch did not go
-			continue
-		}
-		require.Zero(b, errno, "send to the veth: %v", errno)
-		at += int(sent)
-	}
+	from %= len(w.sequence)
+	require.NoError(b, w.Send(w.sequence[from:from+n]))
 }
 
 // tried is a program on the far end's ingress hook, or none.
@@ -116,18 +80,18 @@ type tried struct {
 	cpu     []float64     // of the sending thread, which the far end's work is done on
 }
 
-func (s *tried) attach(b *testing.B, h *hose) (detach func() error) {
+func (s *tried) attach(b *testing.B, w *wire) (detach func() error) {
 	b.Helper()
-	at := iface.Interface{Index: uint32(h.far.Index), Name: h.far.Name, HWType: unix.ARPHRD_ETHER}
+	at := iface.Interface{Index: uint32(w.far.Index), Name: w.far.Name, HWType: unix.ARPHRD_ETHER}
 	switch {
 	case s.kernel != nil:
-		h.far.Do(func() { require.NoError(b, s.kernel.Attach(at, flow.DirectionIngress)) })
+		w.far.Do(func() { require.NoError(b, s.kernel.Attach(at, flow.DirectionIngress)) })
 		return func() error { return s.kernel.Detach(at.Index) }
 	case s.program != nil:
 		var l link.Link
-		h.far.Do(func() {
+		w.far.Do(func() {
 			var err error
-			l, err = link.AttachTCX(link.TCXOptions{Interface: h.far.Index, Program: s.program, Attach: ebpf.AttachTCXIngress})
+			l, err = link.AttachTCX(link.TCXOptions{Interface: w.far.Index, Program: s.program, Attach: ebpf.AttachTCXIngress})
 			require.NoError(b, err)
 		})
 		return l.Close
@@ -136,25 +100,25 @@ func (s *tried) attach(b *testing.B, h *hose) (detach func() error) {
 }
 
 // window measures one program in one round, and compares what ours counted with what the far end received.
-func (s *tried) window(b *testing.B, h *hose, round int) {
+func (s *tried) window(b *testing.B, w *wire, round int) {
 	b.Helper()
-	detach := s.attach(b, h)
-	from := round * hoseWindow
-	h.send(b, from+hoseWindow, hoseWarmUp)
+	detach := s.attach(b, w)
+	from := round * wireWindow
+	w.flood(b, from+wireWindow, wireWarmUp)
 	tending := s.tend()
-	before := h.far.Counters().Received.Packets
+	before := w.far.Counters().Received.Packets
 	began := time.Now()
-	spent := cpuTime(b, func() { h.send(b, from, hoseWindow) })
+	spent := cpuTime(b, func() { w.flood(b, from, wireWindow) })
 	wall := time.Since(began)
-	received := h.far.Counters().Received.Packets - before
+	received := w.far.Counters().Received.Packets - before
 	require.NoError(b, detach())
 	counted, err := tending()
 	require.NoError(b, err)
 	if s.kernel != nil {
 		require.Equal(b, received, counted, "%s counted what the interface received", s.name)
 	}
-	s.wall = append(s.wall, float64(wall)/hoseWindow)
-	s.cpu = append(s.cpu, float64(spent)/hoseWindow)
+	s.wall = append(s.wall, float64(wall)/wireWindow)
+	s.cpu = append(s.cpu, float64(spent)/wireWindow)
 }
 
 // tend does what the receiver does beside the traffic, on another CPU: it drains when a region is half full and reads
@@ -226,13 +190,13 @@ func BenchmarkInSitu(b *testing.B) {
 		})
 	}
 	require.NoError(b, t.Flush())
-	fmt.Printf("\nmedians of %d rounds of %d packets; load average %s\n%s\n", hoseRounds, hoseWindow, loadAverage(b), table.String())
+	fmt.Printf("\nmedians of %d rounds of %d packets; load average %s\n%s\n", wireRounds, wireWindow, loadAverage(b), table.String())
 }
 
 // tryAll loads every program several times: where code and tables come to lie changes a figure.
 func tryAll(b *testing.B, w *workload) []*tried {
 	b.Helper()
-	h := newHose(b, w)
+	wire := newWire(b, w)
 	pin(b, runtime.NumCPU()-1)
 	none, again, noop, reference := &tried{name: "none"}, &tried{name: "none again"}, &tried{name: "noop"}, &tried{name: "reference"}
 	ours, sampled := &tried{name: "ours"}, &tried{name: "ours, sampling"}
@@ -250,9 +214,9 @@ func tryAll(b *testing.B, w *workload) []*tried {
 		for i, path := range candidates() {
 			subjects[len(subjects)-len(candidates())+i].kernel = loadCandidate(b, path, Config{})
 		}
-		for round := range hoseRounds / loads {
+		for round := range wireRounds / loads {
 			for i := range subjects {
-				subjects[(i+round)%len(subjects)].window(b, h, round)
+				subjects[(i+round)%len(subjects)].window(b, wire, round)
 			}
 		}
 	}
