@@ -39,6 +39,7 @@ enum key_bits {
 	KEY_LATER_FRAGMENT = 0x2000,
 	KEY_IPV6 = 0x4000,
 	KEY_EGRESS = 0x8000,
+	KEY_EGRESS_SHIFT = 15,
 };
 
 /* struct slot .netns beside the number of the namespace, of which user space gives no more than 4,095 */

@@ -47,8 +47,8 @@ struct {
 
 /* A packet inside of a tunnel, parsed. */
 struct inner {
+	struct outer outer; // first: verifiers of 6.1 add nothing to what may be NULL
 	struct packet packet;
-	struct outer outer;
 };
 
 /* Where the program leaves it that looks into tunnels, for the one that counts. */

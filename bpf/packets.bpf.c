@@ -21,6 +21,9 @@
 #include "quote.h"
 #include "sample.h"
 #include "tunnel.h"
+#ifdef APART // compiled twice: this is for verifiers before 6.12
+#include "apart.h"
+#endif
 
 #ifndef TCX_NEXT // linux/bpf.h has it from 6.6 on
 #define TCX_NEXT -1 // go on with the next program; the same number as TC_ACT_UNSPEC for a clsact filter
@@ -29,7 +32,7 @@
 /* A CPU without a region has company in its counters: atomics. It came online after loading. */
 static __always_inline void count_late(__u32 buffer, bool egress, struct wire w)
 {
-	struct late *l = &control.late[(buffer & 1) * 2 + egress];
+	struct late *l = &control.late[masked(buffer, 1) * 2 + egress];
 
 	__sync_fetch_and_add(&l->buffers, 1);
 	__sync_fetch_and_add(&l->packets, w.packets);
@@ -77,7 +80,11 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 			h->reentered++;
 		*(volatile __u32 *)&h->busy = 1;
 	}
+#ifdef APART
+	parse_apart(skb, &p, link_header);
+#else
 	parse(skb, &p, link_header);
+#endif
 	later = p.bits & KEY_LATER_FRAGMENT; // even when joined: what lies at the cursor is payload
 	if (fragment_ns && p.fragment)
 		join_fragment(&p, 0);

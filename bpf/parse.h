@@ -111,6 +111,24 @@ static __always_inline void key_words(const struct packet *p, __u64 *key)
 	key[5] = (__u64)p->ip_proto << 32 | (__u32)p->bits << 16 | p->netns;
 }
 
+/* What counts of a packet, from one to another: field by field, of a copy as a whole the compiler keeps one more on the stack. */
+static __always_inline void take_flow(struct packet *p, const struct packet *from)
+{
+	p->src_addr[0] = from->src_addr[0];
+	p->src_addr[1] = from->src_addr[1];
+	p->dst_addr[0] = from->dst_addr[0];
+	p->dst_addr[1] = from->dst_addr[1];
+	p->ports = from->ports;
+	p->netns = from->netns;
+	p->bits = from->bits;
+	p->ip_proto = from->ip_proto;
+	p->quoted = from->quoted;
+	p->label = from->label;
+	p->offset = from->offset;
+	p->tcp_flags = from->tcp_flags;
+	p->marks = from->marks;
+}
+
 #define NOT_USUAL 0x8000 // there is no usual offset; so of what follows
 
 /*
@@ -138,6 +156,14 @@ static __always_inline __u64 forgotten(struct __sk_buff *skb, __u64 value)
 	asm volatile("%0 += %1\n%0 -= %1" : "+r"(value) : "r"(unknown));
 	return value;
 }
+
+/* value & mask, done here: what the compiler folds into another expression, the verifier of 6.1 does not follow there. */
+#define masked(value, mask)                                       \
+	({                                                        \
+		__u64 __v = value;                                \
+		asm volatile("%0 &= %1" : "+r"(__v) : "i"(mask)); \
+		__v;                                              \
+	})
 
 /* The outermost tag names the VLAN of the flow. */
 static __always_inline void set_vlan(struct packet *p, __u16 tci)

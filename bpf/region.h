@@ -81,11 +81,14 @@ static __always_inline struct outer *outer_of(const struct packet *p)
 	return inner ? &inner->outer : NULL;
 }
 
+/* One branch: of five, in a loop, 6.12 and 6.18 walk more than a million instructions. */
 static __always_inline bool same_outer(const struct outer *a, const struct outer *b)
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+	__u64 difference = (x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]);
 
-	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] && x[4] == y[4];
+	asm volatile("" : "+r"(difference)); // keeps the compiler from making branches of it
+	return !difference;
 }
 
 /* A region half full asks to be drained; the count passes that mark once between two flips. */
@@ -182,14 +185,14 @@ static __always_inline struct slot *flow_slot(struct __sk_buff *skb, void *regio
 static __always_inline struct slot *class_slot(void *region, const struct packet *p)
 {
 	struct slot *classes = region + sizeof(struct region_header);
-	__u32 reason = p->reason % REASONS_MAX, egress = p->bits & KEY_EGRESS;
+	__u32 reason = masked(p->reason, REASONS_MAX - 1), egress = masked(p->bits >> KEY_EGRESS_SHIFT, 1);
 	__u32 ethertype = reason == REASON_ETHERTYPE ? p->ethertype : 0;
 	__u64 key[KEY_WORDS] = {
 		[4] = (__u64)p->ifindex << 32 | ethertype << 16 | reason,
-		[5] = egress << 16 | (p->netns & KEY_NETNS),
+		[5] = (__u64)egress << (16 + KEY_EGRESS_SHIFT) | (p->netns & KEY_NETNS),
 	};
-	__u32 index = p->ifindex * 31 + ethertype * 7 + reason * 2 + !!egress;
-	struct slot *spare = &classes[CLASS_SLOTS + reason * 2 + !!egress];
+	__u32 index = p->ifindex * 31 + ethertype * 7 + reason * 2 + egress;
+	struct slot *spare = &classes[CLASS_SLOTS + reason * 2 + egress];
 
 	for (int n = 0; n < CLASS_PROBE_MAX; n++) {
 		struct slot *s = &classes[(index + n) % CLASS_SLOTS];
@@ -202,7 +205,7 @@ static __always_inline struct slot *class_slot(void *region, const struct packet
 			return s;
 	}
 	spare->src_port = reason;
-	spare->bits = egress;
+	spare->bits = egress << KEY_EGRESS_SHIFT;
 	return spare;
 }
 

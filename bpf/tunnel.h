@@ -236,24 +236,6 @@ __noinline int look_inside(struct __sk_buff *skb, __u32 netns_bits, __u32 offset
 	return 1;
 }
 
-/* Field by field: of a copy as a whole the compiler keeps another one on the stack. The jumbo option is the outer packet's. */
-static __always_inline void take_inner(struct packet *p, const struct packet *inner)
-{
-	p->src_addr[0] = inner->src_addr[0];
-	p->src_addr[1] = inner->src_addr[1];
-	p->dst_addr[0] = inner->dst_addr[0];
-	p->dst_addr[1] = inner->dst_addr[1];
-	p->ports = inner->ports;
-	p->netns = inner->netns;
-	p->bits = inner->bits;
-	p->ip_proto = inner->ip_proto;
-	p->quoted = inner->quoted;
-	p->label = inner->label;
-	p->offset = inner->offset;
-	p->tcp_flags = inner->tcp_flags;
-	p->marks = inner->marks;
-}
-
 /* Makes p the packet inside of it, if there is one. */
 static __always_inline void enter_tunnel(struct __sk_buff *skb, struct packet *p)
 {
@@ -271,7 +253,7 @@ static __always_inline void enter_tunnel(struct __sk_buff *skb, struct packet *p
 	inner->outer.dst_addr[1] = p->dst_addr[1];
 	if (p->bits & KEY_IPV6)
 		inner->outer.bits |= OUTER_IPV6;
-	take_inner(p, &inner->packet);
+	take_flow(p, &inner->packet); // the jumbo option is the outer one's
 }
 
 static __always_inline bool may_be_tunnel(const struct packet *p)

@@ -66,6 +66,7 @@ type bpfFragmentKey struct {
 
 type bpfInner struct {
 	_      structs.HostLayout
+	Outer  bpfOuter
 	Packet struct {
 		_          structs.HostLayout
 		SrcAddr    [2]uint64
@@ -87,7 +88,6 @@ type bpfInner struct {
 		Marks      uint16
 		Pad1       [6]uint8
 	}
-	Outer bpfOuter
 }
 
 type bpfOuter struct {

@@ -6,6 +6,7 @@
 package kernel
 
 import (
+	"math/bits"
 	"os"
 	"regexp"
 	"strconv"
@@ -61,7 +62,7 @@ func TestBitsAreInSyncWithContract(t *testing.T) {
 	for enum, want := range map[string]map[string]int{
 		"key_bits": {
 			"KEY_VLAN_ID": keyVLANID, "KEY_TAGGED": keyTagged, "KEY_LATER_FRAGMENT": keyLaterFragment,
-			"KEY_IPV6": keyIPv6, "KEY_EGRESS": keyEgress,
+			"KEY_IPV6": keyIPv6, "KEY_EGRESS": keyEgress, "KEY_EGRESS_SHIFT": bits.TrailingZeros(keyEgress),
 		},
 		"fact_bits": {
 			"FACT_LABEL": factLabel, "FACT_SYN": int(flow.HandshakeSYN) << factHandshakeShift,

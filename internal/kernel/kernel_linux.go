@@ -35,6 +35,7 @@ type Config struct {
 	loaded    func(*objects) // what to spoil before the objects are opened
 	fragments time.Duration  // how long a first fragment is remembered; 0: fragmentTime, negative: not at all
 	injected  bool           // frames come from BPF_PROG_TEST_RUN, which makes a protocol up
+	apart     bool           // the programs for old verifiers, whatever this kernel's is
 }
 
 const (

@@ -15,6 +15,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/ringbuf"
 )
 
@@ -84,7 +85,7 @@ func fit(cfg Config) (Config, error) {
 }
 
 func (k *Kernel) loadObjects() error {
-	spec, err := loadBpf()
+	spec, err := loadSpec(k.cfg)
 	if err != nil {
 		return err
 	}
@@ -99,6 +100,17 @@ func (k *Kernel) loadObjects() error {
 		k.cfg.loaded(&k.objects)
 	}
 	return nil
+}
+
+// loadSpec reads the programs that this kernel's verifier accepts: bpf/apart.h says what the two differ in. What a verifier can do
+// is not probed, since it takes seconds to give up: 6.12 is the oldest known to accept the faster ones. A kernel whose version
+// cannot be told may be older.
+func loadSpec(cfg Config) (*ebpf.CollectionSpec, error) {
+	const firstAble = 6<<16 | 12<<8 // KERNEL_VERSION(6, 12, 0)
+	if version, err := features.LinuxVersionCode(); err != nil || version < firstAble || cfg.apart {
+		return loadApart()
+	}
+	return loadBpf()
 }
 
 func sizeMaps(spec *ebpf.CollectionSpec, cfg Config) {

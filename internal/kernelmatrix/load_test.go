@@ -40,12 +40,14 @@ func TestLoad(t *testing.T) {
 		name string
 		cfg  kernel.Config
 	}{
-		{"without samples", kernel.Config{}},
+		{"without samples", kernel.Config{Quotes: true}},
 		{"with samples", kernel.Config{Samples: true, RandomOneIn: 10, SnapLength: 256, MaxPerSecond: 100}},
 		{"with longest samples", kernel.Config{Samples: true, RandomOneIn: 1, SnapLength: kernel.MaxSnapLength, MaxPerSecond: 100}},
 		{"with most slots", kernel.Config{Slots: kernel.MaxSlots, MemoryCeiling: 1 << 30}},
 		{"with fewest slots", kernel.Config{Slots: kernel.MinSlots}},
 		{"with most filters", kernel.Config{Filters: filters(), Samples: true, RandomOneIn: 10, SnapLength: 256, MaxPerSecond: 100}},
+		{"with tunnels", kernel.Config{Tunnels: true, Quotes: true}},
+		{"with everything", everything()},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			k, err := kernel.Load(tt.cfg)
@@ -71,6 +73,14 @@ func TestLoad(t *testing.T) {
 			}
 			count(t, k, ran)
 		})
+	}
+}
+
+// everything switches on all that makes the verifier walk more.
+func everything() kernel.Config {
+	return kernel.Config{
+		Filters: filters(), Tunnels: true, Quotes: true,
+		Samples: true, RandomOneIn: 10, SnapLength: 256, MaxPerSecond: 100,
 	}
 }
 
