@@ -65,7 +65,7 @@ func TestICMPErrorsBelongToTheFlowThatTheyQuote(t *testing.T) {
 	assert.False(t, table.Quote(quote(unknown, DirectionEgress, ICMPUnreachable, 1)))
 
 	table.Expire(t0+61*sec, got.add) // idle
-	assert.True(t, !table.Quote(quote(request, DirectionEgress, ICMPUnreachable, 1)), "it ended")
+	assert.False(t, table.Quote(quote(request, DirectionEgress, ICMPUnreachable, 1)), "it ended")
 	require.Len(t, got, 1)
 	forward, reverse := got[0].Forward.Errors, got[0].Reverse.Errors
 	if got[0].Key == answer {

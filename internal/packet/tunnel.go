@@ -51,7 +51,7 @@ func (p *Packet) enter(s *Sample) {
 
 // inside reads the payload of a tunnel.
 func (p *Packet) inside(c *cursor, etherType uint16) (reason flow.Reason) {
-	version := 0
+	var version int
 	switch etherType {
 	case etherTypeIPv4:
 		version = 4
