@@ -19,8 +19,13 @@ import "github.com/ebpfpackets/ebpfpackets/internal/flow"
 // length. Nor does it believe the lengths in IP headers: BIG TCP writes 0 there, and the kernel program does not read
 // them, so the padding of a frame that is too small for its headers is read as if it had been sent.
 func Decode(s *Sample, p *Packet) {
+	p.read(&cursor{data: s.Data}, s)
+}
+
+// read is Decode with a cursor that says afterwards where the headers are.
+func (p *Packet) read(c *cursor, s *Sample) {
 	*p = Packet{Key: sampleKey(s)}
-	if reason := p.decode(s); reason != flow.ReasonAccounted {
+	if reason := p.decode(c, s); reason != flow.ReasonAccounted {
 		*p = Packet{Reason: reason, Key: sampleKey(s), EtherType: p.EtherType}
 	}
 }
@@ -32,28 +37,39 @@ func sampleKey(s *Sample) flow.Key {
 
 // decode goes from the outermost header inwards and stops at the first that cannot be read. What it left in p until then
 // is valid only if it returns ReasonAccounted.
-func (p *Packet) decode(s *Sample) flow.Reason {
-	c := cursor{data: s.Data}
-	version, reason := p.link(&c, s)
+func (p *Packet) decode(c *cursor, s *Sample) flow.Reason {
+	version, reason := p.link(c, s)
 	if reason != flow.ReasonAccounted {
 		return reason
 	}
+	if reason = p.ip(c, version); reason != flow.ReasonAccounted {
+		return reason
+	}
+	return p.transport(c)
+}
+
+func (p *Packet) ip(c *cursor, version int) flow.Reason {
+	c.network = c.off
+	reason := flow.ReasonAccounted
 	if version == 4 {
-		reason = p.ipv4(&c)
+		reason = p.ipv4(c)
 	} else {
-		reason = p.ipv6(&c)
+		reason = p.ipv6(c)
 	}
-	if reason != flow.ReasonAccounted {
-		return reason
-	}
-	return p.transport(&c)
+	c.behind = c.off
+	return reason
 }
 
 // cursor is a place in a frame. It may be moved past the end: that is found out by the next take.
 type cursor struct {
-	data []byte
-	off  int // from the first byte of the frame
+	data    []byte
+	off     int // from the first byte of the frame
+	network int // where the IP header begins, once it was looked for
+	behind  int // where what follows IP and its extensions begins, once they were read
 }
+
+// from returns what was captured from off on, perhaps nothing.
+func (c *cursor) from(off int) []byte { return c.data[min(off, len(c.data)):] }
 
 // take returns the next n bytes and moves past them, or nil, without moving, if they are not all there.
 func (c *cursor) take(n int) []byte {
