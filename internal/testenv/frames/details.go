@@ -100,6 +100,7 @@ func message(typ, code byte, own []byte, payload ...[]byte) []byte {
 func carriersICMP() []Carrier {
 	zero := make([]byte, 4)
 	target := []byte{0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 2}
+	destination := []byte{0x20, 0x01, 0x0d, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9}
 	source, own := []byte{1, 1, 2, 0, 0, 0, 0, 0x0a}, []byte{2, 1, 2, 0, 0, 0, 0, 0x0b} // link-layer addresses
 	mtu := []byte{5, 1, 0, 0, 0, 0, 5, 0xdc}
 	v4 := func(name string, traffic int, b []byte) Carrier {
@@ -126,7 +127,7 @@ func carriersICMP() []Carrier {
 		v6("neighbour solicitation with an unassigned option", 6, message(135, 0, zero, target, source, []byte{200, 1}, Traffic[:6])),
 		v6("router solicitation", 0, message(133, 0, zero, source)),
 		v6("router advertisement", 0, message(134, 0, []byte{64, 0, 7, 8}, make([]byte, 8), mtu, source)),
-		v6("ICMPv6 redirect", 0, message(137, 0, zero, target, target, own)),
+		v6("ICMPv6 redirect", 0, message(137, 0, zero, target, destination, own)),
 		v6("a link-layer address of 14 bytes", 14, message(135, 0, zero, target, []byte{1, 2}, Traffic[:14])),
 	}
 }
@@ -134,8 +135,8 @@ func carriersICMP() []Carrier {
 func carriersGroups() []Carrier {
 	group := []byte{233, 252, 0, 1}
 	group6 := []byte{0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0x0d, 0xb8, 0, 0, 0, 1}
-	records := slices.Concat([]byte{0x22, 0, 0, 0, 0, 0, 0, 2}, // two: of one source, then of none
-		[]byte{1, 0, 0, 1}, group, []byte{192, 0, 2, 9}, []byte{4, 0, 0, 0, 233, 252, 0, 2})
+	records := slices.Concat([]byte{0x22, 0, 0, 0, 0, 0, 0, 2}, // two: of one source and 4 bytes more, then of none
+		[]byte{1, 1, 0, 1}, group, []byte{192, 0, 2, 9}, make([]byte, 4), []byte{4, 0, 0, 0, 233, 252, 0, 2})
 	records6 := slices.Concat([]byte{143, 0, 0, 0, 0, 0, 0, 2}, []byte{4, 0, 0, 1}, group6, make([]byte, 16), []byte{3, 0, 0, 0}, group6)
 	return []Carrier{
 		carry("IGMP general query", 0, ethernet(typeIPv4, ip4(2, []byte{0x11, 100, 0, 0, 0, 0, 0, 0}))),
@@ -158,6 +159,7 @@ func carriersSCTP() []Carrier {
 		carry("SCTP SACK and DATA", len(Traffic), ethernet(typeIPv4, ip4(protoSCTP, sctp(acknowledge, data)))),
 		carry("an unassigned SCTP chunk", len(Traffic), ethernet(typeIPv6, ip6(protoSCTP, sctp(unassigned)))),
 		carry("SCTP HEARTBEAT", len(Traffic), ethernet(typeIPv4, ip4(protoSCTP, sctp(heartbeat)))),
+		carry("SCTP COOKIE ECHO, padded, and DATA", len(Traffic), ethernet(typeIPv4, ip4(protoSCTP, sctp([]byte{10, 0, 0, 5, 1, 0, 0, 0}, data)))),
 		carry("an SCTP DATA chunk of no length", len(Traffic), ethernet(typeIPv4, ip4(protoSCTP, sctp([]byte{0, 3, 0, 4}, Traffic)))),
 	}
 }
