@@ -1,12 +1,13 @@
 // Copyright The ebpfpackets Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package packet reads the headers of sampled frames: link layer, IP, transport. It does not look at payload, count, or
-// allocate, and it runs on every system.
+// Package packet reads the headers of sampled frames, link layer, IP, transport, and says them in a line. It does not look
+// at payload or count, and it runs on every system.
 //
 // It is the second of two parsers. bpf/parse.h decides for every packet which flow it is counted in; Decode says the same
 // of the few that were copied, and the tests send the same frames through both. So the order of the checks and every limit
-// below is the kernel program's: change one with the other.
+// below is the kernel program's: change one with the other. Decoder reads what
+// only records say, beside that.
 package packet
 
 import "github.com/ebpfpackets/ebpfpackets/internal/flow"
@@ -48,9 +49,8 @@ func (p *Packet) decode(c *cursor, s *Sample) flow.Reason {
 	return p.transport(c)
 }
 
-func (p *Packet) ip(c *cursor, version int) flow.Reason {
+func (p *Packet) ip(c *cursor, version int) (reason flow.Reason) {
 	c.network = c.off
-	reason := flow.ReasonAccounted
 	if version == 4 {
 		reason = p.ipv4(c)
 	} else {

@@ -18,17 +18,17 @@ import (
 )
 
 // everyFrame is the corpus, the carriers and the captures.
-func everyFrame(t testing.TB) []frames.Frame {
-	t.Helper()
+func everyFrame(tb testing.TB) []frames.Frame {
+	tb.Helper()
 	all := slices.Concat(frames.All, frames.Offloaded, frames.ICMP)
 	for _, c := range frames.Carriers {
 		all = append(all, c.Frame)
 	}
 	files, err := filepath.Glob("../../testdata/pcap/*.pcap")
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	for _, path := range files {
 		captured, err := frames.ReadPcap(path)
-		require.NoError(t, err)
+		require.NoError(tb, err)
 		all = append(all, captured...)
 	}
 	return all
@@ -203,17 +203,17 @@ func TestDetailsOfCutFrames(t *testing.T) {
 }
 
 // requireBounded holds the limits of a record, whatever the frame.
-func requireBounded(t testing.TB, h *packet.Details, line string) {
-	t.Helper()
+func requireBounded(tb testing.TB, h *packet.Details, line string) {
+	tb.Helper()
 	for _, list := range []struct{ length, limit int }{
 		{len(h.Tags), 3}, {len(h.Labels), 8}, {len(h.Extensions), 8}, {len(h.SACK), 4}, {len(h.Groups), 16}, {len(h.SCTPChunks), 16},
 		{len(h.IPOptions), 40}, {len(h.TCPOptions), 40},
 	} {
-		require.LessOrEqual(t, list.length, list.limit)
+		require.LessOrEqual(tb, list.length, list.limit)
 	}
-	require.LessOrEqual(t, len(line), 1200, line)
+	require.LessOrEqual(tb, len(line), 1200, line)
 	for _, r := range line {
-		require.True(t, r >= ' ' && r <= '~', "%q", line)
+		require.True(tb, r >= ' ' && r <= '~', "%q", line)
 	}
 }
 

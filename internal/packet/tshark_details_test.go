@@ -91,15 +91,15 @@ func tsharkAgreesOnDetails(t *testing.T, path string, all []frames.Frame, asked 
 			if !read && !slices.Contains(linkFields, field) {
 				continue
 			}
-			want, got := words(&h), rows[i][field]
-			if len(want) > 0 {
+			ours, theirs := words(&h), rows[i][field]
+			if len(ours) > 0 {
 				asked[field]++
 			}
 			if d := tsharkDisagrees[strings.TrimPrefix(filepath.Base(path)+", "+f.Name, "corpus.pcap, ")]; slices.Contains(d.fields, field) {
-				assert.NotEqual(t, got, want, "%s: tshark agrees, although it %s", f.Name, d.why)
+				assert.NotEqual(t, theirs, ours, "%s: tshark agrees, although it %s", f.Name, d.why)
 				continue
 			}
-			assert.Equal(t, got, want, "%s: %s; %v", f.Name, field, rows[i]["frame.protocols"])
+			assert.Equal(t, theirs, ours, "%s: %s; %v", f.Name, field, rows[i]["frame.protocols"])
 		}
 	}
 }
