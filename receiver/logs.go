@@ -30,14 +30,15 @@ type batch struct {
 	names    map[uint32]string // of interfaces; shared, never written
 	flows    []flow.Record
 	packets  []sampled
+	frames   []byte // of packets, one behind the other
 }
 
 // logsWriter writes batches as pdata.
 type logsWriter struct {
 	resource pcommon.Resource
 	version  string
-	oneIn    int
 	networks *networks // nil: flow records name none
+	packets  packetWriter
 }
 
 func (w *logsWriter) write(b *batch) plog.Logs {
@@ -55,11 +56,7 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 		r.SetObservedTimestamp(pcommon.Timestamp(b.observed))
 		w.writeFlow(r, &b.flows[i], b.names[b.flows[i].Key.IfIndex])
 	}
-	for i := range b.packets {
-		r := records.AppendEmpty()
-		r.SetObservedTimestamp(pcommon.Timestamp(b.packets[i].observed))
-		w.writePacket(r, &b.packets[i], b.names[b.packets[i].Key.IfIndex])
-	}
+	w.packets.writeAll(records, b)
 	renameLogs(ld)
 	return ld
 }

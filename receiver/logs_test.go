@@ -152,7 +152,7 @@ func TestRecordsKeepTheContract(t *testing.T) {
 	files, err := filepath.Glob(goldenPath("flow_*"))
 	require.NoError(t, err)
 	require.Len(t, files, len(flowCases())+5)
-	for _, file := range append(files, goldenPath("packets")) {
+	for _, file := range append(files, goldenPath("packets"), goldenPath("packets_payload")) {
 		ld, err := golden.ReadLogs(file)
 		require.NoError(t, err)
 		for _, r := range ld.ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().All() {

@@ -5,6 +5,7 @@ package receiver
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -14,66 +15,103 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 )
 
-// sampled is a decoded sample without its bytes.
+// maxFrameBytes bounds the captured bytes of a message: whoever comes to it ends the message.
+const maxFrameBytes = 256 << 10
+
+// sampled is a sample that waits to be written. Its bytes are in frames of its batch: whatever a record says is read from
+// them when it is written.
 type sampled struct {
-	packet.Packet
-	time      int64 // ns since 1970
-	observed  int64 // ns since 1970 when it was read, never before time
-	direction flow.Direction
-	reasons   packet.Reasons
-	length    uint32 // on the wire
-	captured  uint32
-	segments  uint32
-	pool      uint64
+	packet.Sample       // Data is nil
+	observed      int64 // ns since 1970 when it was read, never before Time
+	end           int   // of its bytes in frames
 }
 
-// truncated reports whether the headers go on behind the captured bytes. The kernel saw all of them: how it counted the
-// packet cannot be told from the part.
-func (p *sampled) truncated() bool { return p.captured < p.length && p.Reason.Short() }
+func (b *batch) addSample(s *packet.Sample, observed int64) {
+	b.frames = append(b.frames, s.Data...)
+	p := sampled{Sample: *s, observed: max(observed, s.Time), end: len(b.frames)}
+	p.Data = nil
+	b.packets = append(b.packets, p)
+}
 
-func (w *logsWriter) writePacket(r plog.LogRecord, p *sampled, iface string) {
+// full reports whether the samples of b are enough for a message.
+func (b *batch) full() bool { return len(b.packets) >= maxRecords || len(b.frames) >= maxFrameBytes }
+
+// packetWriter writes network.packet records, one at a time.
+type packetWriter struct {
+	oneIn   int
+	payload bool // packet.data is written
+	decoder packet.Decoder
+	details packet.Details
+	line    []byte
+}
+
+func (w *packetWriter) writeAll(records plog.LogRecordSlice, b *batch) {
+	begin := 0
+	for i := range b.packets {
+		p := &b.packets[i]
+		s := p.Sample
+		s.Data = b.frames[begin:p.end]
+		begin = p.end
+		r := records.AppendEmpty()
+		r.SetObservedTimestamp(pcommon.Timestamp(p.observed))
+		w.write(r, &s, b.names[s.IfIndex])
+	}
+}
+
+func (w *packetWriter) write(r plog.LogRecord, s *packet.Sample, iface string) {
+	h := &w.details
+	w.decoder.Decode(s, h)
 	r.SetEventName(eventPacket)
 	r.SetSeverityNumber(plog.SeverityNumberInfo)
-	r.SetTimestamp(pcommon.Timestamp(p.time))
-	r.Body().SetStr(packetLine(p, iface))
+	r.SetTimestamp(pcommon.Timestamp(s.Time))
+	w.line = packet.AppendLine(appendHook(w.line[:0], iface, s.Direction), s, h)
+	r.Body().SetStr(string(w.line))
+
 	m := r.Attributes()
-	m.EnsureCapacity(24)
-	putPlace(m, iface, p.direction)
-	m.PutInt(attrPacketLength, int64(p.length))
-	m.PutInt(attrPacketCaptured, int64(p.captured))
-	m.PutInt(attrPacketSegments, int64(p.segments))
-	putReasons(m.PutEmptySlice(attrPacketReasons), p.reasons)
-	m.PutInt(attrPacketOneIn, int64(w.oneIn))
-	m.PutInt(attrPacketPool, int64(p.pool))
-	if p.Reason != flow.ReasonAccounted {
-		if !p.truncated() {
-			m.PutStr(attrPacketLedgerEntry, p.Reason.Entry())
+	m.EnsureCapacity(32)
+	putPlace(m, iface, s.Direction)
+	w.putSample(m, s)
+	putLink(m, h)
+	switch h.Reason {
+	case flow.ReasonAccounted:
+		putTuple(m, &h.Key)
+		putIP(m, h)
+		putTransport(m, h)
+	case flow.ReasonARP:
+		putARP(m, h)
+		fallthrough
+	default:
+		if !packet.Cut(s, h.Reason) {
+			m.PutStr(attrPacketLedgerEntry, h.Reason.Entry())
 		}
-		if p.EtherType != 0 {
-			m.PutInt(attrPacketEtherType, int64(p.EtherType))
+		if h.EtherType != 0 {
+			m.PutInt(attrPacketEtherType, int64(h.EtherType))
 		}
-		return
 	}
-	putTuple(m, &p.Key)
-	putHeaders(m, p)
+	if w.payload {
+		m.PutEmptyBytes(attrPacketData).FromRaw(s.Data)
+	}
 }
 
-func putHeaders(m pcommon.Map, p *sampled) {
-	m.PutInt(attrPacketTTL, int64(p.TTL))
-	m.PutInt(attrPacketDSCP, int64(p.DSCP))
-	m.PutInt(attrPacketECN, int64(p.ECN))
-	if p.HasTCP {
-		m.PutInt(attrPacketTCPFlags, int64(p.TCPFlags))
-		m.PutInt(attrPacketTCPSequence, int64(p.TCPSeq))
-		if p.TCPFlags&tcpACK != 0 {
-			m.PutInt(attrPacketTCPAcknowledge, int64(p.TCPAck))
-		}
-		m.PutInt(attrPacketTCPWindow, int64(p.TCPWindow))
+// appendHook writes where a packet was seen, as tcpdump -i any does.
+func appendHook(b []byte, iface string, d flow.Direction) []byte {
+	if iface != "" {
+		b = append(append(b, iface...), ' ')
 	}
-	if p.HasICMP {
-		m.PutInt(attrPacketICMPType, int64(p.ICMPType))
-		m.PutInt(attrPacketICMPCode, int64(p.ICMPCode))
+	if d == flow.DirectionEgress {
+		return append(b, "Out "...)
 	}
+	return append(b, "In "...)
+}
+
+// putSample writes what the sample is, and what is needed to scale it.
+func (w *packetWriter) putSample(m pcommon.Map, s *packet.Sample) {
+	m.PutInt(attrPacketLength, int64(s.WireLen))
+	m.PutInt(attrPacketCaptured, int64(len(s.Data)))
+	m.PutInt(attrPacketSegments, int64(s.Segments))
+	putReasons(m.PutEmptySlice(attrPacketReasons), s.Reasons)
+	m.PutInt(attrPacketOneIn, int64(w.oneIn))
+	m.PutInt(attrPacketPool, int64(s.Pool))
 }
 
 func putReasons(s pcommon.Slice, r packet.Reasons) {
@@ -82,46 +120,205 @@ func putReasons(s pcommon.Slice, r packet.Reasons) {
 	}
 }
 
-// packetLine says a sample in one line, for people.
-func packetLine(p *sampled, iface string) string {
-	b := make([]byte, 0, 160)
-	switch {
-	case p.Reason == flow.ReasonAccounted:
-		b = appendTuple(b, &p.Key, "", "")
-	case p.truncated():
-		b = append(b, "truncated"...)
-	default:
-		b = append(b, p.Reason.Entry()...)
-		if p.EtherType != 0 {
-			b = fmt.Appendf(b, " 0x%04x", p.EtherType)
+func putLink(m pcommon.Map, h *packet.Details) {
+	if h.HasEthernet {
+		m.PutStr(attrPacketEthernetSource, h.SrcMAC.String())
+		m.PutStr(attrPacketEthernetDestination, h.DstMAC.String())
+	}
+	if len(h.Tags) > 0 {
+		m.PutInt(attrPacketVLANPriority, int64(h.Tags[0].Priority()))
+	}
+	if len(h.Tags) > 1 {
+		ids := m.PutEmptySlice(attrPacketVLANIDs)
+		for _, t := range h.Tags {
+			ids.AppendEmpty().SetInt(int64(t.ID()))
 		}
 	}
-	b = appendPlace(b, iface, directionName(p.direction))
-	b = append(b, ": "...)
-	b = strconv.AppendUint(b, uint64(p.length), 10)
-	b = append(b, " bytes"...)
-	if p.segments > 1 {
-		b = fmt.Appendf(b, " in %d packets", p.segments)
+	if len(h.Labels) > 0 {
+		labels := m.PutEmptySlice(attrPacketMPLSLabels)
+		for _, l := range h.Labels {
+			labels.AppendEmpty().SetInt(int64(l.Label()))
+		}
 	}
-	if p.HasTCP {
-		b = appendTCPFlags(b, p.TCPFlags)
-	}
-	if p.HasICMP {
-		b = appendICMP(b, p.ICMPType, p.ICMPCode)
-	}
-	return string(b)
 }
 
-// tcpACK is the bit of TCPFlags that makes the acknowledgement number valid; RFC 9293 3.1.
-const tcpACK = 1 << 4
+func putARP(m pcommon.Map, h *packet.Details) {
+	if h.HasARP {
+		m.PutStr(attrPacketARPOperation, arpOperation(h.ARPOperation))
+	}
+	if !h.HasARPEndpoint {
+		return
+	}
+	m.PutStr(attrPacketARPSenderAddress, h.ARPSender.Addr.String())
+	m.PutStr(attrPacketARPSenderMAC, h.ARPSender.MAC.String())
+	m.PutStr(attrPacketARPTargetAddress, h.ARPTarget.Addr.String())
+	if h.ARPTarget.MAC != (packet.MAC{}) {
+		m.PutStr(attrPacketARPTargetMAC, h.ARPTarget.MAC.String())
+	}
+}
 
-var tcpFlagNames = [8]string{"FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"}
+// arpOperation names an operation; RFC 826, RFC 903.
+func arpOperation(n uint16) string {
+	names := [...]string{1: "request", 2: "reply", 3: "reverse_request", 4: "reverse_reply"}
+	if n > 0 && int(n) < len(names) {
+		return names[n]
+	}
+	return strconv.Itoa(int(n))
+}
 
-func appendTCPFlags(b []byte, flags uint8) []byte {
-	for i, name := range tcpFlagNames {
-		if flags&(1<<i) != 0 {
-			b = append(append(b, ' '), name...)
+func putIP(m pcommon.Map, h *packet.Details) {
+	m.PutInt(attrPacketTTL, int64(h.TTL))
+	m.PutInt(attrPacketDSCP, int64(h.DSCP))
+	m.PutInt(attrPacketECN, int64(h.ECN))
+	if h.HasIPID {
+		m.PutInt(attrPacketIPID, int64(h.IPID))
+	}
+	if !h.Key.IPv6 {
+		m.PutBool(attrPacketDontFragment, h.DontFragment)
+	}
+	if h.FlowLabel != 0 {
+		m.PutInt(attrPacketFlowLabel, int64(h.FlowLabel))
+	}
+	if h.HasFragment {
+		m.PutInt(attrPacketFragmentOffset, int64(h.FragmentOffset))
+		m.PutBool(attrPacketFragmentMore, h.MoreFragments)
+	}
+	if h.HasPayloadLen {
+		m.PutInt(attrPacketPayloadLength, int64(h.PayloadLen))
+	}
+	putNames(m, attrPacketIPOptions, unpadded(h.IPOptions), packet.IPOptionName)
+	putNames(m, attrPacketIPExtensions, h.Extensions, packet.ExtensionName)
+}
+
+// unpadded removes end of list and no-operation, in place; RFC 791 3.1.
+func unpadded(kinds []uint8) []uint8 {
+	kept := kinds[:0]
+	for _, k := range kinds {
+		if k > 1 {
+			kept = append(kept, k)
 		}
 	}
-	return b
+	return kept
+}
+
+// putNames writes a list of numbers by their names, if there are any.
+func putNames(m pcommon.Map, attribute string, numbers []uint8, name func(uint8) string) {
+	if len(numbers) == 0 {
+		return
+	}
+	s := m.PutEmptySlice(attribute)
+	s.EnsureCapacity(len(numbers))
+	for _, n := range numbers {
+		s.AppendEmpty().SetStr(name(n))
+	}
+}
+
+func putTransport(m pcommon.Map, h *packet.Details) {
+	switch {
+	case h.HasTCP:
+		putTCP(m, h)
+	case h.HasICMP:
+		putICMP(m, h)
+	case h.HasIGMP:
+		m.PutInt(attrPacketIGMPType, int64(h.IGMPType))
+	case h.HasSCTP:
+		m.PutInt(attrPacketSCTPTag, int64(h.SCTPTag))
+		putNames(m, attrPacketSCTPChunks, h.SCTPChunks, packet.ChunkName)
+	}
+	if len(h.Groups) > 0 {
+		groups := m.PutEmptySlice(attrPacketMulticastGroups)
+		for _, g := range h.Groups {
+			groups.AppendEmpty().SetStr(g.String())
+		}
+	}
+	if h.Tunnel != 0 {
+		m.PutStr(attrPacketTunnelType, h.Tunnel.String())
+	}
+	if h.HasTunnelID {
+		m.PutInt(attrPacketTunnelID, int64(h.TunnelID))
+	}
+	if h.HasInner {
+		innerNames.put(m, &h.Inner)
+	}
+}
+
+func putTCP(m pcommon.Map, h *packet.Details) {
+	m.PutInt(attrPacketTCPFlags, int64(h.TCPFlags))
+	m.PutInt(attrPacketTCPSequence, int64(h.TCPSeq))
+	if h.TCPFlags&packet.TCPACK != 0 {
+		m.PutInt(attrPacketTCPAcknowledge, int64(h.TCPAck))
+	}
+	m.PutInt(attrPacketTCPWindow, int64(h.TCPWindow))
+	if h.TCPFlags&packet.TCPURG != 0 {
+		m.PutInt(attrPacketTCPUrgent, int64(h.TCPUrgent))
+	}
+	if h.HasMSS {
+		m.PutInt(attrPacketTCPMSS, int64(h.MSS))
+	}
+	if h.HasWindowScale {
+		m.PutInt(attrPacketTCPWindowScale, int64(h.WindowScale))
+	}
+	if h.SACKPermitted {
+		m.PutBool(attrPacketTCPSACKPermitted, true)
+	}
+	if len(h.SACK) > 0 {
+		blocks := m.PutEmptySlice(attrPacketTCPSACK)
+		for _, b := range h.SACK {
+			blocks.AppendEmpty().SetStr(fmt.Sprintf("%d:%d", b[0], b[1]))
+		}
+	}
+	if h.HasTimestamps {
+		m.PutInt(attrPacketTCPTimestamp, int64(h.Timestamp))
+		m.PutInt(attrPacketTCPTimestampEcho, int64(h.TimestampEcho))
+	}
+}
+
+func putICMP(m pcommon.Map, h *packet.Details) {
+	m.PutInt(attrPacketICMPType, int64(h.ICMPType))
+	m.PutInt(attrPacketICMPCode, int64(h.ICMPCode))
+	if h.HasEcho {
+		m.PutInt(attrPacketICMPID, int64(h.EchoID))
+		m.PutInt(attrPacketICMPSequence, int64(h.EchoSeq))
+	}
+	if h.HasMTU {
+		m.PutInt(attrPacketICMPMTU, int64(h.MTU))
+	}
+	putAddr(m, attrPacketICMPTarget, h.ICMPTarget)
+	putAddr(m, attrPacketICMPDestination, h.ICMPDestination)
+	if h.HasICMPLinkLayer {
+		m.PutStr(attrPacketICMPLinkLayer, h.ICMPLinkLayer.String())
+	}
+	if h.HasQuoted {
+		quotedNames.put(m, &h.Quoted)
+	}
+}
+
+func putAddr(m pcommon.Map, attribute string, a netip.Addr) {
+	if a.IsValid() {
+		m.PutStr(attribute, a.String())
+	}
+}
+
+// tupleNames are the attributes of the tuple of a packet that another one carries, or quotes.
+type tupleNames struct{ transport, source, sourcePort, destination, destinationPort string }
+
+var (
+	innerNames = tupleNames{
+		attrPacketInnerTransport, attrPacketInnerSourceAddress, attrPacketInnerSourcePort,
+		attrPacketInnerDestinationAddress, attrPacketInnerDestinationPort,
+	}
+	quotedNames = tupleNames{
+		attrPacketQuotedTransport, attrPacketQuotedSourceAddress, attrPacketQuotedSourcePort,
+		attrPacketQuotedDestinationAddress, attrPacketQuotedDestinationPort,
+	}
+)
+
+func (n *tupleNames) put(m pcommon.Map, k *flow.Key) {
+	m.PutStr(n.transport, transportNames[k.Proto])
+	m.PutStr(n.source, k.Src().String())
+	m.PutStr(n.destination, k.Dst().String())
+	if k.HasPorts() {
+		m.PutInt(n.sourcePort, int64(k.SrcPort))
+		m.PutInt(n.destinationPort, int64(k.DstPort))
+	}
 }
