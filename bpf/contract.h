@@ -38,6 +38,21 @@ enum key_bits {
 	KEY_EGRESS = 0x8000,
 };
 
+/* struct slot .netns beside the number of the namespace, of which user space gives no more than 4,095 */
+enum netns_bits {
+	KEY_NETNS = 0x0fff,
+	KEY_QUOTED = 0x3000, // enum quoted
+	KEY_QUOTED_SHIFT = 12,
+	KEY_TUNNELLED = 0x8000, // the key is that of a packet inside of a tunnel, which struct outer names
+};
+
+/* Kinds of ICMP errors. A slot of such a kind counts the errors that quote its key, and no packet of its own. */
+enum quoted {
+	QUOTED_UNREACHABLE = 1,
+	QUOTED_TOO_BIG = 2,
+	QUOTED_TIME_EXCEEDED = 3,
+};
+
 /*
  * One direction of a 5-tuple at one interface on one CPU, between two drains: one cache line, one writer. The key is what
  * stands before tcp_flags, compared as five words and the low 40 bits of the sixth.
@@ -48,31 +63,85 @@ struct slot {
 	__u16 src_port; // of ICMP see icmp_ports; class slot: enum reason
 	__u16 dst_port; // class slot: ethertype, iff REASON_ETHERTYPE
 	__u32 ifindex;
-	__u16 netns; // 0: the receiver's own; otherwise the number user space gave the namespace
+	__u16 netns; // enum netns_bits; number 0: the receiver's own namespace
 	__u16 bits; // enum key_bits
 	__u8 ip_proto;
 	__u8 tcp_flags; // OR of the flags of every packet; RFC 9293 3.1, IPFIX 6
 	__u16 cold; // index of its struct cold
 	__u32 packets; // on the wire; 0: the slot is free
 	__u32 last; // low 32 bits of jiffies64 at the last packet; wraps five minutes after boot
-	__u64 bytes; // on the wire, link header and tags included
+	__u64 bytes; // low 48 bits: on the wire, link header and tags included; above: marks of the last packet of a flow
 };
 _Static_assert(sizeof(struct slot) == 64, "a slot is one cache line");
 _Static_assert(__builtin_offsetof(struct slot, tcp_flags) == 45, "the key is 45 bytes: five words and 40 bits");
 
-/* struct cold .handshake */
-enum handshake {
-	HANDSHAKE_SYN = 1, // a packet with SYN and not ACK was counted in this slot
-	HANDSHAKE_SYN_ACK = 2, // a packet with SYN and ACK was
+/* Struct slot .bytes: where the counter ends, at 281 TB between two drains. */
+#define BYTES_BITS 48
+#define BYTES_MASK ((1ULL << BYTES_BITS) - 1)
+
+/* What two octets of a packet's IP header said: TTL or hop limit, and type of service (RFC 2474, RFC 3168) or traffic class. */
+enum marks {
+	MARKS_ECN = 0x0003,
+	MARKS_CE = 0x0003, // congestion experienced
+	MARKS_DSCP = 0x00fc,
+	MARKS_DSCP_SHIFT = 2,
+	MARKS_TTL_SHIFT = 8,
 };
 
-/* What is touched when a slot is claimed and on rare packets; in the order of claims, so that a drain walks only these. */
+/* struct cold .facts */
+enum fact_bits {
+	FACT_LABEL = 0x000fffff, // IPv6 flow label of the first packet; RFC 6437
+	FACT_SYN = 0x00100000, // a packet with SYN and not ACK was counted in this slot
+	FACT_SYN_ACK = 0x00200000, // a packet with SYN and ACK was
+	FACT_DSCP_VARIES = 0x00400000, // not all packets had the first one's
+	FACT_MACS = 0x00800000, // there was a link header
+	FACT_DSCP_SHIFT = 26, // of the first packet
+};
+
+/* Both hardware addresses as they stand in an Ethernet header. */
+struct macs {
+	__u32 words[3]; // network byte order: destination, source
+};
+
+/*
+ * What is touched when a slot is claimed and on packets that differ from the last one; in the order of claims, so that a
+ * drain walks only these.
+ */
 struct cold {
 	__u64 first_ns; // bpf_ktime_get_boot_ns of the first packet; in a flood of new flows early by less than a jiffy
-	__u32 slot; // index of its slot
-	__u8 handshake; // enum handshake
-	__u8 _pad[3];
+	__u32 facts; // enum fact_bits
+	__u32 ce_packets; // on the wire, marked "congestion experienced"
+	struct macs macs; // of the first packet, iff FACT_MACS
+	__u16 slot; // index of its slot
+	__u8 ttl_min; // TTL or hop limit
+	__u8 ttl_max;
 };
+_Static_assert(sizeof(struct cold) == 32, "two colds are one cache line");
+
+/* struct outer .kind */
+enum tunnel_kind {
+	TUNNEL_VXLAN = 1,
+	TUNNEL_GENEVE = 2,
+	TUNNEL_GRE = 3,
+	TUNNEL_IP = 4, // IP in IP, of any two versions
+};
+
+/* struct outer .bits */
+enum outer_bits {
+	OUTER_IPV6 = 1, // of its addresses
+	OUTER_ID = 2, // the tunnel has an id: of GRE, if there is a key
+};
+
+/* The tunnel that a packet was in: the rest of the key of a tunnelled slot. Compared as five words. */
+struct outer {
+	__u64 src_addr[2]; // network byte order, as in struct slot
+	__u64 dst_addr[2]; // network byte order
+	__u32 id; // VNI of VXLAN and Geneve, key of GRE
+	__u8 kind; // enum tunnel_kind
+	__u8 bits; // enum outer_bits
+	__u8 _pad[2];
+};
+#define OUTER_WORDS 5 // 64-bit words of a struct outer
 
 #define HASH_WORDS 12 // 32-bit halves of the six words of a key
 
@@ -91,13 +160,14 @@ struct region_header {
 
 	__u32 hash_keys[HASH_WORDS]; // NH keys, secret, redrawn for each buffer at every drain
 	__u64 hash_odd; // multiplier of the finaliser, odd
-	__u64 _pad1;
+	__u64 hash_outer; // multiplier of what the tunnel adds, odd
 
 	__u64 samples_selected; // = emitted + rate_limited + ring_full
 	__u64 samples_emitted;
 	__u64 samples_rate_limited;
 	__u64 samples_ring_full; // or the frame could not be copied
-	__u64 _pad2[4];
+	__u64 quotes_lost; // ICMP errors that were counted, but what they quote could not be read, or had no room
+	__u64 _pad2[3];
 };
 _Static_assert(sizeof(struct region_header) == 192, "a region header is three cache lines");
 
@@ -133,6 +203,7 @@ struct region {
 	struct slot classes[CLASS_SLOTS + SPARE_SLOTS]; // no addresses: the reason is in src_port
 	struct slot slots[DEFAULT_SLOTS]; // of flows
 	struct cold colds[DEFAULT_SLOTS]; // begins where slots[] ends, also when loaded with another number
+	struct outer outers[DEFAULT_SLOTS]; // begins where colds[] ends, same index; not there unless tunnels are looked into
 };
 #define REGION_SLOTS __builtin_offsetof(struct region, slots)
 

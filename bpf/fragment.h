@@ -8,8 +8,11 @@
 #include "maps.h"
 #include "parse.h"
 
-/* Both fields of RFC 791 and RFC 8200 4.5 that tell packets apart, and the place. The protocol counts for IPv4 only. */
-static __always_inline void fragment_key(const struct packet *p, struct fragment_key *key)
+/*
+ * Both fields of RFC 791 and RFC 8200 4.5 that tell packets apart, and the place; of the tunnel that is 24 bits of its id. The
+ * protocol counts for IPv4 only.
+ */
+static __always_inline void fragment_key(const struct packet *p, __u32 tunnel, struct fragment_key *key)
 {
 	struct packet of = *p;
 
@@ -18,6 +21,7 @@ static __always_inline void fragment_key(const struct packet *p, struct fragment
 	if (of.bits & KEY_IPV6)
 		of.ip_proto = 0;
 	key_words(&of, key->words);
+	key->words[5] |= (__u64)tunnel << 40; // above ip_proto
 }
 
 static __always_inline void note_first(const struct packet *p, const struct fragment_key *key, __u64 now)
@@ -30,8 +34,8 @@ static __always_inline void note_first(const struct packet *p, const struct frag
 	bpf_map_update_elem(&fragments, key, &f, BPF_ANY);
 }
 
-/* A packet that is one of several fragments, parsed. */
-static __always_inline void join_fragment(struct packet *p)
+/* A packet that is one of several fragments, parsed; tunnel is the id of the one that it is in. */
+static __always_inline void join_fragment(struct packet *p, __u32 tunnel)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
 	const struct fragment *first;
@@ -39,7 +43,7 @@ static __always_inline void join_fragment(struct packet *p)
 
 	if (p->reason)
 		return;
-	fragment_key(p, &key);
+	fragment_key(p, tunnel, &key);
 	if (!(p->bits & KEY_LATER_FRAGMENT)) {
 		note_first(p, &key, now);
 		return;

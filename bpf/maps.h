@@ -3,6 +3,7 @@
 #pragma once
 
 #include "config.h"
+#include "parse.h"
 
 /* Flow slots. Programs write the active buffer, user space reads and clears the quiet one through mmap. */
 struct {
@@ -43,6 +44,20 @@ struct {
 	__type(value, struct fragment);
 	__uint(max_entries, 1024);
 } fragments SEC(".maps");
+
+/* A packet inside of a tunnel, parsed. */
+struct inner {
+	struct packet packet;
+	struct outer outer;
+};
+
+/* Where the program leaves it that looks into tunnels, for the one that counts. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct inner);
+	__uint(max_entries, 1);
+} inners SEC(".maps");
 
 struct sample_scratch {
 	struct sample head;

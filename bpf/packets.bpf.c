@@ -3,7 +3,8 @@
  * Counts every packet that passes an interface, and copies a few. An observer: it never ends the tcx chain, never writes to
  * a packet, never re-allocates one.
  *
- *   observe: region of this CPU -> parse -> join fragments -> wire size -> filter -> slot -> count -> perhaps sample
+ *   observe: region of this CPU -> parse -> join fragments -> look into tunnels -> wire size -> filter -> slot -> count
+ *            -> perhaps note what it quotes -> perhaps sample
  *
  * contract.h shared structs, config.h knobs, maps.h maps, then one header for each step.
  */
@@ -17,6 +18,7 @@
 
 #include "filter.h"
 #include "fragment.h"
+#include "quote.h"
 #include "sample.h"
 #include "tunnel.h"
 
@@ -34,22 +36,25 @@ static __always_inline void count_late(__u32 buffer, bool egress, struct wire w)
 	__sync_fetch_and_add(&l->bytes, w.bytes);
 }
 
-static __always_inline void count_in(void *region, struct packet *p, struct wire w, __u32 number, __u32 buffer)
+static __always_inline void count_in(struct __sk_buff *skb, void *region, struct packet *p, struct wire w, __u32 place,
+				     bool link_header)
 {
 	struct slot *s = NULL;
 
 	if (filter_count && !p->reason && filtered(p))
 		p->reason = REASON_FILTERED;
 	if (!p->reason) {
-		s = flow_slot(region, p, number, buffer);
+		s = flow_slot(skb, region, p, link_header, place);
 		if (!s)
 			p->reason = REASON_OVERFLOW;
-		else if (p->tcp_flags & TCP_SYN)
-			note_handshake(region, s, p->tcp_flags);
+		else if (remarkable(s, p))
+			note(region, s, p, w);
 	}
 	if (!s)
 		s = class_slot(region, p);
 	count(region, s, p, w);
+	if (p->quoted && p->reason != REASON_FILTERED) // now that its own slot is not free any more
+		note_quoted(skb, (p->netns | p->quoted << KEY_QUOTED_SHIFT) << 16 | p->bits, p->offset, place);
 }
 
 static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link_header)
@@ -58,14 +63,14 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 	struct packet p = {.ifindex = skb->ifindex, .netns = netns, .bits = egress ? KEY_EGRESS : 0};
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct region_header *h;
-	__u32 number, index;
+	__u32 place;
 	struct wire w;
+	bool later;
 
 	if (buffer >= STOPPED)
 		return TCX_NEXT;
-	number = (cpu < MAX_CPUS ? region_of_cpu[cpu] : 0) - 1;
-	index = number * 2 + buffer; // no region: far beyond the last
-	h = bpf_map_lookup_elem(&regions, &index);
+	place = ((cpu < MAX_CPUS ? region_of_cpu[cpu] : 0) - 1) * 2 + buffer; // no region: far beyond the last
+	h = bpf_map_lookup_elem(&regions, &place);
 	if (h) {
 		h->buffers_seen++;
 		if (h->busy)
@@ -73,16 +78,19 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 		*(volatile __u32 *)&h->busy = 1;
 	}
 	parse(skb, &p, link_header);
+	later = p.bits & KEY_LATER_FRAGMENT; // even when joined: what lies at the cursor is payload
 	if (fragment_ns && p.fragment)
-		join_fragment(&p);
+		join_fragment(&p, 0);
+	if (tunnels && !p.reason && !later && may_be_tunnel(&p))
+		enter_tunnel(skb, &p);
 	w = wire_of(skb, skb->gso_size ? repeated_headers(skb, &p) : 0, p.jumbo);
 	if (!h) {
 		count_late(buffer, egress, w);
 		return TCX_NEXT;
 	}
-	count_in(h, &p, w, number, buffer);
+	count_in(skb, h, &p, w, place, link_header);
 	if (sample_random && !(filter_count && p.reason == REASON_FILTERED))
-		sample(skb, h, number, &p, w, link_header);
+		sample(skb, h, place, &p, w, link_header);
 	*(volatile __u32 *)&h->busy = 0;
 	return TCX_NEXT;
 }

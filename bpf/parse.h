@@ -76,13 +76,15 @@ struct packet {
 	__u8 ip_proto;
 	__u8 fragment; // one of several; an atomic fragment (RFC 6946) is not
 	__u8 jumbo; // IPv6 without a length, but with an option for it; RFC 2675
-	__u8 _pad0;
+	__u8 quoted; // enum quoted, of an ICMP error
 	__u32 fragment_id; // network byte order
+	__u32 label; // IPv6
 	__u32 offset; // cursor; at the end: bytes of headers, which segmentation repeats in every segment
 	__u16 ethertype; // of what follows the tags
 	__u8 reason;
 	__u8 tcp_flags;
-	__u32 _pad1;
+	__u16 marks; // enum marks
+	__u8 _pad1[6];
 };
 
 #define KEY_WORDS 6 // 64-bit words of a slot that hold its key
@@ -97,6 +99,8 @@ static __always_inline void key_words(const struct packet *p, __u64 *key)
 	key[5] = (__u64)p->ip_proto << 32 | (__u32)p->bits << 16 | p->netns;
 }
 
+#define NOT_USUAL 0x8000 // there is no usual offset; so of what follows
+
 /*
  * Bytes [offset, offset + size) of the packet, NULL if it ends before. Read in place where the header lies at its usual
  * offset: a constant, which the verifier of every kernel accepts. Elsewhere, and outside the linear area, copied:
@@ -106,7 +110,7 @@ static __always_inline const void *peek(struct __sk_buff *skb, __u32 offset, __u
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 
-	if (offset == usual && data + usual + size <= end)
+	if (usual < NOT_USUAL && offset == usual && data + usual + size <= end)
 		return data + usual;
 	return bpf_skb_load_bytes(skb, offset, copy, size) ? NULL : copy;
 }
@@ -130,19 +134,17 @@ static __always_inline void set_vlan(struct packet *p, __u16 tci)
 		p->bits |= KEY_TAGGED | (tci & KEY_VLAN_ID);
 }
 
-/* Ethernet, then the inline tags; the offloaded tag, if there is one, lies outside of them. */
-static __always_inline __u8 parse_link(struct __sk_buff *skb, struct packet *p)
+/* Ethernet at the cursor, then the inline tags. */
+static __always_inline __u8 parse_link(struct __sk_buff *skb, struct packet *p, __u32 usual)
 {
 	struct ethernet eth_copy;
-	const struct ethernet *eth = peek(skb, 0, 0, &eth_copy, sizeof(eth_copy));
+	const struct ethernet *eth = peek(skb, p->offset, usual, &eth_copy, sizeof(eth_copy));
 	__be16 ethertype;
 
-	if (skb->vlan_present)
-		set_vlan(p, skb->vlan_tci);
 	if (!eth)
 		return REASON_SHORT_ETHERNET;
 	ethertype = eth->ethertype;
-	p->offset = ETH_HLEN;
+	p->offset += ETH_HLEN;
 	for (int depth = 0; depth <= VLAN_DEPTH; depth++) {
 		struct vlan_tag tag;
 
@@ -174,6 +176,7 @@ static __always_inline __u8 parse_ipv4(struct __sk_buff *skb, struct packet *p, 
 	p->src_addr[1] = (__u64)ip->saddr << 32;
 	p->dst_addr[1] = (__u64)ip->daddr << 32;
 	p->ip_proto = ip->protocol;
+	p->marks = ip->ttl << MARKS_TTL_SHIFT | ip->tos;
 	if (ip->frag_off & bpf_htons(FRAGMENT_ANY)) {
 		p->fragment = 1;
 		p->fragment_id = ip->id;
@@ -260,11 +263,15 @@ static __always_inline __u8 parse_ipv6(struct __sk_buff *skb, struct packet *p, 
 {
 	struct ipv6hdr copy __attribute__((aligned(8)));
 	const struct ipv6hdr *ip = peek(skb, p->offset, usual, &copy, sizeof(copy));
+	__u32 first;
 
 	if (!ip)
 		return REASON_SHORT_IPV6;
-	if (ip->version != 6)
+	first = bpf_ntohl(*(const __be32 *)ip);
+	if (first >> 28 != 6)
 		return REASON_BAD_IPV6;
+	p->marks = ip->hop_limit << MARKS_TTL_SHIFT | (first >> 20 & 0xff);
+	p->label = first & FACT_LABEL;
 	p->src_addr[0] = word(&ip->saddr.s6_addr32[0]);
 	p->src_addr[1] = word(&ip->saddr.s6_addr32[2]);
 	p->dst_addr[0] = word(&ip->daddr.s6_addr32[0]);
@@ -383,6 +390,30 @@ static __always_inline bool icmp_has_id(__u8 question)
 	}
 }
 
+/* Kind of an error, 0 of anything else and of errors that say nothing of the way; RFC 792, RFC 1191, RFC 4443 3. */
+static __always_inline __u8 icmp_quoted(const struct icmp_header *icmp, bool v6)
+{
+	if (v6)
+		switch (icmp->type) {
+		case 1:
+			return QUOTED_UNREACHABLE;
+		case 2:
+			return QUOTED_TOO_BIG;
+		case 3:
+			return QUOTED_TIME_EXCEEDED;
+		default:
+			return 0;
+		}
+	switch (icmp->type) {
+	case 3:
+		return icmp->code == 4 ? QUOTED_TOO_BIG : QUOTED_UNREACHABLE;
+	case 11:
+		return QUOTED_TIME_EXCEEDED;
+	default:
+		return 0;
+	}
+}
+
 /* ICMP has no ports: what stands for them makes a question and its answer one flow; see internal/flow/icmp.go. */
 static __always_inline __u32 icmp_ports(const struct icmp_header *icmp, bool v6)
 {
@@ -402,6 +433,8 @@ static __always_inline __u8 parse_icmp(struct __sk_buff *skb, struct packet *p, 
 	if (!icmp)
 		return REASON_SHORT_TRANSPORT;
 	p->ports = icmp_ports(icmp, p->bits & KEY_IPV6);
+	if (quotes)
+		p->quoted = icmp_quoted(icmp, p->bits & KEY_IPV6);
 	p->offset += sizeof(*icmp);
 	return REASON_ACCOUNTED;
 }
@@ -465,7 +498,9 @@ static __always_inline __u8 parse_network(struct __sk_buff *skb, struct packet *
 /* Fills p, which is zero but for the fixed part of its key. */
 static __always_inline void parse(struct __sk_buff *skb, struct packet *p, bool link_header)
 {
-	p->reason = link_header ? parse_link(skb, p) : parse_version(skb, p);
+	if (link_header && skb->vlan_present) // an offloaded tag lies outside of those in the frame
+		set_vlan(p, skb->vlan_tci);
+	p->reason = link_header ? parse_link(skb, p, 0) : parse_version(skb, p);
 	if (!p->reason)
 		p->reason = parse_network(skb, p, link_header ? ETH_HLEN : 0);
 }

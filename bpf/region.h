@@ -14,14 +14,23 @@
  * progressions, which pile up in linear probing: 2 to 5 % of key draws put up to 90 % of a /24 x /24 matrix or a port scan
  * into overflow. With the fold between two multiplications no set differs from random keys (400 draws each, simulated).
  */
-static __always_inline __u32 hash(const __u64 *key, const struct region_header *h)
+static __always_inline __u64 nh(const __u64 *words, int count, const struct region_header *h)
 {
 	const __u32 *k = h->hash_keys;
 	__u64 sum = 0;
 
 #pragma unroll
-	for (int i = 0; i < KEY_WORDS; i++)
-		sum += (__u64)((__u32)key[i] + k[2 * i]) * ((__u32)(key[i] >> 32) + k[2 * i + 1]);
+	for (int i = 0; i < count; i++)
+		sum += (__u64)((__u32)words[i] + k[2 * i]) * ((__u32)(words[i] >> 32) + k[2 * i + 1]);
+	return sum;
+}
+
+static __always_inline __u32 hash(const __u64 *key, const struct outer *outer, const struct region_header *h)
+{
+	__u64 sum = nh(key, KEY_WORDS, h);
+
+	if (outer)
+		sum += nh((const __u64 *)outer, OUTER_WORDS, h) * h->hash_outer;
 	sum *= h->hash_odd;
 	sum ^= sum >> 32;
 	return sum * h->hash_odd >> hash_shift;
@@ -53,10 +62,36 @@ static __always_inline struct cold *cold_at(void *region, __u32 index)
 	       (__u64)(index & slot_mask) * sizeof(struct cold);
 }
 
-/* A region half full asks to be drained; the count passes that mark once between two flips. */
-static __always_inline void announce_pressure(__u32 region, __u32 buffer)
+/* Not there unless tunnels are looked into. */
+static __always_inline struct outer *outer_at(void *region, __u32 index)
 {
-	struct pressure record = {.region = region, .buffer = buffer};
+	return region + REGION_SLOTS + (__u64)(slot_mask + 1) * (sizeof(struct slot) + sizeof(struct cold)) +
+	       (__u64)(index & slot_mask) * sizeof(struct outer);
+}
+
+/* The tunnel that a packet is in; NULL: none. */
+static __always_inline struct outer *outer_of(const struct packet *p)
+{
+	struct inner *inner;
+	__u32 zero = 0;
+
+	if (!tunnels || !(p->netns & KEY_TUNNELLED))
+		return NULL;
+	inner = bpf_map_lookup_elem(&inners, &zero);
+	return inner ? &inner->outer : NULL;
+}
+
+static __always_inline bool same_outer(const struct outer *a, const struct outer *b)
+{
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] && x[4] == y[4];
+}
+
+/* A region half full asks to be drained; the count passes that mark once between two flips. */
+static __always_inline void announce_pressure(__u32 place)
+{
+	struct pressure record = {.region = place / 2, .buffer = place % 2};
 
 	bpf_ringbuf_output(&pressure, &record, sizeof(record), BPF_RB_FORCE_WAKEUP);
 }
@@ -79,7 +114,26 @@ static __always_inline __u64 claim_time(struct region_header *h)
 	return h->clock_ns++;
 }
 
-static __always_inline struct slot *claim(void *region, __u32 index, const __u64 *key, __u32 number, __u32 buffer)
+/* What the first packet tells of all of its slot. */
+static __always_inline void set_facts(struct __sk_buff *skb, const struct packet *p, bool link_header, struct cold *c)
+{
+	__u32 facts = (p->marks & MARKS_DSCP) >> MARKS_DSCP_SHIFT << FACT_DSCP_SHIFT | p->label;
+	const struct macs *macs = NULL;
+	struct macs copy;
+
+	c->ttl_min = c->ttl_max = p->marks >> MARKS_TTL_SHIFT;
+	if (link_header)
+		macs = peek(skb, 0, 0, &copy, sizeof(copy));
+	if (macs) {
+		c->macs = *macs;
+		facts |= FACT_MACS;
+	}
+	c->facts = facts;
+}
+
+/* A free slot, and the cold entry beside it, become this key's. */
+static __always_inline struct slot *claim(struct __sk_buff *skb, void *region, __u32 index, const __u64 *key,
+					  const struct outer *outer, const struct packet *p, bool link_header, __u32 place)
 {
 	struct region_header *h = region;
 	struct slot *s = slot_at(region, index);
@@ -87,17 +141,23 @@ static __always_inline struct slot *claim(void *region, __u32 index, const __u64
 
 	set_key(s, key);
 	s->cold = h->colds;
+	s->bytes = (__u64)p->marks << BYTES_BITS;
 	c->first_ns = claim_time(h);
 	c->slot = index;
+	set_facts(skb, p, link_header, c);
+	if (outer)
+		*outer_at(region, s->cold) = *outer;
 	h->colds++;
 	if (h->colds == (slot_mask + 1) / 2)
-		announce_pressure(number, buffer);
+		announce_pressure(place);
 	return s;
 }
 
 /* The slot of a flow, or NULL if the region has no room where it would have to lie. */
-static __always_inline struct slot *flow_slot(void *region, const struct packet *p, __u32 number, __u32 buffer)
+static __always_inline struct slot *flow_slot(struct __sk_buff *skb, void *region, const struct packet *p, bool link_header,
+					      __u32 place)
 {
+	const struct outer *outer = outer_of(p);
 	__u64 key[KEY_WORDS];
 	__u32 index;
 
@@ -105,13 +165,13 @@ static __always_inline struct slot *flow_slot(void *region, const struct packet 
 #pragma unroll
 	for (int i = 0; i < KEY_WORDS; i++)
 		asm volatile("" : "+r"(key[i])); // keeps the compiler from taking the words apart again
-	index = hash(key, region);
+	index = hash(key, outer, region);
 	for (int n = 0; n < PROBE_MAX; n++) {
 		struct slot *s = slot_at(region, index);
 
 		if (s->packets == 0)
-			return claim(region, index & slot_mask, key, number, buffer);
-		if (same_key(s, key))
+			return claim(skb, region, index & slot_mask, key, outer, p, link_header, place);
+		if (same_key(s, key) && (!outer || same_outer(outer_at(region, s->cold), outer)))
 			return s;
 		index++;
 	}
@@ -126,7 +186,7 @@ static __always_inline struct slot *class_slot(void *region, const struct packet
 	__u32 ethertype = reason == REASON_ETHERTYPE ? p->ethertype : 0;
 	__u64 key[KEY_WORDS] = {
 		[4] = (__u64)p->ifindex << 32 | ethertype << 16 | reason,
-		[5] = egress << 16 | p->netns,
+		[5] = egress << 16 | (p->netns & KEY_NETNS),
 	};
 	__u32 index = p->ifindex * 31 + ethertype * 7 + reason * 2 + !!egress;
 	struct slot *spare = &classes[CLASS_SLOTS + reason * 2 + !!egress];
@@ -164,8 +224,33 @@ static __always_inline void count(void *region, struct slot *s, const struct pac
 #define TCP_SYN 0x02
 #define TCP_ACK 0x10
 
-/* Which side opened the connection: the OR of a slot's flags cannot tell a SYN-ACK from a SYN and later ACKs. */
-static __always_inline void note_handshake(void *region, const struct slot *s, __u8 tcp_flags)
+static __always_inline bool marked_ce(const struct packet *p)
 {
-	cold_at(region, s->cold)->handshake |= tcp_flags & TCP_ACK ? HANDSHAKE_SYN_ACK : HANDSHAKE_SYN;
+	return (p->marks & MARKS_ECN) == MARKS_CE;
+}
+
+/* Whether a packet tells more of its flow than the one before it did. The cold entry, another cache line, stays untouched else. */
+static __always_inline bool remarkable(const struct slot *s, const struct packet *p)
+{
+	return s->bytes >> BYTES_BITS != p->marks || p->tcp_flags & TCP_SYN || marked_ce(p);
+}
+
+/* A remarkable packet, before it is counted. */
+static __always_inline void note(void *region, struct slot *s, const struct packet *p, struct wire w)
+{
+	struct cold *c = cold_at(region, s->cold);
+	__u8 ttl = p->marks >> MARKS_TTL_SHIFT;
+
+	if ((s->bytes >> BYTES_BITS ^ p->marks) & MARKS_DSCP)
+		c->facts |= FACT_DSCP_VARIES;
+	s->bytes = (s->bytes & BYTES_MASK) | (__u64)p->marks << BYTES_BITS;
+	if (ttl < c->ttl_min)
+		c->ttl_min = ttl;
+	if (ttl > c->ttl_max)
+		c->ttl_max = ttl;
+	if (marked_ce(p))
+		c->ce_packets += w.packets;
+	/* Which side opened the connection: the OR of a slot's flags cannot tell a SYN-ACK from a SYN and later ACKs. */
+	if (p->tcp_flags & TCP_SYN)
+		c->facts |= p->tcp_flags & TCP_ACK ? FACT_SYN_ACK : FACT_SYN;
 }

@@ -25,7 +25,7 @@ static __always_inline bool emit(struct __sk_buff *skb, const struct packet *p, 
 	s->head.wire_bytes = w.bytes;
 	s->head.segments = w.packets;
 	s->head.captured = length;
-	s->head.netns = p->netns;
+	s->head.netns = p->netns & KEY_NETNS;
 	s->head.vlan_tci = skb->vlan_tci;
 	s->head.vlan_proto = bpf_ntohs(skb->vlan_proto);
 	s->head.reasons = SAMPLE_RANDOM;
@@ -37,9 +37,10 @@ static __always_inline bool emit(struct __sk_buff *skb, const struct packet *p, 
 }
 
 /* The pool grows by whole gaps, so a packet that is not chosen pays one decrement. */
-static __always_inline void sample(struct __sk_buff *skb, struct region_header *h, __u32 number, const struct packet *p,
+static __always_inline void sample(struct __sk_buff *skb, struct region_header *h, __u32 place, const struct packet *p,
 				   struct wire w, bool link_header)
 {
+	__u32 number = place / 2;
 	struct sampler *s = bpf_map_lookup_elem(&samplers, &number);
 
 	if (!s)

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Headers inside of a tunnel, of buffers that will be segmented: every segment repeats all of them, down to the innermost
- * transport header. A flow is that of the outer headers whatever lies in there.
+ * What lies inside of a tunnel. Two want to know: who counts the flow of the inner packet, if that is asked for; and of buffers
+ * that will be segmented everybody, since every segment repeats all headers, down to the innermost transport header.
  */
 #pragma once
 
-#include "parse.h"
+#include "fragment.h"
 
 #define PORT_GENEVE 6081 // RFC 8926
 #define PORT_VXLAN 4789 // RFC 7348
 #define PORT_VXLAN_LINUX 8472 // the default of the driver, older than the RFC
-#define ETHERTYPE_BRIDGING 0x6558 // Ethernet inside GRE; RFC 1701
+#define ETHERTYPE_BRIDGING 0x6558 // Ethernet inside GRE and Geneve; RFC 1701
 
 struct gre_header {
 	__be16 flags;
@@ -19,13 +19,112 @@ struct gre_header {
 #define GRE_CHECKSUM 0x8000 // RFC 2784
 #define GRE_KEY 0x2000 // RFC 2890
 #define GRE_SEQUENCE 0x1000
+#define GRE_OTHER 0x4fff // routing of RFC 1701, reserved bits, version: not read
+
+struct vxlan_header {
+	__u8 flags;
+	__u8 reserved[3];
+	__be32 vni; // and 8 reserved bits
+};
+#define VXLAN_VNI 0x08 // the VNI is valid
 
 struct geneve_header {
 	__u8 options; // version 2 bits, length in 4 octets 6 bits
 	__u8 flags;
 	__be16 ethertype;
-	__be32 vni;
+	__be32 vni; // and 8 reserved bits
 };
+
+/* Where a tunnel's payload begins, and what it is. */
+struct tunnel {
+	__u32 offset;
+	__u32 id;
+	__u16 ethertype; // ETH_P_IP, ETH_P_IPV6 or ETHERTYPE_BRIDGING; 0: this is no tunnel, or holds something else
+	__u8 kind; // enum tunnel_kind
+	__u8 has_id;
+};
+
+static __always_inline bool carried(__u16 ethertype)
+{
+	return ethertype == ETH_P_IP || ethertype == ETH_P_IPV6 || ethertype == ETHERTYPE_BRIDGING;
+}
+
+static __always_inline struct tunnel open_vxlan(struct __sk_buff *skb, __u32 offset)
+{
+	struct tunnel t = {.offset = offset + sizeof(struct vxlan_header), .kind = TUNNEL_VXLAN, .has_id = 1};
+	struct vxlan_header h;
+
+	if (bpf_skb_load_bytes(skb, offset, &h, sizeof(h)) || !(h.flags & VXLAN_VNI))
+		return t;
+	t.id = bpf_ntohl(h.vni) >> 8;
+	t.ethertype = ETHERTYPE_BRIDGING;
+	return t;
+}
+
+static __always_inline struct tunnel open_geneve(struct __sk_buff *skb, __u32 offset)
+{
+	struct tunnel t = {.kind = TUNNEL_GENEVE, .has_id = 1};
+	struct geneve_header h;
+	__u16 ethertype;
+
+	if (bpf_skb_load_bytes(skb, offset, &h, sizeof(h)) || h.options >> 6)
+		return t;
+	t.offset = offset + sizeof(h) + (h.options & 0x3f) * 4;
+	t.id = bpf_ntohl(h.vni) >> 8;
+	ethertype = bpf_ntohs(h.ethertype);
+	t.ethertype = carried(ethertype) ? ethertype : 0;
+	return t;
+}
+
+static __always_inline struct tunnel open_gre(struct __sk_buff *skb, __u32 offset)
+{
+	struct tunnel t = {.kind = TUNNEL_GRE};
+	struct gre_header h;
+	__u16 flags, ethertype;
+	__be32 key = 0;
+
+	if (bpf_skb_load_bytes(skb, offset, &h, sizeof(h)))
+		return t;
+	flags = bpf_ntohs(h.flags);
+	if (flags & GRE_OTHER)
+		return t;
+	offset += sizeof(h) + (flags & GRE_CHECKSUM ? 4 : 0);
+	if (flags & GRE_KEY) {
+		if (bpf_skb_load_bytes(skb, offset, &key, sizeof(key)))
+			return t;
+		t.has_id = 1;
+		t.id = bpf_ntohl(key);
+		offset += sizeof(key);
+	}
+	t.offset = offset + (flags & GRE_SEQUENCE ? 4 : 0);
+	ethertype = bpf_ntohs(h.ethertype);
+	t.ethertype = carried(ethertype) ? ethertype : 0;
+	return t;
+}
+
+/* From behind the last header that was parsed. */
+static __always_inline struct tunnel open_tunnel(struct __sk_buff *skb, __u32 offset, __u8 ip_proto, __u16 dst_port)
+{
+	struct tunnel t = {.offset = offset, .kind = TUNNEL_IP};
+
+	switch (ip_proto) {
+	case IPPROTO_UDP:
+		if (dst_port == PORT_VXLAN || dst_port == PORT_VXLAN_LINUX)
+			return open_vxlan(skb, offset);
+		if (dst_port == PORT_GENEVE)
+			return open_geneve(skb, offset);
+		break;
+	case IPPROTO_GRE:
+		return open_gre(skb, offset);
+	case IPPROTO_IPIP:
+		t.ethertype = ETH_P_IP;
+		break;
+	case IPPROTO_IPV6:
+		t.ethertype = ETH_P_IPV6;
+		break;
+	}
+	return t;
+}
 
 /* Cursor behind a transport header, as far as it is known; what is not stays out of the count. */
 static __always_inline __u32 skip_transport(struct __sk_buff *skb, __u32 offset, __u8 proto)
@@ -72,54 +171,118 @@ static __always_inline __u32 skip_ethernet(struct __sk_buff *skb, __u32 offset, 
 	return skip_ip(skb, offset, otherwise);
 }
 
-/* Cursor behind everything, from behind the UDP header of a tunnel. */
-static __always_inline __u32 skip_udp_tunnel(struct __sk_buff *skb, __u32 offset, __u16 port)
+/* Cursor behind everything inside of what may be a tunnel. Not static, so that verifiers look at it once. */
+__noinline int skip_inside(struct __sk_buff *skb, __u32 offset, __u32 ip_proto, __u32 dst_port)
 {
-	struct geneve_header geneve;
-	__u32 inner = offset;
+	struct tunnel t = open_tunnel(skb, offset, ip_proto, dst_port);
 
-	switch (port) {
-	case PORT_VXLAN:
-	case PORT_VXLAN_LINUX:
-		return skip_ethernet(skb, offset + 8, offset);
-	case PORT_GENEVE:
-		if (bpf_skb_load_bytes(skb, offset, &geneve, sizeof(geneve)))
-			return offset;
-		inner += sizeof(geneve) + (geneve.options & 0x3f) * 4;
-		return geneve.ethertype == bpf_htons(ETHERTYPE_BRIDGING) ? skip_ethernet(skb, inner, offset)
-									 : skip_ip(skb, inner, offset);
-	}
-	return offset;
-}
-
-static __always_inline __u32 skip_gre(struct __sk_buff *skb, __u32 offset)
-{
-	struct gre_header gre;
-	__u32 inner = offset;
-	__u16 flags;
-
-	if (bpf_skb_load_bytes(skb, offset, &gre, sizeof(gre)))
+	if (!t.ethertype)
 		return offset;
-	flags = bpf_ntohs(gre.flags);
-	inner += sizeof(gre) + (flags & GRE_CHECKSUM ? 4 : 0) + (flags & GRE_KEY ? 4 : 0) + (flags & GRE_SEQUENCE ? 4 : 0);
-	return gre.ethertype == bpf_htons(ETHERTYPE_BRIDGING) ? skip_ethernet(skb, inner, offset) : skip_ip(skb, inner, offset);
+	return t.ethertype == ETHERTYPE_BRIDGING ? skip_ethernet(skb, t.offset, offset) : skip_ip(skb, t.offset, offset);
 }
 
 /* Bytes of headers that segmentation repeats, of a packet that was parsed. */
 static __always_inline __u32 repeated_headers(struct __sk_buff *skb, const struct packet *p)
 {
-	__u32 offset = forgotten(skb, p->offset);
-
 	if (p->reason || p->bits & KEY_LATER_FRAGMENT)
-		return offset;
+		return p->offset;
+	return skip_inside(skb, p->offset, p->ip_proto, p->ports >> 16);
+}
+
+static __always_inline __u8 parse_inner(struct __sk_buff *skb, struct packet *p, __u16 ethertype)
+{
+	if (ethertype == ETHERTYPE_BRIDGING) {
+		__u8 reason = parse_link(skb, p, NOT_USUAL);
+
+		if (reason)
+			return reason;
+		ethertype = p->ethertype;
+	}
+	p->offset = forgotten(skb, p->offset);
+	p->ethertype = forgotten(skb, ethertype);
+	return parse_network(skb, p, NOT_USUAL);
+}
+
+/*
+ * Looks into a packet that was parsed up to offset: netns and bits are its own, protocol and destination port say which kind of
+ * tunnel it may be. Leaves the inner packet and its tunnel in inners and returns 1, or 0 if it cannot be read: then the flow is
+ * the outer one. Not static, so that verifiers look at it once.
+ */
+__noinline int look_inside(struct __sk_buff *skb, __u32 netns_bits, __u32 offset, __u32 ip_proto, __u32 dst_port)
+{
+	struct inner *inner;
+	struct packet *p;
+	struct tunnel t;
+	__u32 zero = 0;
+
+	if (!tunnels) // so that verifiers look no further
+		return 0;
+	t = open_tunnel(skb, offset, ip_proto, dst_port);
+	inner = bpf_map_lookup_elem(&inners, &zero);
+	if (!inner || !t.ethertype)
+		return 0;
+	inner->outer = (struct outer){.id = t.id, .kind = t.kind, .bits = t.has_id ? OUTER_ID : 0};
+	p = &inner->packet; // there, since the stacks of both programs together have 512 bytes
+	*p = (struct packet){
+		.ifindex = skb->ifindex,
+		.netns = netns_bits >> 16 | KEY_TUNNELLED,
+		.bits = netns_bits & KEY_EGRESS,
+		.offset = t.offset,
+	};
+	if (parse_inner(skb, p, t.ethertype))
+		return 0;
+	if (fragment_ns && p->fragment)
+		join_fragment(p, t.id);
+	return 1;
+}
+
+/* Field by field: of a copy as a whole the compiler keeps another one on the stack. The jumbo option is the outer packet's. */
+static __always_inline void take_inner(struct packet *p, const struct packet *inner)
+{
+	p->src_addr[0] = inner->src_addr[0];
+	p->src_addr[1] = inner->src_addr[1];
+	p->dst_addr[0] = inner->dst_addr[0];
+	p->dst_addr[1] = inner->dst_addr[1];
+	p->ports = inner->ports;
+	p->netns = inner->netns;
+	p->bits = inner->bits;
+	p->ip_proto = inner->ip_proto;
+	p->quoted = inner->quoted;
+	p->label = inner->label;
+	p->offset = inner->offset;
+	p->tcp_flags = inner->tcp_flags;
+	p->marks = inner->marks;
+}
+
+/* Makes p the packet inside of it, if there is one. */
+static __always_inline void enter_tunnel(struct __sk_buff *skb, struct packet *p)
+{
+	struct inner *inner;
+	__u32 zero = 0;
+
+	if (!look_inside(skb, p->netns << 16 | p->bits, p->offset, p->ip_proto, p->ports >> 16))
+		return;
+	inner = bpf_map_lookup_elem(&inners, &zero);
+	if (!inner)
+		return;
+	inner->outer.src_addr[0] = p->src_addr[0];
+	inner->outer.src_addr[1] = p->src_addr[1];
+	inner->outer.dst_addr[0] = p->dst_addr[0];
+	inner->outer.dst_addr[1] = p->dst_addr[1];
+	if (p->bits & KEY_IPV6)
+		inner->outer.bits |= OUTER_IPV6;
+	take_inner(p, &inner->packet);
+}
+
+static __always_inline bool may_be_tunnel(const struct packet *p)
+{
 	switch (p->ip_proto) {
 	case IPPROTO_UDP:
-		return skip_udp_tunnel(skb, offset, p->ports >> 16);
+		return p->ports >> 16 == PORT_VXLAN || p->ports >> 16 == PORT_VXLAN_LINUX || p->ports >> 16 == PORT_GENEVE;
 	case IPPROTO_GRE:
-		return skip_gre(skb, offset);
 	case IPPROTO_IPIP:
 	case IPPROTO_IPV6:
-		return skip_ip(skb, offset, offset);
+		return true;
 	}
-	return offset;
+	return false;
 }

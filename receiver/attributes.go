@@ -37,79 +37,103 @@ const (
 	attrFlowStart          = "flow.start"
 	attrFlowTCPFlags       = "flow.tcp_flags"
 
-	attrFlowCommunityID                = "flow.community_id"
-	attrFlowConnectionStart            = "flow.connection.start"
-	attrFlowICMPCode                   = "flow.icmp.code"
-	attrFlowICMPType                   = "flow.icmp.type"
-	attrFlowInitiatorMethod            = "flow.initiator.method"
-	attrFlowLaterFragments             = "flow.later_fragments"
-	attrFlowReverseTCPFlags            = "flow.reverse.tcp_flags"
-	attrPacketARPOperation             = "packet.arp.operation"
-	attrPacketARPSenderAddress         = "packet.arp.sender.address"
-	attrPacketARPSenderMAC             = "packet.arp.sender.mac"
-	attrPacketARPTargetAddress         = "packet.arp.target.address"
-	attrPacketARPTargetMAC             = "packet.arp.target.mac"
-	attrPacketCaptured                 = "packet.captured_length"
-	attrPacketData                     = "packet.data"
-	attrPacketEthernetDestination      = "packet.ethernet.destination"
-	attrPacketEthernetSource           = "packet.ethernet.source"
-	attrPacketEtherType                = "packet.ethertype"
-	attrPacketICMPCode                 = "packet.icmp.code"
-	attrPacketICMPDestination          = "packet.icmp.destination.address"
-	attrPacketICMPID                   = "packet.icmp.id"
-	attrPacketICMPLinkLayer            = "packet.icmp.link_layer_address"
-	attrPacketICMPMTU                  = "packet.icmp.mtu"
-	attrPacketICMPSequence             = "packet.icmp.sequence"
-	attrPacketICMPTarget               = "packet.icmp.target.address"
-	attrPacketICMPType                 = "packet.icmp.type"
-	attrPacketIGMPType                 = "packet.igmp.type"
-	attrPacketInnerDestinationAddress  = "packet.inner.destination.address"
-	attrPacketInnerDestinationPort     = "packet.inner.destination.port"
-	attrPacketInnerSourceAddress       = "packet.inner.source.address"
-	attrPacketInnerSourcePort          = "packet.inner.source.port"
-	attrPacketInnerTransport           = "packet.inner.transport"
-	attrPacketDontFragment             = "packet.ip.dont_fragment"
-	attrPacketDSCP                     = "packet.ip.dscp"
-	attrPacketECN                      = "packet.ip.ecn"
-	attrPacketIPExtensions             = "packet.ip.extensions"
-	attrPacketFlowLabel                = "packet.ip.flow_label"
-	attrPacketFragmentMore             = "packet.ip.fragment.more"
-	attrPacketFragmentOffset           = "packet.ip.fragment.offset"
-	attrPacketIPID                     = "packet.ip.id"
-	attrPacketIPOptions                = "packet.ip.options"
-	attrPacketTTL                      = "packet.ip.ttl"
-	attrPacketLedgerEntry              = "packet.ledger_entry"
-	attrPacketLength                   = "packet.length"
-	attrPacketMPLSLabels               = "packet.mpls.labels"
-	attrPacketMulticastGroups          = "packet.multicast.groups"
-	attrPacketPayloadLength            = "packet.payload_length"
-	attrPacketQuotedDestinationAddress = "packet.quoted.destination.address"
-	attrPacketQuotedDestinationPort    = "packet.quoted.destination.port"
-	attrPacketQuotedSourceAddress      = "packet.quoted.source.address"
-	attrPacketQuotedSourcePort         = "packet.quoted.source.port"
-	attrPacketQuotedTransport          = "packet.quoted.transport"
-	attrPacketOneIn                    = "packet.sampling.one_in"
-	attrPacketPool                     = "packet.sampling.pool"
-	attrPacketReasons                  = "packet.sampling.reasons"
-	attrPacketSCTPChunks               = "packet.sctp.chunks"
-	attrPacketSCTPTag                  = "packet.sctp.verification_tag"
-	attrPacketSegments                 = "packet.segments"
-	attrPacketTCPAcknowledge           = "packet.tcp.acknowledgement"
-	attrPacketTCPFlags                 = "packet.tcp.flags"
-	attrPacketTCPMSS                   = "packet.tcp.mss"
-	attrPacketTCPSACK                  = "packet.tcp.sack_blocks"
-	attrPacketTCPSACKPermitted         = "packet.tcp.sack_permitted"
-	attrPacketTCPSequence              = "packet.tcp.sequence"
-	attrPacketTCPTimestamp             = "packet.tcp.timestamp"
-	attrPacketTCPTimestampEcho         = "packet.tcp.timestamp_echo"
-	attrPacketTCPUrgent                = "packet.tcp.urgent"
-	attrPacketTCPWindow                = "packet.tcp.window"
-	attrPacketTCPWindowScale           = "packet.tcp.window_scale"
-	attrPacketTunnelID                 = "packet.tunnel.id"
-	attrPacketTunnelType               = "packet.tunnel.type"
-	attrPacketVLANIDs                  = "packet.vlan.ids"
-	attrPacketVLANPriority             = "packet.vlan.priority"
-	attrVLANID                         = "network.vlan.id"
+	attrFlowCommunityID                  = "flow.community_id"
+	attrFlowConnectionStart              = "flow.connection.start"
+	attrFlowICMPCode                     = "flow.icmp.code"
+	attrFlowICMPType                     = "flow.icmp.type"
+	attrFlowInitiatorMethod              = "flow.initiator.method"
+	attrFlowLaterFragments               = "flow.later_fragments"
+	attrFlowReverseTCPFlags              = "flow.reverse.tcp_flags"
+	attrPacketARPOperation               = "packet.arp.operation"
+	attrPacketARPSenderAddress           = "packet.arp.sender.address"
+	attrPacketARPSenderMAC               = "packet.arp.sender.mac"
+	attrPacketARPTargetAddress           = "packet.arp.target.address"
+	attrPacketARPTargetMAC               = "packet.arp.target.mac"
+	attrPacketCaptured                   = "packet.captured_length"
+	attrPacketData                       = "packet.data"
+	attrPacketEthernetDestination        = "packet.ethernet.destination"
+	attrPacketEthernetSource             = "packet.ethernet.source"
+	attrPacketEtherType                  = "packet.ethertype"
+	attrPacketICMPCode                   = "packet.icmp.code"
+	attrPacketICMPDestination            = "packet.icmp.destination.address"
+	attrPacketICMPID                     = "packet.icmp.id"
+	attrPacketICMPLinkLayer              = "packet.icmp.link_layer_address"
+	attrPacketICMPMTU                    = "packet.icmp.mtu"
+	attrPacketICMPSequence               = "packet.icmp.sequence"
+	attrPacketICMPTarget                 = "packet.icmp.target.address"
+	attrPacketICMPType                   = "packet.icmp.type"
+	attrPacketIGMPType                   = "packet.igmp.type"
+	attrPacketInnerDestinationAddress    = "packet.inner.destination.address"
+	attrPacketInnerDestinationPort       = "packet.inner.destination.port"
+	attrPacketInnerSourceAddress         = "packet.inner.source.address"
+	attrPacketInnerSourcePort            = "packet.inner.source.port"
+	attrPacketInnerTransport             = "packet.inner.transport"
+	attrPacketDontFragment               = "packet.ip.dont_fragment"
+	attrPacketDSCP                       = "packet.ip.dscp"
+	attrPacketECN                        = "packet.ip.ecn"
+	attrPacketIPExtensions               = "packet.ip.extensions"
+	attrPacketFlowLabel                  = "packet.ip.flow_label"
+	attrPacketFragmentMore               = "packet.ip.fragment.more"
+	attrPacketFragmentOffset             = "packet.ip.fragment.offset"
+	attrPacketIPID                       = "packet.ip.id"
+	attrPacketIPOptions                  = "packet.ip.options"
+	attrPacketTTL                        = "packet.ip.ttl"
+	attrPacketLedgerEntry                = "packet.ledger_entry"
+	attrPacketLength                     = "packet.length"
+	attrPacketMPLSLabels                 = "packet.mpls.labels"
+	attrPacketMulticastGroups            = "packet.multicast.groups"
+	attrPacketPayloadLength              = "packet.payload_length"
+	attrPacketQuotedDestinationAddress   = "packet.quoted.destination.address"
+	attrPacketQuotedDestinationPort      = "packet.quoted.destination.port"
+	attrPacketQuotedSourceAddress        = "packet.quoted.source.address"
+	attrPacketQuotedSourcePort           = "packet.quoted.source.port"
+	attrPacketQuotedTransport            = "packet.quoted.transport"
+	attrPacketOneIn                      = "packet.sampling.one_in"
+	attrPacketPool                       = "packet.sampling.pool"
+	attrPacketReasons                    = "packet.sampling.reasons"
+	attrPacketSCTPChunks                 = "packet.sctp.chunks"
+	attrPacketSCTPTag                    = "packet.sctp.verification_tag"
+	attrPacketSegments                   = "packet.segments"
+	attrPacketTCPAcknowledge             = "packet.tcp.acknowledgement"
+	attrPacketTCPFlags                   = "packet.tcp.flags"
+	attrPacketTCPMSS                     = "packet.tcp.mss"
+	attrPacketTCPSACK                    = "packet.tcp.sack_blocks"
+	attrPacketTCPSACKPermitted           = "packet.tcp.sack_permitted"
+	attrPacketTCPSequence                = "packet.tcp.sequence"
+	attrPacketTCPTimestamp               = "packet.tcp.timestamp"
+	attrPacketTCPTimestampEcho           = "packet.tcp.timestamp_echo"
+	attrPacketTCPUrgent                  = "packet.tcp.urgent"
+	attrPacketTCPWindow                  = "packet.tcp.window"
+	attrPacketTCPWindowScale             = "packet.tcp.window_scale"
+	attrPacketTunnelID                   = "packet.tunnel.id"
+	attrPacketTunnelType                 = "packet.tunnel.type"
+	attrPacketVLANIDs                    = "packet.vlan.ids"
+	attrPacketVLANPriority               = "packet.vlan.priority"
+	attrVLANID                           = "network.vlan.id"
+	attrFlowEthernetDestination          = "flow.ethernet.destination"
+	attrFlowEthernetSource               = "flow.ethernet.source"
+	attrFlowICMPErrorTimeExceeded        = "flow.icmp_errors.time_exceeded"
+	attrFlowICMPErrorTooBig              = "flow.icmp_errors.too_big"
+	attrFlowICMPErrorUnreachable         = "flow.icmp_errors.unreachable"
+	attrFlowIPCEPackets                  = "flow.ip.ce_packets"
+	attrFlowIPDSCP                       = "flow.ip.dscp"
+	attrFlowIPDSCPVaries                 = "flow.ip.dscp_varies"
+	attrFlowIPLabel                      = "flow.ip.flow_label"
+	attrFlowIPTTLMax                     = "flow.ip.ttl.max"
+	attrFlowIPTTLMin                     = "flow.ip.ttl.min"
+	attrFlowReverseICMPErrorTimeExceeded = "flow.reverse.icmp_errors.time_exceeded"
+	attrFlowReverseICMPErrorTooBig       = "flow.reverse.icmp_errors.too_big"
+	attrFlowReverseICMPErrorUnreachable  = "flow.reverse.icmp_errors.unreachable"
+	attrFlowReverseIPCEPackets           = "flow.reverse.ip.ce_packets"
+	attrFlowReverseIPDSCP                = "flow.reverse.ip.dscp"
+	attrFlowReverseIPDSCPVaries          = "flow.reverse.ip.dscp_varies"
+	attrFlowReverseIPLabel               = "flow.reverse.ip.flow_label"
+	attrFlowReverseIPTTLMax              = "flow.reverse.ip.ttl.max"
+	attrFlowReverseIPTTLMin              = "flow.reverse.ip.ttl.min"
+	attrTunnelDestinationAddress         = "network.tunnel.destination.address"
+	attrTunnelID                         = "network.tunnel.id"
+	attrTunnelSourceAddress              = "network.tunnel.source.address"
+	attrTunnelType                       = "network.tunnel.type"
 )
 
 // tier says who defines a name, and so how much it may still change.
@@ -175,79 +199,103 @@ var attributeTiers = map[string]tier{
 	attrFlowStart:          tierProposed,
 	attrFlowTCPFlags:       tierProposed,
 
-	attrFlowCommunityID:                tierOwn,
-	attrFlowConnectionStart:            tierOwn,
-	attrFlowICMPCode:                   tierOwn,
-	attrFlowICMPType:                   tierOwn,
-	attrFlowInitiatorMethod:            tierOwn,
-	attrFlowLaterFragments:             tierOwn,
-	attrFlowReverseTCPFlags:            tierOwn,
-	attrPacketARPOperation:             tierOwn,
-	attrPacketARPSenderAddress:         tierOwn,
-	attrPacketARPSenderMAC:             tierOwn,
-	attrPacketARPTargetAddress:         tierOwn,
-	attrPacketARPTargetMAC:             tierOwn,
-	attrPacketCaptured:                 tierOwn,
-	attrPacketData:                     tierOwn,
-	attrPacketEthernetDestination:      tierOwn,
-	attrPacketEthernetSource:           tierOwn,
-	attrPacketEtherType:                tierOwn,
-	attrPacketICMPCode:                 tierOwn,
-	attrPacketICMPDestination:          tierOwn,
-	attrPacketICMPID:                   tierOwn,
-	attrPacketICMPLinkLayer:            tierOwn,
-	attrPacketICMPMTU:                  tierOwn,
-	attrPacketICMPSequence:             tierOwn,
-	attrPacketICMPTarget:               tierOwn,
-	attrPacketICMPType:                 tierOwn,
-	attrPacketIGMPType:                 tierOwn,
-	attrPacketInnerDestinationAddress:  tierOwn,
-	attrPacketInnerDestinationPort:     tierOwn,
-	attrPacketInnerSourceAddress:       tierOwn,
-	attrPacketInnerSourcePort:          tierOwn,
-	attrPacketInnerTransport:           tierOwn,
-	attrPacketDontFragment:             tierOwn,
-	attrPacketDSCP:                     tierOwn,
-	attrPacketECN:                      tierOwn,
-	attrPacketIPExtensions:             tierOwn,
-	attrPacketFlowLabel:                tierOwn,
-	attrPacketFragmentMore:             tierOwn,
-	attrPacketFragmentOffset:           tierOwn,
-	attrPacketIPID:                     tierOwn,
-	attrPacketIPOptions:                tierOwn,
-	attrPacketTTL:                      tierOwn,
-	attrPacketLedgerEntry:              tierOwn,
-	attrPacketLength:                   tierOwn,
-	attrPacketMPLSLabels:               tierOwn,
-	attrPacketMulticastGroups:          tierOwn,
-	attrPacketPayloadLength:            tierOwn,
-	attrPacketQuotedDestinationAddress: tierOwn,
-	attrPacketQuotedDestinationPort:    tierOwn,
-	attrPacketQuotedSourceAddress:      tierOwn,
-	attrPacketQuotedSourcePort:         tierOwn,
-	attrPacketQuotedTransport:          tierOwn,
-	attrPacketOneIn:                    tierOwn,
-	attrPacketPool:                     tierOwn,
-	attrPacketReasons:                  tierOwn,
-	attrPacketSCTPChunks:               tierOwn,
-	attrPacketSCTPTag:                  tierOwn,
-	attrPacketSegments:                 tierOwn,
-	attrPacketTCPAcknowledge:           tierOwn,
-	attrPacketTCPFlags:                 tierOwn,
-	attrPacketTCPMSS:                   tierOwn,
-	attrPacketTCPSACK:                  tierOwn,
-	attrPacketTCPSACKPermitted:         tierOwn,
-	attrPacketTCPSequence:              tierOwn,
-	attrPacketTCPTimestamp:             tierOwn,
-	attrPacketTCPTimestampEcho:         tierOwn,
-	attrPacketTCPUrgent:                tierOwn,
-	attrPacketTCPWindow:                tierOwn,
-	attrPacketTCPWindowScale:           tierOwn,
-	attrPacketTunnelID:                 tierOwn,
-	attrPacketTunnelType:               tierOwn,
-	attrPacketVLANIDs:                  tierOwn,
-	attrPacketVLANPriority:             tierOwn,
-	attrVLANID:                         tierOwn,
+	attrFlowCommunityID:                  tierOwn,
+	attrFlowConnectionStart:              tierOwn,
+	attrFlowICMPCode:                     tierOwn,
+	attrFlowICMPType:                     tierOwn,
+	attrFlowInitiatorMethod:              tierOwn,
+	attrFlowLaterFragments:               tierOwn,
+	attrFlowReverseTCPFlags:              tierOwn,
+	attrPacketARPOperation:               tierOwn,
+	attrPacketARPSenderAddress:           tierOwn,
+	attrPacketARPSenderMAC:               tierOwn,
+	attrPacketARPTargetAddress:           tierOwn,
+	attrPacketARPTargetMAC:               tierOwn,
+	attrPacketCaptured:                   tierOwn,
+	attrPacketData:                       tierOwn,
+	attrPacketEthernetDestination:        tierOwn,
+	attrPacketEthernetSource:             tierOwn,
+	attrPacketEtherType:                  tierOwn,
+	attrPacketICMPCode:                   tierOwn,
+	attrPacketICMPDestination:            tierOwn,
+	attrPacketICMPID:                     tierOwn,
+	attrPacketICMPLinkLayer:              tierOwn,
+	attrPacketICMPMTU:                    tierOwn,
+	attrPacketICMPSequence:               tierOwn,
+	attrPacketICMPTarget:                 tierOwn,
+	attrPacketICMPType:                   tierOwn,
+	attrPacketIGMPType:                   tierOwn,
+	attrPacketInnerDestinationAddress:    tierOwn,
+	attrPacketInnerDestinationPort:       tierOwn,
+	attrPacketInnerSourceAddress:         tierOwn,
+	attrPacketInnerSourcePort:            tierOwn,
+	attrPacketInnerTransport:             tierOwn,
+	attrPacketDontFragment:               tierOwn,
+	attrPacketDSCP:                       tierOwn,
+	attrPacketECN:                        tierOwn,
+	attrPacketIPExtensions:               tierOwn,
+	attrPacketFlowLabel:                  tierOwn,
+	attrPacketFragmentMore:               tierOwn,
+	attrPacketFragmentOffset:             tierOwn,
+	attrPacketIPID:                       tierOwn,
+	attrPacketIPOptions:                  tierOwn,
+	attrPacketTTL:                        tierOwn,
+	attrPacketLedgerEntry:                tierOwn,
+	attrPacketLength:                     tierOwn,
+	attrPacketMPLSLabels:                 tierOwn,
+	attrPacketMulticastGroups:            tierOwn,
+	attrPacketPayloadLength:              tierOwn,
+	attrPacketQuotedDestinationAddress:   tierOwn,
+	attrPacketQuotedDestinationPort:      tierOwn,
+	attrPacketQuotedSourceAddress:        tierOwn,
+	attrPacketQuotedSourcePort:           tierOwn,
+	attrPacketQuotedTransport:            tierOwn,
+	attrPacketOneIn:                      tierOwn,
+	attrPacketPool:                       tierOwn,
+	attrPacketReasons:                    tierOwn,
+	attrPacketSCTPChunks:                 tierOwn,
+	attrPacketSCTPTag:                    tierOwn,
+	attrPacketSegments:                   tierOwn,
+	attrPacketTCPAcknowledge:             tierOwn,
+	attrPacketTCPFlags:                   tierOwn,
+	attrPacketTCPMSS:                     tierOwn,
+	attrPacketTCPSACK:                    tierOwn,
+	attrPacketTCPSACKPermitted:           tierOwn,
+	attrPacketTCPSequence:                tierOwn,
+	attrPacketTCPTimestamp:               tierOwn,
+	attrPacketTCPTimestampEcho:           tierOwn,
+	attrPacketTCPUrgent:                  tierOwn,
+	attrPacketTCPWindow:                  tierOwn,
+	attrPacketTCPWindowScale:             tierOwn,
+	attrPacketTunnelID:                   tierOwn,
+	attrPacketTunnelType:                 tierOwn,
+	attrPacketVLANIDs:                    tierOwn,
+	attrPacketVLANPriority:               tierOwn,
+	attrVLANID:                           tierOwn,
+	attrFlowEthernetDestination:          tierOwn,
+	attrFlowEthernetSource:               tierOwn,
+	attrFlowICMPErrorTimeExceeded:        tierOwn,
+	attrFlowICMPErrorTooBig:              tierOwn,
+	attrFlowICMPErrorUnreachable:         tierOwn,
+	attrFlowIPCEPackets:                  tierOwn,
+	attrFlowIPDSCP:                       tierOwn,
+	attrFlowIPDSCPVaries:                 tierOwn,
+	attrFlowIPLabel:                      tierOwn,
+	attrFlowIPTTLMax:                     tierOwn,
+	attrFlowIPTTLMin:                     tierOwn,
+	attrFlowReverseICMPErrorTimeExceeded: tierOwn,
+	attrFlowReverseICMPErrorTooBig:       tierOwn,
+	attrFlowReverseICMPErrorUnreachable:  tierOwn,
+	attrFlowReverseIPCEPackets:           tierOwn,
+	attrFlowReverseIPDSCP:                tierOwn,
+	attrFlowReverseIPDSCPVaries:          tierOwn,
+	attrFlowReverseIPLabel:               tierOwn,
+	attrFlowReverseIPTTLMax:              tierOwn,
+	attrFlowReverseIPTTLMin:              tierOwn,
+	attrTunnelDestinationAddress:         tierOwn,
+	attrTunnelID:                         tierOwn,
+	attrTunnelSourceAddress:              tierOwn,
+	attrTunnelType:                       tierOwn,
 }
 
 // IANA protocol numbers of the protocols with ports.

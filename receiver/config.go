@@ -37,6 +37,8 @@ type Config struct {
 	Interfaces InterfacesConfig `mapstructure:"interfaces"`
 	// Directions to count, as the interface sees them: ingress, egress.
 	Directions []string `mapstructure:"directions"`
+	// Tunnels says whose flow a packet inside of a tunnel belongs to: outer or inner.
+	Tunnels string `mapstructure:"tunnels"`
 	// Filters leave packets out, in the kernel.
 	Filters []FilterConfig `mapstructure:"filters"`
 	// CollectionInterval is how often metrics leave.
@@ -99,6 +101,12 @@ const (
 	errorModeIgnore    = "ignore"    // the collector starts; this receiver emits nothing
 )
 
+// The values of tunnels.
+const (
+	tunnelsOuter = "outer" // the packets between the ends of the tunnel
+	tunnelsInner = "inner" // the packets that it carries
+)
+
 // The values of aggregation_temporality.
 const (
 	temporalityCumulative = "cumulative"
@@ -115,6 +123,7 @@ func createDefaultConfig() component.Config {
 	return &Config{
 		Interfaces:             InterfacesConfig{Include: []string{"kind:uplink"}},
 		Directions:             []string{directionIngress, directionEgress},
+		Tunnels:                tunnelsOuter,
 		CollectionInterval:     30 * time.Second,
 		AggregationTemporality: temporalityCumulative,
 		CardinalityLimit:       2000,
@@ -132,6 +141,7 @@ func (c *Config) Validate() error {
 	return errors.Join(
 		c.Interfaces.validate(),
 		c.validateDirections(),
+		c.validateTunnels(),
 		c.validateFilters(),
 		c.validateSeries(),
 		c.validateNetworks(),
@@ -214,6 +224,13 @@ func (c *PacketsConfig) validate() error {
 		errs = errors.Join(errs, fmt.Errorf("packets.snap_length must be between %d and %d, got %d", minSnapLength, maxSnapLength, c.SnapLength))
 	}
 	return errs
+}
+
+func (c *Config) validateTunnels() error {
+	if c.Tunnels != tunnelsOuter && c.Tunnels != tunnelsInner {
+		return fmt.Errorf("tunnels must be %s or %s, got %q", tunnelsOuter, tunnelsInner, c.Tunnels)
+	}
+	return nil
 }
 
 func (c *Config) validateErrorMode() error {

@@ -46,6 +46,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	want := createDefaultConfig().(*Config)
 	want.Interfaces = InterfacesConfig{Include: []string{"eth0", "wlan*", "kind:veth"}, Exclude: []string{"eth1"}}
 	want.Directions = []string{"egress"}
+	want.Tunnels = tunnelsInner
 	noPort, exports := 0, 4317
 	want.Filters = []FilterConfig{
 		{Action: "count", CIDR: "10.0.0.1/32", Port: &noPort},
@@ -64,6 +65,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	require.NotEmpty(t, cfg.MetricsBuilder.Metrics.NetworkFlowPackets.EnabledAttributes)
 	assert.Equal(t, want.Interfaces, cfg.Interfaces)
 	assert.Equal(t, want.Directions, cfg.Directions)
+	assert.Equal(t, want.Tunnels, cfg.Tunnels)
 	assert.Equal(t, want.Filters, cfg.Filters)
 	assert.Equal(t, want.CollectionInterval, cfg.CollectionInterval)
 	assert.Equal(t, want.CardinalityLimit, cfg.CardinalityLimit)
@@ -104,6 +106,7 @@ func TestBadConfigsNameKeyValueAndRemedy(t *testing.T) {
 		"no_samples_per_second":         `packets.max_per_second must be between 1 and 1000000 (random_one_in: 0 turns samples off), got 0`,
 		"short_snap":                    `packets.snap_length must be between 128 and 9216, got 127`,
 		"long_snap":                     `packets.snap_length must be between 128 and 9216, got 65536`,
+		"tunnels":                       `tunnels must be outer or inner, got "both"`,
 		"error_mode":                    `error_mode must be propagate or ignore, got "crash"`,
 		"strategy":                      `metrics: network.flow.io: aggregation_strategy must be sum, got "avg"`,
 		"attribute":                     `metricsbuilder::metrics::network.flow.active: metric network.flow.active doesn't have an attribute source.address, valid attributes: [network.interface.name, network.transport, network.type, server.port]`,
@@ -168,4 +171,5 @@ func TestFiltersReachTheKernel(t *testing.T) {
 	require.NoError(t, e.start(t.Context()))
 	require.NoError(t, e.shutdown(t.Context()))
 	assert.Equal(t, filters, h.loaded[0].filters)
+	assert.True(t, h.loaded[0].tunnels)
 }

@@ -176,9 +176,24 @@ func (e *engine) attribute(d *kernel.Drained) {
 		}
 	}
 	e.drain.numbers = numbers
+	e.link(d)
 	if e.metrics != nil {
 		e.measure(d)
 	}
+}
+
+// link adds ICMP errors to the flows that they quote.
+func (e *engine) link(d *kernel.Drained) {
+	var linked, unknown int64
+	for i := range d.Quotes {
+		q := &d.Quotes[i]
+		if e.table != nil && e.table.Quote(q) {
+			linked += int64(q.Count)
+		} else {
+			unknown += int64(q.Count)
+		}
+	}
+	e.tel.countQuotes(linked, unknown, int64(d.QuotesLost))
 }
 
 // measure adds one drain to the metrics.

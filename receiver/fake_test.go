@@ -50,6 +50,8 @@ type fakeHost struct {
 	samples    []packet.Sample
 	mismatches []kernel.Mismatch
 	lateCPU    uint64
+	quotes     []flow.Quote
+	quotesLost uint64
 	own        map[uint32]iface.Counters // of the interfaces themselves
 	attached   map[uint32]int            // hooks by ifindex
 	pressure   chan struct{}
@@ -171,6 +173,7 @@ func (s fakeSource) Drain(visit func(*flow.Slot)) (*kernel.Drained, error) {
 		return nil, errTest
 	}
 	d := &kernel.Drained{Time: s.clock().UnixNano(), Classes: s.classes, Slots: len(s.slots), Mismatches: s.mismatches, Samples: s.SampleCounts, LateCPU: s.lateCPU}
+	d.Quotes, d.QuotesLost, s.quotes, s.quotesLost = s.quotes, s.quotesLost, nil, 0
 	for i := range s.slots {
 		d.Ledger.Entries[flow.ReasonAccounted].Add(s.slots[i].Volume)
 		d.Ledger.Seen.Add(s.slots[i].Volume)

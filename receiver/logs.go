@@ -67,7 +67,7 @@ func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
 	r.SetTimestamp(pcommon.Timestamp(f.End))
 	r.Body().SetStr(flowLine(f, iface))
 	m := r.Attributes()
-	m.EnsureCapacity(28)
+	m.EnsureCapacity(40)
 	putPlace(m, iface, f.Direction)
 	source, destination := putTuple(m, &f.Key)
 	w.putNetworks(m, &f.Key)
@@ -103,6 +103,9 @@ func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
 		m.PutInt(attrFlowTCPFlags, int64(f.Forward.TCPFlags))
 		m.PutInt(attrFlowReverseTCPFlags, int64(f.Reverse.TCPFlags))
 	}
+	putEthernet(m, &f.Forward)
+	forwardFacts.put(m, &f.Forward)
+	reverseFacts.put(m, &f.Reverse)
 }
 
 // putNetworks writes the names that the configuration has for the networks of the two addresses.
@@ -155,6 +158,7 @@ func putTuple(m pcommon.Map, k *flow.Key) (source, destination string) {
 	if k.Tagged {
 		m.PutInt(attrVLANID, int64(k.VLAN))
 	}
+	putTunnel(m, &k.Tunnel)
 	return source, destination
 }
 
@@ -170,13 +174,29 @@ func flowLine(f *flow.Record, iface string) string {
 		typ, code := f.Key.ICMP()
 		b = appendICMP(b, typ, code)
 	}
+	b = appendTunnel(b, &f.Key.Tunnel)
 	b = appendPlace(b, iface)
 	b = appendVolume(append(b, ": "...), f.Forward.Volume)
 	b = appendVolume(append(b, ", back "...), f.Reverse.Volume)
+	if n := f.Forward.Errors.Sum() + f.Reverse.Errors.Sum(); n > 0 {
+		b = fmt.Appendf(b, " and %d ICMP errors", n)
+	}
 	b = append(b, ", in "...)
 	b = append(b, time.Duration(f.End-f.Start).Round(time.Millisecond).String()...)
 	b = append(b, ", "...)
 	return string(append(b, f.EndReason.String()...))
+}
+
+// appendTunnel writes which tunnel a flow or a packet is in, if it is in one.
+func appendTunnel(b []byte, t *flow.Tunnel) []byte {
+	if t.Kind == 0 {
+		return b
+	}
+	b = fmt.Appendf(b, " in %s", t.Kind)
+	if t.HasID {
+		b = fmt.Appendf(b, " %d", t.ID)
+	}
+	return b
 }
 
 func appendICMP(b []byte, typ, code uint8) []byte {

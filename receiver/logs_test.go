@@ -86,7 +86,24 @@ func flowCases() map[string]flow.Record {
 	fragment.Key.LaterFragment = true
 	nameless := flowRecord("10.0.0.1:0", "10.0.0.2:0", 50, flow.InitiatorUnknown, half(1, 100, 0), half(0, 0, 0))
 	nameless.Key.IfIndex = 99
+	facts := flowRecord("[2001:db8::1]:40000", "[2001:db8::2]:53", protoUDP, flow.InitiatorPort, half(5, 500, 0), half(4, 400, 0))
+	facts.Forward.Facts = flow.Facts{
+		CEPackets: 2, FlowLabel: 0xabcde, SrcMAC: flow.MAC{2, 0, 0, 0, 0, 1}, DstMAC: flow.MAC{2, 0, 0, 0, 0, 2}, HasMACs: true,
+		TTLMin: 62, TTLMax: 64, DSCP: 46, DSCPVaries: true,
+	}
+	facts.Reverse.Facts = flow.Facts{CEPackets: 1, FlowLabel: 1, TTLMin: 55, TTLMax: 55, DSCP: 0}
+	errs := flowRecord("10.0.0.1:40000", "10.0.0.2:53", protoUDP, flow.InitiatorPort, half(3, 300, 0), half(0, 0, 0))
+	errs.Forward.Errors = flow.ICMPErrors{Unreachable: 3, TooBig: 2, TimeExceeded: 1}
+	errs.Reverse.Errors = flow.ICMPErrors{Unreachable: 4, TooBig: 5, TimeExceeded: 6}
+	tunnel := flowRecord("10.0.0.1:40000", "10.0.0.2:53", protoUDP, flow.InitiatorPort, half(1, 128, 0), half(1, 228, 0))
+	tunnel.Key.Tunnel = flow.Tunnel{Src: flow.Addr{12: 192, 15: 1}, Dst: flow.Addr{12: 192, 15: 2}, ID: 42, Kind: flow.TunnelVXLAN, HasID: true}
+	gre := tunnel
+	gre.Key.Tunnel = flow.Tunnel{Src: flow.Addr{0x20, 1, 15: 1}, Dst: flow.Addr{0x20, 1, 15: 2}, Kind: flow.TunnelGRE, IPv6: true}
 	return map[string]flow.Record{
+		"flow_facts":            facts,
+		"flow_icmp_errors":      errs,
+		"flow_tunnel":           tunnel,
+		"flow_tunnel_no_id":     gre,
 		"flow_tcp_syn":          handshake,
 		"flow_udp_first_packet": flowRecord("10.0.0.1:40000", "10.0.0.2:9999", protoUDP, flow.InitiatorFirstPacket, half(2, 200, 0), half(2, 600, 0)),
 		"flow_port":             flowRecord("10.0.0.1:40000", "10.0.0.2:22", protoTCP, flow.InitiatorPort, half(2, 200, psh|ack), half(2, 300, ack)),

@@ -67,7 +67,9 @@ func TestPacketRecordsGolden(t *testing.T) {
 	cut.Data = cut.Data[:60]
 	short := carrier(t, "UDP without link header")
 	short.L3, short.Data, short.WireLen = false, short.Data[:9], 9
-	compareLogs(t, "packets", writePackets(false, append(samples, segments, cut, short)...))
+	inside := carrier(t, "VXLAN")
+	inside.Inside = true
+	compareLogs(t, "packets", writePackets(false, append(samples, segments, cut, short, inside)...))
 }
 
 func TestPacketRecordsWithPayloadGolden(t *testing.T) {
@@ -92,6 +94,9 @@ func everySample(t *testing.T) (samples []packet.Sample, payloads []int, names [
 	}
 	for _, c := range frames.Carriers {
 		add(c.Name, c.Sample(), c.Payload)
+		inside := c.Sample()
+		inside.Inside = true
+		add(c.Name+", counted inside", inside, c.Payload)
 		if c.Payload < len(c.Data) {
 			f := c.Sample()
 			f.Segments, f.WireLen = 40, 40*f.WireLen

@@ -138,7 +138,10 @@ func (e *engine) load() error {
 	if err != nil {
 		return err
 	}
-	e.source, err = e.host.load(sourceConfig{filters: filters, samples: e.packetRecords, packets: e.cfg.Packets})
+	e.source, err = e.host.load(sourceConfig{
+		filters: filters, tunnels: e.cfg.Tunnels == tunnelsInner, quotes: e.flowRecords,
+		samples: e.packetRecords, packets: e.cfg.Packets,
+	})
 	return err
 }
 

@@ -57,7 +57,7 @@ func TestBothPipelinesShareOneEngine(t *testing.T) {
 	require.NoError(t, p.metrics.Start(t.Context(), componenttest.NewNopHost()))
 	require.NoError(t, p.logs.Start(t.Context(), componenttest.NewNopHost()))
 	require.Len(t, h.loaded, 1)
-	assert.Equal(t, sourceConfig{samples: true, packets: testConfig().Packets}, h.loaded[0])
+	assert.Equal(t, sourceConfig{quotes: true, samples: true, packets: testConfig().Packets}, h.loaded[0])
 
 	h.count(conversation("10.0.0.1:40000", "10.0.0.2:443")...)
 	h.do(func() {

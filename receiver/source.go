@@ -33,6 +33,8 @@ type source interface {
 // sourceConfig is what a pipeline or setting makes the kernel do.
 type sourceConfig struct {
 	filters []kernel.Filter
+	tunnels bool // the flow of a packet inside of a tunnel is the inner one
+	quotes  bool // count ICMP errors for the flows that they quote
 	samples bool // false: no ring and no sampling at all
 	packets PacketsConfig
 }

@@ -19,6 +19,8 @@ type linux struct{}
 func (linux) load(c sourceConfig) (source, error) {
 	k, err := kernel.Load(kernel.Config{
 		Filters:      c.filters,
+		Tunnels:      c.tunnels,
+		Quotes:       c.quotes,
 		Samples:      c.samples,
 		RandomOneIn:  c.packets.RandomOneIn,
 		MaxPerSecond: c.packets.MaxPerSecond,

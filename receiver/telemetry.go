@@ -98,6 +98,16 @@ func (t *telemetry) observeDrift(_ context.Context, o metric.Int64Observer) erro
 	return nil
 }
 
+// countQuotes counts ICMP errors that say what became of another packet: those whose flow was found, those of a flow that is
+// not known, and those whose quote was not kept.
+func (t *telemetry) countQuotes(linked, unknown, lost int64) {
+	for outcome, n := range map[string]int64{"linked": linked, "unknown_flow": unknown, "unread": lost} {
+		if n > 0 {
+			t.EbpfpacketsReceiverIcmpErrors.Add(context.Background(), n, t.with(attribute.String("link", outcome)))
+		}
+	}
+}
+
 func (t *telemetry) countShed(ctx context.Context, cause metadata.AttributeCause, n tally) {
 	for event, count := range n.byEvent() {
 		if count > 0 {

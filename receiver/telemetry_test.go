@@ -96,6 +96,29 @@ func TestFlowsThatArePushedOutAreCountedOnce(t *testing.T) {
 	metadatatest.AssertEqualEbpfpacketsReceiverFlowEvictions(t, tel, sum(5), metricdatatest.IgnoreTimestamp())
 }
 
+func TestICMPErrorsAreCountedByTheirLink(t *testing.T) {
+	b, tel := measured(t, testConfig(), nil, consumertest.NewNop())
+	sent := udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1)
+	other := udp("10.0.0.1:1000", "10.0.0.2:2001", flow.DirectionEgress, 3, 300, 1, 1)
+	for range 2 {
+		b.host.count(sent)
+		b.host.do(func() {
+			b.host.quotes = []flow.Quote{
+				{Key: sent.Key, Direction: sent.Direction, Error: flow.ICMPUnreachable, Count: 3},
+				{Key: other.Key, Direction: other.Direction, Error: flow.ICMPTooBig, Count: 2},
+			}
+			b.host.quotesLost = 4
+		})
+		b.after(time.Second)
+	}
+	assert.Equal(t, map[string]int64{"linked": 6, "unknown_flow": 4, "unread": 8},
+		valuesOf(t, tel, "otelcol_ebpfpackets_receiver_icmp_errors", "link"))
+	b.finish(t.Context())
+	records := b.records()
+	require.Len(t, records, 1)
+	assert.Equal(t, flow.ICMPErrors{Unreachable: 6}, records[0].Forward.Errors)
+}
+
 func TestGaugesOfOwnTelemetry(t *testing.T) {
 	c := testConfig()
 	c.Flows.MaxFlows = 1

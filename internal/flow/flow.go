@@ -71,8 +71,9 @@ type Flow struct {
 	synHalf   uint8 // of the SYN at synFirst; noHalf if both have one
 	synack    [2]bool
 	answered  [2]bool
-	halves    [2]Half // since the last record
+	halves    [2]tally // since the last record
 	clues
+	_ [40]byte // to whole cache lines
 }
 
 // Key returns the key of the forward direction as far as known.
@@ -120,13 +121,12 @@ func (f *Flow) reopenedBy(s *Slot) bool {
 // add merges s, half h of this flow. Apart from reopenedBy, the result does not depend on the order of slots: within one
 // drain they come CPU by CPU.
 func (f *Flow) add(s *Slot, h uint8) {
-	if f.halves == ([2]Half{}) {
+	if !f.untold() {
 		f.start, f.end = s.First, s.Last
 	}
 	f.start, f.end = min(f.start, s.First), max(f.end, s.Last)
 	f.last = max(f.last, s.Last)
-	f.halves[h].Add(s.Volume)
-	f.halves[h].TCPFlags |= s.TCPFlags
+	f.halves[h].add(s)
 
 	if !f.exported {
 		f.addFirst(s.First, h)
@@ -173,6 +173,9 @@ func (f *Flow) addTCP(s *Slot, h uint8) {
 	}
 }
 
+// untold reports whether there were packets since the last record.
+func (f *Flow) untold() bool { return f.halves[0].Packets+f.halves[1].Packets > 0 }
+
 // due says which record f owes at now, 0 for none.
 func (f *Flow) due(now int64, c *Config) EndReason {
 	switch {
@@ -180,7 +183,7 @@ func (f *Flow) due(now int64, c *Config) EndReason {
 		return EndReasonEndOfFlow
 	case now-f.last >= int64(c.IdleTimeout):
 		return EndReasonIdleTimeout
-	case now-f.start >= int64(c.ActiveTimeout) && f.halves != ([2]Half{}):
+	case now-f.start >= int64(c.ActiveTimeout) && f.untold():
 		return EndReasonActiveTimeout
 	}
 	return 0
@@ -188,14 +191,14 @@ func (f *Flow) due(now int64, c *Config) EndReason {
 
 // export fills r with what f did since its last record, and starts the next one.
 func (f *Flow) export(r *Record, reason EndReason) {
-	if f.halves == ([2]Half{}) {
+	if !f.untold() {
 		f.start, f.end = f.last, f.last
 	}
 	*r = Record{
 		Key:             f.Key(),
 		Direction:       f.direction(f.forward),
-		Forward:         f.halves[f.forward],
-		Reverse:         f.halves[1-f.forward],
+		Forward:         f.halves[f.forward].Half,
+		Reverse:         f.halves[1-f.forward].Half,
 		Start:           f.start,
 		End:             f.end,
 		ConnectionStart: f.first,
@@ -203,7 +206,7 @@ func (f *Flow) export(r *Record, reason EndReason) {
 		Initiator:       f.initiator,
 		Answered:        f.Answered(),
 	}
-	f.halves = [2]Half{}
+	f.halves = [2]tally{}
 	f.exported = true
 }
 

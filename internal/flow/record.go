@@ -3,12 +3,6 @@
 
 package flow
 
-// Half is one direction of a flow: traffic, and the OR of its TCP flags.
-type Half struct {
-	Volume
-	TCPFlags uint8 // 0 unless TCP; IPFIX 6
-}
-
 // Record is what a flow did since its last record. The volumes of all records of all flows add up to the volumes of all
 // slots; nothing is told twice.
 //

@@ -32,8 +32,9 @@ type Key struct {
 	VLAN             uint16 // 12-bit id of the outermost tag, valid iff Tagged
 	Proto            uint8  // IANA protocol number, after IPv6 extension headers; IPFIX 4
 	IPv6             bool
-	Tagged           bool // an 802.1Q or 802.1ad tag was present, even if its id is 0 (priority tag)
-	LaterFragment    bool // a fragment other than the first: it carries no ports
+	Tagged           bool   // an 802.1Q or 802.1ad tag was present, even if its id is 0 (priority tag)
+	LaterFragment    bool   // a fragment other than the first: it carries no ports
+	Tunnel           Tunnel // that the packets are in; zero: none, or it is not looked into
 }
 
 // Src returns the source address.
@@ -53,6 +54,7 @@ func hasPorts(proto uint8) bool {
 func (k Key) Reversed() Key {
 	k.SrcAddr, k.DstAddr = k.DstAddr, k.SrcAddr
 	k.SrcPort, k.DstPort = k.DstPort, k.SrcPort
+	k.Tunnel.Src, k.Tunnel.Dst = k.Tunnel.Dst, k.Tunnel.Src
 	return k
 }
 
@@ -100,6 +102,7 @@ type Slot struct {
 	Direction Direction
 	TCPFlags  uint8     // OR of the flags of every packet; 0 unless TCP; RFC 9293 3.1, IPFIX 6
 	Handshake Handshake // 0 unless TCP
+	Facts
 	Volume
 	First, Last int64 // ns since 1970 of the first and last packet; Last has the grain of a jiffy and is >= First
 }

@@ -74,10 +74,12 @@ const (
 	benchVarFragmentNs     = "fragment_ns"
 	benchVarHashShift      = "hash_shift"
 	benchVarNetns          = "netns"
+	benchVarQuotes         = "quotes"
 	benchVarRegionOfCpu    = "region_of_cpu"
 	benchVarSampleRandom   = "sample_random"
 	benchVarSlotMask       = "slot_mask"
 	benchVarSnapLength     = "snap_length"
+	benchVarTunnels        = "tunnels"
 )
 
 // loadBench returns the embedded CollectionSpec for bench.
@@ -150,10 +152,12 @@ type benchVariableSpecs struct {
 	FragmentNs   *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift    *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns        *ebpf.VariableSpec `ebpf:"netns"`
+	Quotes       *ebpf.VariableSpec `ebpf:"quotes"`
 	RegionOfCpu  *ebpf.VariableSpec `ebpf:"region_of_cpu"`
 	SampleRandom *ebpf.VariableSpec `ebpf:"sample_random"`
 	SlotMask     *ebpf.VariableSpec `ebpf:"slot_mask"`
 	SnapLength   *ebpf.VariableSpec `ebpf:"snap_length"`
+	Tunnels      *ebpf.VariableSpec `ebpf:"tunnels"`
 }
 
 // benchObjects contains all objects after they have been loaded into the kernel.
@@ -202,10 +206,12 @@ type benchVariables struct {
 	FragmentNs   *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift    *ebpf.Variable `ebpf:"hash_shift"`
 	Netns        *ebpf.Variable `ebpf:"netns"`
+	Quotes       *ebpf.Variable `ebpf:"quotes"`
 	RegionOfCpu  *ebpf.Variable `ebpf:"region_of_cpu"`
 	SampleRandom *ebpf.Variable `ebpf:"sample_random"`
 	SlotMask     *ebpf.Variable `ebpf:"slot_mask"`
 	SnapLength   *ebpf.Variable `ebpf:"snap_length"`
+	Tunnels      *ebpf.Variable `ebpf:"tunnels"`
 }
 
 // benchPrograms contains all programs after they have been loaded into the kernel.

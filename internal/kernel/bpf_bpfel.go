@@ -16,9 +16,15 @@ import (
 type bpfCold struct {
 	_         structs.HostLayout
 	FirstNs   uint64
-	Slot      uint32
-	Handshake uint8
-	Pad       [3]uint8
+	Facts     uint32
+	CePackets uint32
+	Macs      struct {
+		_     structs.HostLayout
+		Words [3]uint32
+	}
+	Slot   uint16
+	TtlMin uint8
+	TtlMax uint8
 }
 
 type bpfControl struct {
@@ -58,6 +64,42 @@ type bpfFragmentKey struct {
 	Words [6]uint64
 }
 
+type bpfInner struct {
+	_      structs.HostLayout
+	Packet struct {
+		_          structs.HostLayout
+		SrcAddr    [2]uint64
+		DstAddr    [2]uint64
+		Ports      uint32
+		Ifindex    uint32
+		Netns      uint16
+		Bits       uint16
+		IpProto    uint8
+		Fragment   uint8
+		Jumbo      uint8
+		Quoted     uint8
+		FragmentId uint32
+		Label      uint32
+		Offset     uint32
+		Ethertype  uint16
+		Reason     uint8
+		TcpFlags   uint8
+		Marks      uint16
+		Pad1       [6]uint8
+	}
+	Outer bpfOuter
+}
+
+type bpfOuter struct {
+	_       structs.HostLayout
+	SrcAddr [2]uint64
+	DstAddr [2]uint64
+	Id      uint32
+	Kind    uint8
+	Bits    uint8
+	Pad     [2]uint8
+}
+
 type bpfPressure struct {
 	_      structs.HostLayout
 	Region uint32
@@ -70,6 +112,7 @@ type bpfRegion struct {
 	Classes [320]bpfSlot
 	Slots   [16384]bpfSlot
 	Colds   [16384]bpfCold
+	Outers  [16384]bpfOuter
 }
 
 type bpfRegionHeader struct {
@@ -86,12 +129,13 @@ type bpfRegionHeader struct {
 	ClockClaims        uint32
 	HashKeys           [12]uint32
 	HashOdd            uint64
-	Pad1               uint64
+	HashOuter          uint64
 	SamplesSelected    uint64
 	SamplesEmitted     uint64
 	SamplesRateLimited uint64
 	SamplesRingFull    uint64
-	Pad2               [4]uint64
+	QuotesLost         uint64
+	Pad2               [3]uint64
 }
 
 type bpfSample struct {
@@ -150,6 +194,7 @@ type bpfSlot struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfMapFragments    = "fragments"
+	bpfMapInners       = "inners"
 	bpfMapPressure     = "pressure"
 	bpfMapRegions      = "regions"
 	bpfMapSamplers     = "samplers"
@@ -166,10 +211,12 @@ const (
 	bpfVarFragmentNs   = "fragment_ns"
 	bpfVarHashShift    = "hash_shift"
 	bpfVarNetns        = "netns"
+	bpfVarQuotes       = "quotes"
 	bpfVarRegionOfCpu  = "region_of_cpu"
 	bpfVarSampleRandom = "sample_random"
 	bpfVarSlotMask     = "slot_mask"
 	bpfVarSnapLength   = "snap_length"
+	bpfVarTunnels      = "tunnels"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -226,6 +273,7 @@ type bpfProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
 	Fragments *ebpf.MapSpec `ebpf:"fragments"`
+	Inners    *ebpf.MapSpec `ebpf:"inners"`
 	Pressure  *ebpf.MapSpec `ebpf:"pressure"`
 	Regions   *ebpf.MapSpec `ebpf:"regions"`
 	Samplers  *ebpf.MapSpec `ebpf:"samplers"`
@@ -243,10 +291,12 @@ type bpfVariableSpecs struct {
 	FragmentNs   *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift    *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns        *ebpf.VariableSpec `ebpf:"netns"`
+	Quotes       *ebpf.VariableSpec `ebpf:"quotes"`
 	RegionOfCpu  *ebpf.VariableSpec `ebpf:"region_of_cpu"`
 	SampleRandom *ebpf.VariableSpec `ebpf:"sample_random"`
 	SlotMask     *ebpf.VariableSpec `ebpf:"slot_mask"`
 	SnapLength   *ebpf.VariableSpec `ebpf:"snap_length"`
+	Tunnels      *ebpf.VariableSpec `ebpf:"tunnels"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -270,6 +320,7 @@ func (o *bpfObjects) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
 	Fragments *ebpf.Map `ebpf:"fragments"`
+	Inners    *ebpf.Map `ebpf:"inners"`
 	Pressure  *ebpf.Map `ebpf:"pressure"`
 	Regions   *ebpf.Map `ebpf:"regions"`
 	Samplers  *ebpf.Map `ebpf:"samplers"`
@@ -280,6 +331,7 @@ type bpfMaps struct {
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Fragments,
+		m.Inners,
 		m.Pressure,
 		m.Regions,
 		m.Samplers,
@@ -298,10 +350,12 @@ type bpfVariables struct {
 	FragmentNs   *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift    *ebpf.Variable `ebpf:"hash_shift"`
 	Netns        *ebpf.Variable `ebpf:"netns"`
+	Quotes       *ebpf.Variable `ebpf:"quotes"`
 	RegionOfCpu  *ebpf.Variable `ebpf:"region_of_cpu"`
 	SampleRandom *ebpf.Variable `ebpf:"sample_random"`
 	SlotMask     *ebpf.Variable `ebpf:"slot_mask"`
 	SnapLength   *ebpf.Variable `ebpf:"snap_length"`
+	Tunnels      *ebpf.Variable `ebpf:"tunnels"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

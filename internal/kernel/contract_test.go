@@ -63,7 +63,23 @@ func TestBitsAreInSyncWithContract(t *testing.T) {
 			"KEY_VLAN_ID": keyVLANID, "KEY_TAGGED": keyTagged, "KEY_LATER_FRAGMENT": keyLaterFragment,
 			"KEY_IPV6": keyIPv6, "KEY_EGRESS": keyEgress,
 		},
-		"handshake": {"HANDSHAKE_SYN": int(flow.HandshakeSYN), "HANDSHAKE_SYN_ACK": int(flow.HandshakeSYNACK)},
+		"fact_bits": {
+			"FACT_LABEL": factLabel, "FACT_SYN": int(flow.HandshakeSYN) << factHandshakeShift,
+			"FACT_SYN_ACK": int(flow.HandshakeSYNACK) << factHandshakeShift, "FACT_DSCP_VARIES": factDSCPVaries,
+			"FACT_MACS": factMACs, "FACT_DSCP_SHIFT": factDSCPShift,
+		},
+		"netns_bits": {
+			"KEY_NETNS": keyNetNS, "KEY_QUOTED": keyQuoted, "KEY_QUOTED_SHIFT": keyQuotedShift, "KEY_TUNNELLED": keyTunnelled,
+		},
+		"quoted": {
+			"QUOTED_UNREACHABLE": int(flow.ICMPUnreachable), "QUOTED_TOO_BIG": int(flow.ICMPTooBig),
+			"QUOTED_TIME_EXCEEDED": int(flow.ICMPTimeExceeded),
+		},
+		"tunnel_kind": {
+			"TUNNEL_VXLAN": int(flow.TunnelVXLAN), "TUNNEL_GENEVE": int(flow.TunnelGeneve), "TUNNEL_GRE": int(flow.TunnelGRE),
+			"TUNNEL_IP": int(flow.TunnelIP),
+		},
+		"outer_bits": {"OUTER_IPV6": outerIPv6, "OUTER_ID": outerID},
 		"filter_bits": {
 			"FILTER_SKIP": filterSkip, "FILTER_PORT": filterPort, "FILTER_PROTOCOL": filterProtocol,
 			"FILTER_IPV4": filterIPv4, "FILTER_IPV6": filterIPv6,
@@ -84,7 +100,7 @@ func TestDefinesAreInSyncWithContract(t *testing.T) {
 	config, err := os.ReadFile("../../bpf/config.h")
 	require.NoError(t, err)
 	for name, want := range map[string]int{
-		"STOPPED": stopped, "DEFAULT_SLOTS": DefaultSlots, "HASH_WORDS": len(bpfRegionHeader{}.HashKeys),
+		"STOPPED": stopped, "BYTES_BITS": bytesBits, "DEFAULT_SLOTS": DefaultSlots, "HASH_WORDS": len(bpfRegionHeader{}.HashKeys),
 		"SKIPS": len(bpfSampler{}.Skips), "REASONS_MAX": reasonsMax, "CLASS_SLOTS": len(bpfRegion{}.Classes) - 2*reasonsMax,
 		"MAX_CPUS": maxCPUs, "FILTERS_MAX": MaxFilters, "SNAP_MAX": len(bpfSampleScratch{}.Data),
 	} {
@@ -96,12 +112,13 @@ func TestDefinesAreInSyncWithContract(t *testing.T) {
 
 func TestSharedStructsHaveTheirSizes(t *testing.T) {
 	require.EqualValues(t, 64, unsafe.Sizeof(bpfSlot{}))
-	require.EqualValues(t, 16, unsafe.Sizeof(bpfCold{}))
+	require.EqualValues(t, 32, unsafe.Sizeof(bpfCold{}))
+	require.EqualValues(t, 40, unsafe.Sizeof(bpfOuter{}))
 	require.EqualValues(t, 192, unsafe.Sizeof(bpfRegionHeader{}))
 	require.EqualValues(t, 64, unsafe.Offsetof(bpfRegionHeader{}.HashKeys), "user space and programs write different lines")
 	require.EqualValues(t, 64, unsafe.Offsetof(bpfSampler{}.Allowed), "user space and programs write different lines")
 	require.EqualValues(t, 64, unsafe.Offsetof(bpfControl{}.Late), "the active buffer has a line of its own")
-	require.EqualValues(t, regionSize(DefaultSlots), unsafe.Sizeof(bpfRegion{}))
-	require.LessOrEqual(t, regionSize(MaxSlots), 4<<20, "5.10 refuses larger map values")
+	require.EqualValues(t, regionSize(DefaultSlots, true), unsafe.Sizeof(bpfRegion{}))
+	require.LessOrEqual(t, regionSize(MaxSlots, false), maxRegionSize, "5.10 refuses larger map values")
 	require.LessOrEqual(t, MaxSnapLength, len(bpfSampleScratch{}.Data))
 }

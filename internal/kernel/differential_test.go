@@ -29,15 +29,18 @@ import (
 // FuzzParsersAgree sends frames that nobody thought of through the kernel program and through packet.Decode. A drain waits
 // for a grace period, so each input becomes a batch: itself, and what chance makes of it, of known frames and of headers.
 func FuzzParsersAgree(f *testing.F) {
-	k, known := load(f, Config{fragments: -1}), slices.Concat(frames.All, captures(f))
+	outer, inner := load(f, Config{fragments: -1}), load(f, Config{fragments: -1, Tunnels: true})
+	known := slices.Concat(frames.All, captures(f))
 	for i, frame := range frames.All {
 		f.Add(frame.L3, uint64(i), frame.Data)
 	}
 	f.Fuzz(func(t *testing.T, l3 bool, seed uint64, data []byte) {
 		pin(t, 0)
 		base := frames.Frame{L3: l3, Data: data[:min(len(data), frames.MaxRandom)]}
-		d := differential{k: k}
-		d.requireAgreement(t, batchOf(rand.New(rand.NewPCG(seed, 0)), &base, known))
+		d, r := differential{k: outer}, rand.New(rand.NewPCG(seed, 0))
+		d.requireAgreement(t, batchOf(r, &base, known))
+		d.k = inner
+		d.requireAgreement(t, tunnelsOf(r, &base, known))
 	})
 }
 
@@ -95,6 +98,35 @@ func TestCapturesCountAsSegmentedBuffers(t *testing.T) {
 	require.Greater(t, segmented, 500)
 }
 
+// The same inside of tunnels: what is read of most, and what is not.
+func TestRandomTunnelsReachEveryOutcome(t *testing.T) {
+	k, known := load(t, Config{fragments: -1, Tunnels: true}), slices.Concat(frames.All, captures(t))
+	pin(t, 0)
+	d := differential{k: k}
+	r := rand.New(rand.NewPCG(5, 6))
+	kinds, segmented, total := map[string]int{}, 0, 0
+	for range 60 {
+		batch := tunnelsOf(r, &known[r.IntN(len(known))], known)
+		d.requireAgreement(t, batch)
+		for i := range batch {
+			if s := &batch[i]; !s.refused {
+				total++
+				tunnel := &s.want.Key.Tunnel
+				kinds[fmt.Sprintf("%q, over IPv6 %t, id %t", tunnel.Kind, tunnel.IPv6, tunnel.HasID)]++
+				if tunnel.Kind != 0 && s.gso.GSOSize != 0 {
+					segmented++
+				}
+			}
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		t.Logf("%6.2f %% %s", share(kinds[kind], total), kind)
+		assert.Greater(t, share(kinds[kind], total), 0.1, kind)
+	}
+	assert.Len(t, kinds, 1+5*2, "none; VXLAN, Geneve, GRE with and without key, IP in IP, each over both versions")
+	assert.Greater(t, share(segmented, total), 1.0)
+}
+
 func captures(tb testing.TB) (all []frames.Frame) {
 	tb.Helper()
 	paths, err := filepath.Glob("../../testdata/pcap/*.pcap")
@@ -138,6 +170,20 @@ func batchOf(r *rand.Rand, base *frames.Frame, known []frames.Frame) []shot {
 	return batch
 }
 
+// tunnelsOf is batchOf with all but a few in tunnels.
+func tunnelsOf(r *rand.Rand, base *frames.Frame, known []frames.Frame) []shot {
+	var batch []shot
+	for _, s := range batchOf(r, base, known) {
+		f := s.Frame
+		if r.IntN(16) != 0 {
+			f = frames.Encapsulate(r, &f)
+		}
+		f.Inside = true
+		batch = append(batch, shotOf(r, f))
+	}
+	return batch
+}
+
 // shot is one run of a program, and what packet.Decode says of its frame.
 type shot struct {
 	frames.Frame
@@ -149,7 +195,11 @@ type shot struct {
 
 // newShot makes some accounted frames segmented buffers: what they count for tells where the program sees the headers end.
 func newShot(r *rand.Rand, l3 bool, data []byte) shot {
-	s := shot{Frame: frames.Frame{L3: l3, Data: data}, direction: flow.Direction(r.IntN(2))}
+	return shotOf(r, frames.Frame{L3: l3, Data: data})
+}
+
+func shotOf(r *rand.Rand, f frames.Frame) shot {
+	s := shot{Frame: f, direction: flow.Direction(r.IntN(2))}
 	sample := s.Sample()
 	sample.IfIndex = loopback
 	packet.Decode(&sample, &s.want)
@@ -164,6 +214,9 @@ func newShot(r *rand.Rand, l3 bool, data []byte) shot {
 // inside of tunnels, and the jumbo option of IPv6.
 func walkedFurther(s *shot) bool {
 	key := &s.want.Key
+	if key.Tunnel.IPv6 {
+		return true // the option may be outside
+	}
 	switch key.Proto {
 	case unix.IPPROTO_UDP:
 		if slices.Contains([]uint16{4789, 6081, 8472}, key.DstPort) {
@@ -171,6 +224,9 @@ func walkedFurther(s *shot) bool {
 		}
 	case unix.IPPROTO_GRE, unix.IPPROTO_IPIP, unix.IPPROTO_IPV6:
 		return true
+	}
+	if key.Tunnel.Kind != 0 {
+		return false
 	}
 	ip := s.Data
 	if !s.L3 {

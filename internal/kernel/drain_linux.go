@@ -78,7 +78,7 @@ func (k *Kernel) stopCounting() error {
 
 // redraw gives a buffer new hash keys: an attacker cannot learn them, an unlucky draw does not last.
 func (r *regions) redraw(buffer uint32) {
-	var random [56]byte
+	var random [64]byte
 	_, _ = rand.Read(random[:]) // never fails
 	for number := range r.count {
 		h := r.at(number, buffer).header
@@ -86,6 +86,7 @@ func (r *regions) redraw(buffer uint32) {
 			h.HashKeys[i] = binary.NativeEndian.Uint32(random[4*i:])
 		}
 		h.HashOdd = binary.NativeEndian.Uint64(random[48:]) | 1
+		h.HashOuter = binary.NativeEndian.Uint64(random[56:]) | 1
 	}
 }
 
@@ -96,7 +97,7 @@ func (k *Kernel) take(buffer uint32, visit func(*flow.Slot), d *Drained) {
 		if r.header.BuffersSeen == 0 {
 			continue
 		}
-		sum := r.takeSlots(&k.drain.at, visit)
+		sum := r.takeSlots(&k.drain.at, visit, d)
 		d.Ledger.Entries[flow.ReasonAccounted].Add(sum)
 		d.Slots = max(d.Slots, int(r.header.Colds))
 		sum.Add(r.takeClasses(d))
@@ -106,15 +107,23 @@ func (k *Kernel) take(buffer uint32, visit func(*flow.Slot), d *Drained) {
 	k.takeLate(buffer, d)
 }
 
-// takeSlots walks the slots in the order of their first packets; only what was used is touched.
-func (r *region) takeSlots(at *instant, visit func(*flow.Slot)) (sum flow.Volume) {
+// takeSlots walks the slots in the order of their first packets; only what was used is touched. Those that count quotes are
+// no packets of their own.
+func (r *region) takeSlots(at *instant, visit func(*flow.Slot), d *Drained) (sum flow.Volume) {
 	var out flow.Slot
 	for i := range min(int(r.header.Colds), len(r.colds)) {
 		c := &r.colds[i]
 		s := &r.slots[int(c.Slot)&(len(r.slots)-1)]
 		convert(s, c, at, &out)
-		sum.Add(out.Volume)
-		visit(&out)
+		if s.Netns&keyTunnelled != 0 {
+			out.Tunnel = tunnel(&r.outers[i])
+		}
+		if kind := flow.ICMPError(s.Netns & keyQuoted >> keyQuotedShift); kind != 0 {
+			d.Quotes = append(d.Quotes, flow.Quote{Key: out.Key, Direction: out.Direction, Error: kind, Count: out.Packets})
+		} else {
+			sum.Add(out.Volume)
+			visit(&out)
+		}
 		*s, *c = bpfSlot{}, bpfCold{}
 	}
 	return sum
@@ -130,7 +139,7 @@ func (r *region) takeClasses(d *Drained) (sum flow.Volume) {
 			Reason:    flow.Reason(s.SrcPort),
 			EtherType: s.DstPort,
 			IfIndex:   s.Ifindex,
-			NetNS:     s.Netns,
+			NetNS:     s.Netns & keyNetNS,
 			Direction: direction(s.Bits),
 			Volume:    flow.Volume{Packets: uint64(s.Packets), Bytes: s.Bytes},
 		}
@@ -166,6 +175,7 @@ func (d *Drained) takeHeader(h *bpfRegionHeader) {
 	d.Samples.Emitted += h.SamplesEmitted
 	d.Samples.RateLimited += h.SamplesRateLimited
 	d.Samples.RingFull += h.SamplesRingFull
+	d.QuotesLost += h.QuotesLost
 	*h = bpfRegionHeader{}
 }
 
@@ -194,11 +204,63 @@ const (
 	keyEgress        = 0x8000
 )
 
+// enum netns_bits
+const (
+	keyNetNS       = 0x0fff
+	keyQuoted      = 0x3000
+	keyQuotedShift = 12
+	keyTunnelled   = 0x8000
+)
+
+// enum outer_bits
+const (
+	outerIPv6 = 1
+	outerID   = 2
+)
+
+func tunnel(o *bpfOuter) flow.Tunnel {
+	return flow.Tunnel{
+		Src:   *(*flow.Addr)(unsafe.Pointer(&o.SrcAddr)), // network byte order on both sides
+		Dst:   *(*flow.Addr)(unsafe.Pointer(&o.DstAddr)),
+		ID:    o.Id,
+		Kind:  flow.TunnelKind(o.Kind),
+		IPv6:  o.Bits&outerIPv6 != 0,
+		HasID: o.Bits&outerID != 0,
+	}
+}
+
 func direction(bits uint16) flow.Direction {
 	if bits&keyEgress != 0 {
 		return flow.DirectionEgress
 	}
 	return flow.DirectionIngress
+}
+
+// what bpf/contract.h says of struct slot .bytes, enum marks and enum fact_bits
+const (
+	bytesBits = 48
+	bytesMask = 1<<bytesBits - 1
+
+	factLabel          = 0x000fffff
+	factHandshakeShift = 20 // of flow.Handshake
+	factDSCPVaries     = 0x00400000
+	factMACs           = 0x00800000
+	factDSCPShift      = 26
+)
+
+func facts(c *bpfCold) flow.Facts {
+	macs := (*[2]flow.MAC)(unsafe.Pointer(&c.Macs)) // as in the header: destination first
+	return flow.Facts{
+		CEPackets:  uint64(c.CePackets),
+		FlowLabel:  c.Facts & factLabel,
+		SrcMAC:     macs[1],
+		DstMAC:     macs[0],
+		TTLMin:     c.TtlMin,
+		TTLMax:     c.TtlMax,
+		DSCP:       uint8(c.Facts >> factDSCPShift),
+		DSCPVaries: c.Facts&factDSCPVaries != 0,
+		HasMACs:    c.Facts&factMACs != 0,
+	}
 }
 
 func convert(s *bpfSlot, c *bpfCold, at *instant, out *flow.Slot) {
@@ -209,7 +271,7 @@ func convert(s *bpfSlot, c *bpfCold, at *instant, out *flow.Slot) {
 			SrcPort:       s.SrcPort,
 			DstPort:       s.DstPort,
 			IfIndex:       s.Ifindex,
-			NetNS:         s.Netns,
+			NetNS:         s.Netns & keyNetNS,
 			VLAN:          s.Bits & keyVLANID,
 			Proto:         s.IpProto,
 			IPv6:          s.Bits&keyIPv6 != 0,
@@ -218,8 +280,9 @@ func convert(s *bpfSlot, c *bpfCold, at *instant, out *flow.Slot) {
 		},
 		Direction: direction(s.Bits),
 		TCPFlags:  s.TcpFlags,
-		Handshake: flow.Handshake(c.Handshake),
-		Volume:    flow.Volume{Packets: uint64(s.Packets), Bytes: s.Bytes},
+		Handshake: flow.Handshake(c.Facts >> factHandshakeShift & 3),
+		Facts:     facts(c),
+		Volume:    flow.Volume{Packets: uint64(s.Packets), Bytes: s.Bytes & bytesMask},
 		First:     min(at.boot(c.FirstNs), at.unix), // a program that ran at the flip may have read the clock after it
 	}
 	out.Last = max(min(at.jiffy(s.Last), at.unix), out.First)

@@ -22,6 +22,8 @@ type Config struct {
 	Slots         int      // flow slots of a region: a power of two, at most MaxSlots; 0: DefaultSlots
 	MemoryCeiling int      // bytes of all regions together; Slots is halved until it fits; 0: DefaultMemoryCeiling
 	Filters       []Filter // at most MaxFilters
+	Tunnels       bool     // the flow of a packet inside of a tunnel is the inner one
+	Quotes        bool     // count the ICMP errors that quote a flow
 	Samples       bool     // false: no ring, no sampling
 	RandomOneIn   int      // 1 in N buffers is sampled; 0: none
 	SnapLength    int      // bytes copied of a sample, 1 to MaxSnapLength
@@ -36,7 +38,8 @@ type Config struct {
 
 const (
 	DefaultSlots         = 16384
-	MaxSlots             = 32768 // 5.10 refuses a map value above 4 MiB
+	MaxSlots             = 32768
+	maxRegionSize        = 4 << 20 // 5.10 refuses a larger map value
 	MinSlots             = 256
 	DefaultMemoryCeiling = 64 << 20
 	MaxSnapLength        = 9216

@@ -42,7 +42,9 @@ type Drained struct {
 	Samples    SampleCounts
 	Mismatches []Mismatch // empty unless the program disagrees with itself
 	Slots      int        // slots in use in the fullest region
-	LateCPU    uint64     // packets of CPUs that came online after loading, in flow.ReasonOverflow without interface
+	Quotes     []flow.Quote
+	QuotesLost uint64 // ICMP errors whose quote could not be read, or had no room
+	LateCPU    uint64 // packets of CPUs that came online after loading, in flow.ReasonOverflow without interface
 }
 
 // Mismatch is an identity that did not hold in one region at one drain: a defect of this project, never of the traffic.

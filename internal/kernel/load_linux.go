@@ -22,8 +22,12 @@ import (
 const regionHead = int(unsafe.Offsetof(bpfRegion{}.Slots))
 
 // regionSize is the size of the value of one region with this many slots.
-func regionSize(slots int) int {
-	return regionHead + slots*int(unsafe.Sizeof(bpfSlot{})+unsafe.Sizeof(bpfCold{}))
+func regionSize(slots int, tunnels bool) int {
+	each := unsafe.Sizeof(bpfSlot{}) + unsafe.Sizeof(bpfCold{})
+	if tunnels {
+		each += unsafe.Sizeof(bpfOuter{})
+	}
+	return regionHead + slots*int(each)
 }
 
 func (k *Kernel) load(cfg Config) error {
@@ -57,7 +61,11 @@ func fit(cfg Config) (Config, error) {
 	if cfg.Slots < MinSlots || cfg.Slots > MaxSlots || cfg.Slots&(cfg.Slots-1) != 0 {
 		return cfg, fmt.Errorf("slots of a region must be a power of two from %d to %d, got %d", MinSlots, MaxSlots, cfg.Slots)
 	}
-	for cfg.Slots > MinSlots && 2*len(cfg.cpus)*regionSize(cfg.Slots) > cfg.MemoryCeiling {
+	tooLarge := func() bool {
+		size := regionSize(cfg.Slots, cfg.Tunnels)
+		return size > maxRegionSize || 2*len(cfg.cpus)*size > cfg.MemoryCeiling
+	}
+	for cfg.Slots > MinSlots && tooLarge() {
 		cfg.Slots /= 2
 	}
 	if cfg.RandomOneIn < 0 {
@@ -96,8 +104,8 @@ func (k *Kernel) loadObjects() error {
 func sizeMaps(spec *ebpf.CollectionSpec, cfg Config) {
 	m := spec.Maps[bpfMapRegions]
 	m.MaxEntries = uint32(2 * len(cfg.cpus))
-	if cfg.Slots != DefaultSlots {
-		m.ValueSize, m.Value = uint32(regionSize(cfg.Slots)), nil // its BTF type says the default size
+	if size := uint32(regionSize(cfg.Slots, cfg.Tunnels)); size != m.ValueSize {
+		m.ValueSize, m.Value = size, nil // its BTF type says the default size
 	}
 	page := uint32(os.Getpagesize()) // the least a ring can be: 4 KiB, on some arm64 kernels 64
 	spec.Maps[bpfMapPressure].MaxEntries = page
@@ -128,6 +136,8 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 		bpfVarFragmentNs:   uint64(max(cfg.fragments, 0)),
 		bpfVarFilterCount:  uint32(len(cfg.Filters)),
 		bpfVarFilters:      compileFilters(cfg.Filters),
+		bpfVarTunnels:      knob(cfg.Tunnels),
+		bpfVarQuotes:       knob(cfg.Quotes),
 		bpfVarSampleRandom: uint32(min(cfg.RandomOneIn, 1)),
 		bpfVarSnapLength:   uint32(max(cfg.SnapLength, 1)),
 	} {
@@ -136,6 +146,14 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// knob is how a switch of bpf/config.h is set.
+func knob(on bool) uint32 {
+	if on {
+		return 1
+	}
+	return 0
 }
 
 // open maps what user space shares with the programs and starts counting into buffer 0.
@@ -149,7 +167,7 @@ func (k *Kernel) open() error {
 	if err != nil {
 		return err
 	}
-	k.regions = newRegions(memory, len(k.cfg.cpus), k.cfg.Slots)
+	k.regions = newRegions(memory, k.cfg)
 	if k.barrier, err = newBarrier(); err != nil {
 		return err
 	}

@@ -51,13 +51,14 @@ func TestMemoryCeilingShrinksSlots(t *testing.T) {
 		{"256 CPUs", Config{cpus: cpus(256)}, 1024},
 		{"a ceiling nothing fits under leaves the least", Config{cpus: cpus(256), MemoryCeiling: 1}, MinSlots},
 		{"a chosen size is kept", Config{cpus: cpus(2), Slots: MaxSlots}, MaxSlots},
+		{"unless what tunnels need makes a region larger than a map value may be", Config{cpus: cpus(2), Slots: MaxSlots, Tunnels: true}, MaxSlots / 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := fit(c.cfg)
 			require.NoError(t, err)
 			require.Equal(t, c.slots, got.Slots)
 			if got.MemoryCeiling > 1 {
-				require.LessOrEqual(t, 2*len(c.cfg.cpus)*regionSize(got.Slots), got.MemoryCeiling)
+				require.LessOrEqual(t, 2*len(c.cfg.cpus)*regionSize(got.Slots, got.Tunnels), got.MemoryCeiling)
 			}
 		})
 	}

@@ -32,10 +32,15 @@ type regions struct {
 	count  int // CPUs with a region
 	slots  int // in one region
 	size   int // bytes of one region
+	outers int // in one region: as many as slots, or none
 }
 
-func newRegions(memory []byte, count, slots int) *regions {
-	return &regions{memory: memory, count: count, slots: slots, size: regionSize(slots)}
+func newRegions(memory []byte, c Config) *regions {
+	r := &regions{memory: memory, count: len(c.cpus), slots: c.Slots, size: regionSize(c.Slots, c.Tunnels)}
+	if c.Tunnels {
+		r.outers = c.Slots
+	}
+	return r
 }
 
 // region is one buffer of one CPU, as struct region lays it out.
@@ -44,6 +49,7 @@ type region struct {
 	classes []bpfSlot
 	slots   []bpfSlot
 	colds   []bpfCold
+	outers  []bpfOuter // empty unless tunnels are looked into
 }
 
 func (r *regions) at(number int, buffer uint32) region {
@@ -51,10 +57,12 @@ func (r *regions) at(number int, buffer uint32) region {
 	value := (*bpfRegion)(base)
 	slots := unsafe.Add(base, regionHead)
 	colds := unsafe.Add(slots, r.slots*int(unsafe.Sizeof(bpfSlot{})))
+	outers := unsafe.Add(colds, r.slots*int(unsafe.Sizeof(bpfCold{})))
 	return region{
 		header:  &value.Header,
 		classes: value.Classes[:],
 		slots:   unsafe.Slice((*bpfSlot)(slots), r.slots),
 		colds:   unsafe.Slice((*bpfCold)(colds), r.slots),
+		outers:  unsafe.Slice((*bpfOuter)(outers), r.outers),
 	}
 }

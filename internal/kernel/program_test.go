@@ -31,9 +31,20 @@ func refused(f *frames.Frame) bool {
 // The two parsers agree, with each other and with what was written down by hand: the kernel program and packet.Decode
 // see every frame of the corpus, on both directions, and the whole table and ledger are compared.
 func TestParsersAgreeOnEveryFrame(t *testing.T) {
-	k := load(t, Config{fragments: -1}) // each frame on its own
+	testParsersAgree(t, Config{}, frames.All)
+}
+
+// The same, where the flow of a tunnelled packet is that of the packet inside.
+func TestParsersAgreeInsideTunnels(t *testing.T) {
+	testParsersAgree(t, Config{Tunnels: true}, frames.Inside)
+}
+
+func testParsersAgree(t *testing.T, cfg Config, all []frames.Frame) {
+	t.Helper()
+	cfg.fragments = -1 // each frame on its own
+	k := load(t, cfg)
 	pin(t, 0)
-	for _, f := range frames.All {
+	for _, f := range all {
 		if refused(&f) {
 			continue
 		}

@@ -30,6 +30,7 @@ type sampling struct {
 	drawn    []uint32 // by sampler: entries of skips replaced so far, modulo 2^32
 	random   *rand.Rand
 	oneIn    float64
+	inside   bool // of tunnels is where flows are
 	credit   *credit
 	record   ringbuf.Record
 	out      packet.Sample
@@ -50,6 +51,7 @@ func newSampling(cfg Config, ring *ebpf.Map, memory []byte) (*sampling, error) {
 		drawn:    make([]uint32, regions),
 		random:   rand.New(rand.NewChaCha8(cfg.Seed)),
 		oneIn:    float64(cfg.RandomOneIn),
+		inside:   cfg.Tunnels,
 		credit:   newCredit(float64(cfg.MaxPerSecond), regions, time.Now()),
 	}
 	for i := range s.samplers {
@@ -157,6 +159,7 @@ func (s *sampling) decode(now instant) error {
 		Pool:      h.Pool,
 		Segments:  h.Segments,
 		WireLen:   h.WireBytes,
+		Inside:    s.inside,
 		L3:        h.Bits&sampleL3 != 0,
 		Tagged:    h.Bits&sampleTagged != 0,
 		VLANTCI:   h.VlanTci,

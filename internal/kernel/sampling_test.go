@@ -169,7 +169,7 @@ func TestNoSamplingCostsNoRing(t *testing.T) {
 	without := load(t, Config{Samples: false, RandomOneIn: 10, SnapLength: 64, MaxPerSecond: 1})
 	require.Nil(t, without.sampling)
 	require.Greater(t, with.MemoryBytes(), without.MemoryBytes()+1<<20, "the ring")
-	require.Greater(t, without.MemoryBytes(), 2*len(without.cfg.cpus)*regionSize(DefaultSlots))
+	require.Greater(t, without.MemoryBytes(), 2*len(without.cfg.cpus)*regionSize(DefaultSlots, false))
 	require.Equal(t, os.Getpagesize(), int(without.objects.Samples.MaxEntries()))
 	require.Empty(t, read(t, without))
 }

@@ -28,6 +28,8 @@ func (p *Packet) read(c *cursor, s *Sample) {
 	*p = Packet{Key: sampleKey(s)}
 	if reason := p.decode(c, s); reason != flow.ReasonAccounted {
 		*p = Packet{Reason: reason, Key: sampleKey(s), EtherType: p.EtherType}
+	} else if s.Inside {
+		p.enter(c, s)
 	}
 }
 
@@ -43,7 +45,12 @@ func (p *Packet) decode(c *cursor, s *Sample) flow.Reason {
 	if reason != flow.ReasonAccounted {
 		return reason
 	}
-	if reason = p.ip(c, version); reason != flow.ReasonAccounted {
+	return p.network(c, version)
+}
+
+// network reads IP and what it carries.
+func (p *Packet) network(c *cursor, version int) flow.Reason {
+	if reason := p.ip(c, version); reason != flow.ReasonAccounted {
 		return reason
 	}
 	return p.transport(c)

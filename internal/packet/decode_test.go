@@ -18,7 +18,7 @@ import (
 )
 
 func TestDecode(t *testing.T) {
-	for _, f := range slices.Concat(frames.All, frames.Offloaded, frames.ICMP) {
+	for _, f := range slices.Concat(frames.All, frames.Offloaded, frames.ICMP, frames.Inside) {
 		t.Run(f.Name, func(t *testing.T) {
 			s := f.Sample()
 			p := dirty()
@@ -38,6 +38,7 @@ func dirty() packet.Packet {
 			SrcPort: 0xeeee, DstPort: 0xeeee,
 			IfIndex: 0xeeee, NetNS: 0xeeee, VLAN: 0xeee, Proto: 0xee,
 			IPv6: true, Tagged: true, LaterFragment: true,
+			Tunnel: flow.Tunnel{ID: 0xeeee, Kind: 0xee, IPv6: true, HasID: true},
 		},
 		EtherType: 0xeeee, HeaderLen: 0xeeee,
 		TTL: 0xee, DSCP: 0x3e, ECN: 2,

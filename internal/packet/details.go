@@ -77,11 +77,11 @@ type Details struct {
 	SCTPTag    uint32  // verification tag
 	SCTPChunks []uint8 // by type
 
-	Tunnel      Tunnel // 0: none
+	Tunnel      flow.TunnelKind // 0: it carries no packet
 	HasTunnelID bool
 	TunnelID    uint32 // VNI; key of GRE
 	HasInner    bool
-	Inner       flow.Key // of the packet in the tunnel
+	Inner       flow.Key // of the packet that it carries
 }
 
 // MAC is an address of Ethernet.

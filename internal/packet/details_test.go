@@ -20,7 +20,7 @@ import (
 // everyFrame is the corpus, the carriers and the captures.
 func everyFrame(tb testing.TB) []frames.Frame {
 	tb.Helper()
-	all := slices.Concat(frames.All, frames.Offloaded, frames.ICMP)
+	all := slices.Concat(frames.All, frames.Offloaded, frames.ICMP, frames.Inside)
 	for _, c := range frames.Carriers {
 		all = append(all, c.Frame)
 	}
@@ -146,6 +146,25 @@ func TestLineOfWhatIsNoWholePacket(t *testing.T) {
 	}
 }
 
+// Where the flow is that inside of a tunnel, the details are those of the inner packet.
+func TestDetailsInsideOfATunnel(t *testing.T) {
+	var d packet.Decoder
+	var h packet.Details
+	for name, want := range map[string]string{
+		"VXLAN": "IP 192.0.2.1 > 198.51.100.2: vxlan 42: IP 192.0.2.1.49152 > 198.51.100.2.443: " +
+			"Flags [P.], seq 16909060:16909092, ack 168496141, win 64240, length 32",
+		"GRE":          "IP 192.0.2.1 > 198.51.100.2: gre: IP 192.0.2.1 > 198.51.100.2: ICMP echo request, id 1, seq 2, length 40",
+		"IPv6 in IPv4": "IP 192.0.2.1 > 198.51.100.2: ip: IP6 2001:db8::1.49152 > 2001:db8::1002.443: Flags [P.], seq 16909060:16909092, ack 168496141, win 64240, length 32",
+	} {
+		i := slices.IndexFunc(frames.Carriers, func(c frames.Carrier) bool { return c.Name == name })
+		s := frames.Carriers[i].Sample()
+		s.Inside = true
+		assert.Equal(t, want, lineOf(&d, &h, &s), name)
+		assert.Zero(t, h.Tunnel, name)
+		assert.False(t, h.HasInner, name)
+	}
+}
+
 // BIG TCP over IPv6 writes 0 as its length, and adds a header that no wire sees; RFC 2675.
 func TestPayloadOfBigTCP(t *testing.T) {
 	f := find(t, "TCP over IPv6")
@@ -165,7 +184,7 @@ func TestPayloadOfBigTCP(t *testing.T) {
 var mayAllocate = []string{
 	"ARP that is cut", "TCP options that are missing are not missed", "urgent data and unusual options",
 	"an ARP type with nothing behind it", "an offloaded tag is not kept when the frame is not accounted",
-	"a TCP data offset below 5 is taken for 5", "neighbour solicitation with an unassigned option",
+	"the header of VXLAN is cut", "the key of GRE is cut", "a TCP data offset below 5 is taken for 5", "neighbour solicitation with an unassigned option",
 }
 
 func TestDetailsDoNotAllocate(t *testing.T) {

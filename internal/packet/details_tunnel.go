@@ -11,32 +11,10 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 )
 
-// Tunnel says what carries another packet. One level is looked at.
-type Tunnel uint8
-
 const (
-	TunnelVXLAN  Tunnel = iota + 1 // RFC 7348
-	TunnelGeneve                   // RFC 8926
-	TunnelGRE                      // RFC 2784, RFC 2890
-	TunnelIPIP                     // either version of IP in either; RFC 2003, RFC 2473, RFC 4213
-)
-
-func (t Tunnel) String() string { return [...]string{"", "vxlan", "geneve", "gre", "ipip"}[t] }
-
-const (
-	protoIPv4 = 4
-	protoIPv6 = 41
-	protoGRE  = 47
-	protoESP  = 50
-
-	portVXLAN      = 4789
-	portVXLANLinux = 8472 // the default of the driver, older than the RFC
-	portGeneve     = 6081
+	protoESP = 50
 
 	vxlanFlags = 0x08 // valid identifier; all others are reserved, and 0
-	geneveLen  = 8    // without options
-
-	etherTypeBridging = 0x6558 // Ethernet in GRE and Geneve; RFC 1701
 )
 
 // udpTunnel looks behind a UDP header. Any program may send to these ports: what is no valid header of a tunnel is payload.
@@ -44,7 +22,7 @@ func (d *Decoder) udpTunnel(h *Details, b []byte) {
 	switch h.Key.DstPort {
 	case portVXLAN, portVXLANLinux:
 		if d.vxlan.DecodeFromBytes(b, feedback{}) == nil && b[0] == vxlanFlags && b[1]|b[2]|b[3]|b[7] == 0 {
-			h.tunnel(TunnelVXLAN, etherTypeBridging, d.vxlan.Payload)
+			h.carries(flow.TunnelVXLAN, etherTypeBridging, d.vxlan.Payload)
 			h.HasTunnelID, h.TunnelID = true, d.vxlan.VNI
 		}
 	case portGeneve:
@@ -58,7 +36,7 @@ func (h *Details) geneve(b []byte) {
 		return
 	}
 	options := int(b[0]&0x3f) * 4
-	h.tunnel(TunnelGeneve, binary.BigEndian.Uint16(b[2:]), b[min(geneveLen+options, len(b)):])
+	h.carries(flow.TunnelGeneve, binary.BigEndian.Uint16(b[2:]), b[min(geneveLen+options, len(b)):])
 	h.HasTunnelID, h.TunnelID = true, binary.BigEndian.Uint32(b[4:])>>8
 }
 
@@ -68,7 +46,7 @@ func (d *Decoder) readGRE(h *Details, b []byte) {
 	if len(b) < 2 || b[0]&routing != 0 || b[1]&version != 0 || d.gre.DecodeFromBytes(b, feedback{}) != nil {
 		return
 	}
-	h.tunnel(TunnelGRE, uint16(d.gre.Protocol), d.gre.Payload)
+	h.carries(flow.TunnelGRE, uint16(d.gre.Protocol), d.gre.Payload)
 	h.HasTunnelID, h.TunnelID = d.gre.KeyPresent, d.gre.Key
 }
 
@@ -77,11 +55,11 @@ func (h *Details) ipip(b []byte) {
 	if h.Key.Proto == protoIPv6 {
 		etherType = etherTypeIPv6
 	}
-	h.tunnel(TunnelIPIP, etherType, b)
+	h.carries(flow.TunnelIP, etherType, b)
 }
 
-// tunnel reads the packet that is carried, with the rules of any packet.
-func (h *Details) tunnel(t Tunnel, etherType uint16, b []byte) {
+// carries reads the packet in a tunnel, with the rules of any packet.
+func (h *Details) carries(t flow.TunnelKind, etherType uint16, b []byte) {
 	h.Tunnel = t
 	inner := Sample{L3: true, Data: b}
 	switch layers.EthernetType(etherType) {

@@ -18,11 +18,11 @@ import (
 // so is the memory that telling it takes.
 func FuzzDetails(f *testing.F) {
 	for _, frame := range everyFrame(f) {
-		f.Add(frame.L3, frame.Tagged, frame.VLANTCI, uint32(len(frame.Data)), uint32(1), frame.Data)
+		f.Add(frame.Inside, frame.L3, frame.Tagged, frame.VLANTCI, uint32(len(frame.Data)), uint32(1), frame.Data)
 	}
-	f.Fuzz(func(t *testing.T, l3, tagged bool, tci uint16, wireLen, segments uint32, data []byte) {
+	f.Fuzz(func(t *testing.T, inside, l3, tagged bool, tci uint16, wireLen, segments uint32, data []byte) {
 		data = data[:min(len(data), 9216)] // the longest snap length
-		s := packet.Sample{Segments: max(segments, 1), WireLen: wireLen, L3: l3, Tagged: tagged, VLANTCI: tci, Data: slices.Clip(data)}
+		s := packet.Sample{Segments: max(segments, 1), WireLen: wireLen, Inside: inside, L3: l3, Tagged: tagged, VLANTCI: tci, Data: slices.Clip(data)}
 		var d packet.Decoder
 		var h packet.Details
 		before := allocated()

@@ -83,6 +83,13 @@ func (l *line) arp(h *Details) {
 }
 
 func (l *line) ip(h *Details) {
+	if t := &h.Key.Tunnel; t.Kind != 0 {
+		l.version(t.IPv6).addr(t.From()).str(" > ").addr(t.To()).str(": ").str(t.Kind.String())
+		if t.HasID {
+			l.str(" ").num(uint64(t.ID))
+		}
+		l.str(": ")
+	}
 	l.tuple(&h.Key).str(": ")
 	if h.HasFragment {
 		l.str("frag (id ").num(uint64(h.IPID)).str(", offset ").num(uint64(h.FragmentOffset))
@@ -121,12 +128,7 @@ func (l *line) ip(h *Details) {
 
 // tuple writes "IP a.port > b.port".
 func (l *line) tuple(k *flow.Key) *line {
-	if k.IPv6 {
-		l.str("IP6 ")
-	} else {
-		l.str("IP ")
-	}
-	l.addr(k.Src())
+	l.version(k.IPv6).addr(k.Src())
 	if k.HasPorts() {
 		l.str(".").num(uint64(k.SrcPort))
 	}
@@ -135,6 +137,13 @@ func (l *line) tuple(k *flow.Key) *line {
 		l.str(".").num(uint64(k.DstPort))
 	}
 	return l
+}
+
+func (l *line) version(ipv6 bool) *line {
+	if ipv6 {
+		return l.str("IP6 ")
+	}
+	return l.str("IP ")
 }
 
 func (l *line) protocol(proto uint8) *line {
@@ -329,16 +338,16 @@ func (l *line) sctp(h *Details) {
 
 func (l *line) tunnel(h *Details) {
 	switch h.Tunnel {
-	case TunnelVXLAN:
+	case flow.TunnelVXLAN:
 		l.str("VXLAN, vni ").num(uint64(h.TunnelID))
-	case TunnelGeneve:
+	case flow.TunnelGeneve:
 		l.str("Geneve, vni ").num(uint64(h.TunnelID))
-	case TunnelGRE:
+	case flow.TunnelGRE:
 		l.str("GREv0")
 		if h.HasTunnelID {
 			l.str(", key ").num(uint64(h.TunnelID))
 		}
-	case TunnelIPIP:
+	case flow.TunnelIP:
 		l.str("ipip")
 	}
 }

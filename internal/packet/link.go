@@ -28,12 +28,17 @@ func (p *Packet) link(c *cursor, s *Sample) (version int, _ flow.Reason) {
 	if s.L3 {
 		return versionNibble(c)
 	}
+	if s.Tagged {
+		p.tag(s.VLANTCI)
+	}
+	return p.ethernet(c)
+}
+
+// ethernet reads a frame from its addresses on.
+func (p *Packet) ethernet(c *cursor) (version int, _ flow.Reason) {
 	h := c.take(ethernetLen)
 	if h == nil {
 		return 0, flow.ReasonShortEthernet
-	}
-	if s.Tagged {
-		p.tag(s.VLANTCI)
 	}
 	etherType, reason := p.tags(c, binary.BigEndian.Uint16(h[12:]))
 	if reason != flow.ReasonAccounted {

@@ -21,6 +21,7 @@ type Sample struct {
 	Pool      uint64 // buffers seen on this CPU since its last emitted sample of this kind, this one included: the weight for estimates
 	Segments  uint32 // wire packets this buffer stands for (GSO, GRO); at least 1
 	WireLen   uint32 // bytes of all segments on the wire, link header and tags included
+	Inside    bool   // of a tunnel is where the flow is
 	L3        bool   // Data starts at the IP header: a device without link header
 	Tagged    bool   // VLANTCI is valid: the outermost tag was offloaded and is not in Data
 	VLANTCI   uint16 // priority 3, DEI 1, id 12 bits; host byte order

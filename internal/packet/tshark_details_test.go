@@ -261,10 +261,10 @@ var detailFields = map[string]func(*packet.Details) []string{
 	"(sctp.chunk_type)":       func(h *packet.Details) []string { return words(true, h.SCTPChunks...) },
 
 	"gre.key": func(h *packet.Details) []string {
-		return words(h.Tunnel == packet.TunnelGRE && h.HasTunnelID, h.TunnelID)
+		return words(h.Tunnel == flow.TunnelGRE && h.HasTunnelID, h.TunnelID)
 	},
-	"vxlan.vni":  func(h *packet.Details) []string { return words(h.Tunnel == packet.TunnelVXLAN, h.TunnelID) },
-	"geneve.vni": func(h *packet.Details) []string { return words(h.Tunnel == packet.TunnelGeneve, h.TunnelID) },
+	"vxlan.vni":  func(h *packet.Details) []string { return words(h.Tunnel == flow.TunnelVXLAN, h.TunnelID) },
+	"geneve.vni": func(h *packet.Details) []string { return words(h.Tunnel == flow.TunnelGeneve, h.TunnelID) },
 }
 
 func isType6(h *packet.Details, typ uint8) bool { return h.HasICMP && h.Key.IPv6 && h.ICMPType == typ }

@@ -23,11 +23,10 @@ func carry(name string, traffic int, frame []byte) Carrier {
 }
 
 const (
-	typeARP      = 0x0806
-	typeRARP     = 0x8035
-	typeMPLS     = 0x8847
-	typeLLDP     = 0x88cc
-	typeBridging = 0x6558
+	typeARP  = 0x0806
+	typeRARP = 0x8035
+	typeMPLS = 0x8847
+	typeLLDP = 0x88cc
 )
 
 func carriersLink() []Carrier {

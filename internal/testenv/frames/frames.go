@@ -16,6 +16,7 @@ import (
 // bytes, and Linux 6.18 none that ends inside an IP header right behind Ethernet; behind a tag it does.
 type Frame struct {
 	Name    string        // a sentence, unique
+	Inside  bool          // of a tunnel is what Want says; set only in Inside and by Encapsulate
 	L3      bool          // Data starts at the IP header: a device without link header
 	Tagged  bool          // VLANTCI is the outermost tag, offloaded: set only in Offloaded
 	VLANTCI uint16        // priority 3, DEI 1, id 12 bits; host byte order
@@ -34,6 +35,7 @@ func (f *Frame) Sample() packet.Sample {
 	return packet.Sample{
 		Segments: 1,
 		WireLen:  uint32(len(f.Data)),
+		Inside:   f.Inside,
 		L3:       f.L3,
 		Tagged:   f.Tagged,
 		VLANTCI:  f.VLANTCI,

@@ -242,6 +242,36 @@ var MapAttributeFlowInitiatorMethod = map[string]AttributeFlowInitiatorMethod{
 	"unknown":      AttributeFlowInitiatorMethodUnknown,
 }
 
+// AttributeLink specifies the value link attribute.
+type AttributeLink int
+
+const (
+	_ AttributeLink = iota
+	AttributeLinkLinked
+	AttributeLinkUnknownFlow
+	AttributeLinkUnread
+)
+
+// String returns the string representation of the AttributeLink.
+func (av AttributeLink) String() string {
+	switch av {
+	case AttributeLinkLinked:
+		return "linked"
+	case AttributeLinkUnknownFlow:
+		return "unknown_flow"
+	case AttributeLinkUnread:
+		return "unread"
+	}
+	return ""
+}
+
+// MapAttributeLink is a helper map of string to AttributeLink attribute value.
+var MapAttributeLink = map[string]AttributeLink{
+	"linked":       AttributeLinkLinked,
+	"unknown_flow": AttributeLinkUnknownFlow,
+	"unread":       AttributeLinkUnread,
+}
+
 // AttributeNetworkIoDirection specifies the value network.io.direction attribute.
 type AttributeNetworkIoDirection int
 
@@ -266,6 +296,40 @@ func (av AttributeNetworkIoDirection) String() string {
 var MapAttributeNetworkIoDirection = map[string]AttributeNetworkIoDirection{
 	"receive":  AttributeNetworkIoDirectionReceive,
 	"transmit": AttributeNetworkIoDirectionTransmit,
+}
+
+// AttributeNetworkTunnelType specifies the value network.tunnel.type attribute.
+type AttributeNetworkTunnelType int
+
+const (
+	_ AttributeNetworkTunnelType = iota
+	AttributeNetworkTunnelTypeVxlan
+	AttributeNetworkTunnelTypeGeneve
+	AttributeNetworkTunnelTypeGre
+	AttributeNetworkTunnelTypeIP
+)
+
+// String returns the string representation of the AttributeNetworkTunnelType.
+func (av AttributeNetworkTunnelType) String() string {
+	switch av {
+	case AttributeNetworkTunnelTypeVxlan:
+		return "vxlan"
+	case AttributeNetworkTunnelTypeGeneve:
+		return "geneve"
+	case AttributeNetworkTunnelTypeGre:
+		return "gre"
+	case AttributeNetworkTunnelTypeIP:
+		return "ip"
+	}
+	return ""
+}
+
+// MapAttributeNetworkTunnelType is a helper map of string to AttributeNetworkTunnelType attribute value.
+var MapAttributeNetworkTunnelType = map[string]AttributeNetworkTunnelType{
+	"vxlan":  AttributeNetworkTunnelTypeVxlan,
+	"geneve": AttributeNetworkTunnelTypeGeneve,
+	"gre":    AttributeNetworkTunnelTypeGre,
+	"ip":     AttributeNetworkTunnelTypeIP,
 }
 
 // AttributeNetworkType specifies the value network.type attribute.

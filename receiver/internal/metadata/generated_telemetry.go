@@ -36,6 +36,7 @@ type TelemetryBuilder struct {
 	EbpfpacketsReceiverFlowEvictions       metric.Int64Counter
 	EbpfpacketsReceiverFlows               metric.Int64ObservableGauge
 	EbpfpacketsReceiverFlowsLimit          metric.Int64ObservableGauge
+	EbpfpacketsReceiverIcmpErrors          metric.Int64Counter
 	EbpfpacketsReceiverInterfaceDrift      metric.Int64ObservableGauge
 	EbpfpacketsReceiverInterfaces          metric.Int64ObservableGauge
 	EbpfpacketsReceiverKernelMemory        metric.Int64ObservableGauge
@@ -347,6 +348,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_ebpfpackets_receiver_flows_limit",
 		metric.WithDescription("Conversations for which the table of flows has room. [Development]"),
 		metric.WithUnit("{flow}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverIcmpErrors, err = builder.meter.Int64Counter(
+		"otelcol_ebpfpackets_receiver_icmp_errors",
+		metric.WithDescription("ICMP errors that say what became of another packet, by whether that packet's flow record tells of them. They are counted as packets in any case. [Development]"),
+		metric.WithUnit("{packet}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.EbpfpacketsReceiverInterfaceDrift, err = builder.meter.Int64ObservableGauge(

@@ -77,6 +77,7 @@ func TestSetupTelemetry(t *testing.T) {
 	tb.EbpfpacketsReceiverDrainDuration.Record(context.Background(), 1)
 	tb.EbpfpacketsReceiverDrainErrors.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverFlowEvictions.Add(context.Background(), 1)
+	tb.EbpfpacketsReceiverIcmpErrors.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverLedgerMismatches.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverPointShedIo.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverPointShedPackets.Add(context.Background(), 1)
@@ -107,6 +108,9 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualEbpfpacketsReceiverFlowsLimit(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualEbpfpacketsReceiverIcmpErrors(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualEbpfpacketsReceiverInterfaceDrift(t, testTel,
