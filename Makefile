@@ -47,10 +47,11 @@ collector-full: ## build ./_build/full/otelcol-ebpfpackets-full with ocb: the ma
 ##@ Change
 
 .PHONY: generate
-generate: ## make what is committed but generated: BPF objects and bindings, receiver/metadata.yaml and its Go code
+generate: ## make what is committed but generated: BPF objects and bindings, receiver/metadata.yaml and its Go code; as root, count verified instructions
 	@command -v clang-19 >/dev/null || { echo "needs clang-19 and llvm-19 (apt-get install clang-19 llvm-19)"; exit 1; }
 	@cp metadata.yaml receiver/metadata.yaml
 	@go generate ./internal/kernel ./receiver
+	@.ci/instructions
 
 .PHONY: fmt
 fmt: ## format Go and C
@@ -109,7 +110,7 @@ lint: ## golangci-lint
 
 .PHONY: scripts
 scripts: ## shellcheck
-	@shellcheck .ci/run .ci/missing .ci/test .ci/fuzz .ci/unchanged testdata/pcap/capture.sh
+	@shellcheck .ci/run .ci/instructions .ci/missing .ci/test .ci/fuzz .ci/unchanged testdata/pcap/capture.sh
 
 .PHONY: consumer
 consumer: ## the module builds outside of this tree: with one gomod line, without clang and cgo, and from its zip

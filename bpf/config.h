@@ -10,6 +10,7 @@
 #define CLOCK_EXACT 256 // new flows in one jiffy that each read the clock: 64,000 a second at 250 Hz
 #define CLOCK_SHARE 8 // of those beyond, one in so many does
 #define VLAN_DEPTH 2 // inline tags walked
+#define MPLS_DEPTH 8 // labels walked
 #define IPV6_EXTENSION_DEPTH 8 // extension headers walked
 #define FILTERS_MAX 16 // rules; a packet that none matches pays for all of them (docs/performance.md)
 #define FRAGMENT_CONTEST_NS 1000000000 // two first fragments apart by more are of two packets: identifications are used again
@@ -18,6 +19,7 @@
 volatile const __u16 region_of_cpu[MAX_CPUS] = {}; // region + 1; 0: this CPU has none
 volatile const __u32 slot_mask = DEFAULT_SLOTS - 1; // slots of a region - 1
 volatile const __u32 hash_shift = 64 - 14; // 64 - log2(slots)
+volatile const __u32 check_protocol = 1; // 0: for tests, since BPF_PROG_TEST_RUN makes a protocol up
 volatile const __u32 filter_count = 0; // rules in use; 0: no program filters
 volatile const struct filter filters[FILTERS_MAX] = {}; // the first that matches decides
 volatile const __u64 fragment_ns = 30000000000; // how long a first fragment is remembered: ipfrag_time of IPv4; 0: not at all

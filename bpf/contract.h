@@ -18,6 +18,9 @@ enum reason {
 	REASON_SHORT_ETHERNET,
 	REASON_SHORT_VLAN,
 	REASON_VLAN_DEPTH,
+	REASON_SHORT_MPLS,
+	REASON_MPLS_DEPTH,
+	REASON_SHORT_PPPOE,
 	REASON_SHORT_IPV4,
 	REASON_BAD_IPV4,
 	REASON_SHORT_IPV6,
@@ -269,6 +272,7 @@ enum sample_bits {
 	SAMPLE_EGRESS = 1,
 	SAMPLE_L3 = 2, // the frame starts at the IP header
 	SAMPLE_TAGGED = 4, // vlan_tci and vlan_proto are valid: the outermost tag is not in the frame
+	SAMPLE_NOT_IP = 8, // without link header, and not IP, whatever its first nibble says: the kernel knows
 };
 
 /* A ring record: this head, then the captured bytes. */

@@ -30,7 +30,7 @@ static __always_inline bool emit(struct __sk_buff *skb, const struct packet *p, 
 	s->head.vlan_proto = bpf_ntohs(skb->vlan_proto);
 	s->head.reasons = SAMPLE_RANDOM;
 	s->head.bits = (p->bits & KEY_EGRESS ? SAMPLE_EGRESS : 0) | (link_header ? 0 : SAMPLE_L3) |
-		       (skb->vlan_present ? SAMPLE_TAGGED : 0);
+		       (skb->vlan_present ? SAMPLE_TAGGED : 0) | (p->reason == REASON_NOT_IP ? SAMPLE_NOT_IP : 0);
 	if (bpf_skb_load_bytes(skb, 0, s->data, length))
 		return false;
 	return !bpf_ringbuf_output(&samples, s, sizeof(s->head) + length, BPF_RB_NO_WAKEUP);

@@ -98,7 +98,7 @@ func (p *serverPorts) makeRoom() bool {
 		}
 		for _, s := range candidate.series {
 			for _, a := range p.of {
-				delete(a.byKey, s.key)
+				a.drop(s)
 			}
 		}
 		delete(p.named, candidate.port)

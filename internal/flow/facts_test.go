@@ -50,7 +50,9 @@ func TestFactsAreThoseOfOneRecord(t *testing.T) {
 }
 
 func TestICMPErrorsBelongToTheFlowThatTheyQuote(t *testing.T) {
-	quote := func(k Key, d Direction, e ICMPError, n uint64) *Quote { return &Quote{Key: k, Direction: d, Error: e, Count: n} }
+	quote := func(k Key, d Direction, e ICMPError, n uint64) *Quote {
+		return &Quote{Key: k, Direction: d, Error: e, Count: n}
+	}
 	table, got := NewTable(testConfig), records(nil)
 	table.Add(sent(ack, 0, 0, 1), got.add)
 	table.Add(received(ack, 0, 0, 1), got.add)

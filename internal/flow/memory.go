@@ -42,9 +42,11 @@ func newMemory(size int) memory {
 	return memory{seed: maphash.MakeSeed(), size: size, index: map[uint64]uint32{}, complete: math.MinInt64}
 }
 
+func (m *memory) hash(i *id) uint64 { return maphash.Comparable(m.seed, *i) }
+
 // remember keeps what is known of a flow that ended.
 func (m *memory) remember(f *Flow) {
-	e := memento{maphash.Comparable(m.seed, f.id), f.last, f.roles}
+	e := memento{m.hash(&f.id), f.last, f.roles}
 	at := m.oldest
 	if len(m.ring) < m.size {
 		at = len(m.ring)
@@ -77,7 +79,7 @@ func (m *memory) recall(i *id, now int64) (roles, bool) {
 	if len(m.ring) == 0 {
 		return roles{}, false
 	}
-	at, ok := m.index[maphash.Comparable(m.seed, *i)]
+	at, ok := m.index[m.hash(i)]
 	if !ok || i.Proto != protoTCP && m.ring[at].last+watchTime <= now {
 		return roles{}, false
 	}

@@ -46,9 +46,10 @@ type Quote struct {
 // added after its slots.
 func (t *Table) Quote(q *Quote) bool {
 	i, h := identify(&Slot{Key: q.Key, Direction: q.Direction})
-	n, ok := t.index[i]
-	if ok {
-		t.at(n).halves[h].Errors.add(q.Error, q.Count)
+	n, ok := t.index[t.memory.hash(&i)]
+	if !ok || t.at(n).id != i {
+		return false
 	}
-	return ok
+	t.at(n).halves[h].Errors.add(q.Error, q.Count)
+	return true
 }

@@ -12,10 +12,13 @@ const (
 	ReasonFiltered                         // a filter of the configuration says so
 	ReasonARP                              // not IP: ARP and RARP
 	ReasonLLC                              // not IP: 802.3 frame, its type field is a length (< 1536)
-	ReasonEtherType                        // not IP: any other ethertype, kept beside the reason
+	ReasonEtherType                        // not IP: any other ethertype, kept beside the reason; MPLS and PPPoE sessions that carry no IP
 	ReasonShortEthernet                    // unparsed: ends inside the link header
 	ReasonShortVLAN                        // unparsed: ends inside a tag
 	ReasonVLANDepth                        // unparsed: more than two inline tags
+	ReasonShortMPLS                        // unparsed: ends inside a stack of labels or right behind it
+	ReasonMPLSDepth                        // unparsed: more than eight labels
+	ReasonShortPPPoE                       // unparsed: ends inside the PPPoE session header or the PPP protocol
 	ReasonShortIPv4                        // unparsed: ends inside the IPv4 header
 	ReasonBadIPv4                          // unparsed: version is not 4 or header length below 20
 	ReasonShortIPv6                        // unparsed: ends inside the IPv6 header
@@ -23,7 +26,7 @@ const (
 	ReasonShortIPv6Extension               // unparsed: ends inside an extension header
 	ReasonIPv6ExtensionDepth               // unparsed: more extension headers than are walked
 	ReasonShortTransport                   // unparsed: ends inside the TCP, UDP, SCTP or ICMP header
-	ReasonNotIP                            // unparsed: neither version 4 nor 6 on a device without link header
+	ReasonNotIP                            // unparsed: not IP of version 4 or 6 on a device without link header
 	ReasonCount                            // how many there are
 )
 
@@ -38,6 +41,9 @@ var entries = [ReasonCount]string{
 	ReasonShortEthernet:      "unparsed_short_ethernet",
 	ReasonShortVLAN:          "unparsed_short_vlan",
 	ReasonVLANDepth:          "unparsed_vlan_depth",
+	ReasonShortMPLS:          "unparsed_short_mpls",
+	ReasonMPLSDepth:          "unparsed_mpls_depth",
+	ReasonShortPPPoE:         "unparsed_short_pppoe",
 	ReasonShortIPv4:          "unparsed_short_ipv4",
 	ReasonBadIPv4:            "unparsed_bad_ipv4",
 	ReasonShortIPv6:          "unparsed_short_ipv6",
@@ -55,7 +61,7 @@ func (r Reason) Entry() string { return entries[r] }
 // packet.
 func (r Reason) Short() bool {
 	switch r {
-	case ReasonShortEthernet, ReasonShortVLAN, ReasonShortIPv4, ReasonShortIPv6, ReasonShortIPv6Extension, ReasonShortTransport:
+	case ReasonShortEthernet, ReasonShortVLAN, ReasonShortMPLS, ReasonShortPPPoE, ReasonShortIPv4, ReasonShortIPv6, ReasonShortIPv6Extension, ReasonShortTransport:
 		return true
 	}
 	return false

@@ -301,6 +301,27 @@ func TestMaxFlowsPushesOutTheLeastRecentlyActive(t *testing.T) {
 	})
 }
 
+// Flows are found by 64 bits of hash. Where chance gives two the same, the one that is there is told and makes room: no packet
+// is counted under a tuple that is not its own.
+func TestTwoFlowsWithOneHash(t *testing.T) {
+	var ended records
+	table := NewTable(testConfig)
+	first, other := sent(ack, 0, 0, 0), sent(ack, 0, 1, 1)
+	other.SrcPort++
+	n := table.Add(first, ended.add)
+	firstID, _ := identify(first)
+	otherID, _ := identify(other)
+	delete(table.index, table.memory.hash(&firstID))
+	table.index[table.memory.hash(&otherID)] = uint32(n)
+
+	f := table.added(other, ended.add)
+	require.Equal(t, other.SrcPort, f.Key().SrcPort)
+	require.Len(t, ended, 1)
+	require.Equal(t, EndReasonLackOfResources, ended[0].EndReason)
+	require.Equal(t, first.Key, ended[0].Key)
+	require.Equal(t, half(1, ack), ended[0].Forward)
+}
+
 func TestStorageIsUsedAgain(t *testing.T) {
 	config := testConfig
 	config.MaxFlows = 3000

@@ -14,6 +14,7 @@ type Interface struct {
 	Master       uint32 // index of the bridge, bond or failover interface this one is a port of; 0: none
 	Up           bool   // IFF_UP: administratively
 	Loopback     bool   // IFF_LOOPBACK
+	PointToPoint bool   // IFF_POINTOPOINT: of a tunnel, it has one remote address
 	Device       bool   // backed by a device: NIC, virtio, VF, wifi
 	DefaultRoute bool   // holds a default route of the main table; looked up only where no interface is backed by a device
 }
@@ -38,29 +39,33 @@ const (
 )
 
 // linkHeaders are the hardware types, ARPHRD_* of linux/if_arp.h, whose layout is the same on both directions and on
-// every kernel we support. Left out on purpose, beside what carries no IP or another link header (InfiniBand, CAN,
-// 802.11 monitor, netlink):
-//
-//   - TUNNEL (768), TUNNEL6 (769), SIT (776): before 5.14 a packet begins with the outer link header on ingress, from
-//     then on with the inner IP header (kernel commit 7ad136fd288c), and distributions have backported that; vti is also
-//     of these types and keeps a link header, see kindXFRM.
-//   - IPGRE (778), IP6GRE (823): on egress a packet may begin with the outer header.
+// every kernel that has tcx. Left out on purpose: what carries no IP or another link header (InfiniBand, CAN, 802.11 monitor,
+// netlink).
 var linkHeaders = map[uint16]LinkHeader{
 	1:      LinkHeaderEthernet, // ETHER
 	772:    LinkHeaderEthernet, // LOOPBACK
 	512:    LinkHeaderNone,     // PPP: the two bytes of protocol are pulled before ingress, pushed after egress
 	519:    LinkHeaderNone,     // RAWIP: rmnet, mobile broadband
+	768:    LinkHeaderNone,     // TUNNEL: ipip. Before 5.14 (commit 7ad136fd288c) ingress begins with the outer link header
+	769:    LinkHeaderNone,     // TUNNEL6: ip6tnl
+	776:    LinkHeaderNone,     // SIT
+	778:    LinkHeaderNone,     // IPGRE, see LinkHeader
+	823:    LinkHeaderNone,     // IP6GRE, see LinkHeader
 	0xFFFE: LinkHeaderNone,     // NONE: tun, wireguard, gtp, bareudp, vxlan gpe
 }
 
-// kindXFRM is a hardware type NONE that is not: xfrm_input moves the outer link header in front of the inner IP header,
-// so ingress may begin with Ethernet and egress does not.
-const kindXFRM = "xfrm"
-
-// LinkHeader returns what packets at i begin with.
+// LinkHeader returns what packets at i begin with. TestDevices of internal/kernelmatrix sends packets through these devices.
 func (i *Interface) LinkHeader() LinkHeader {
-	if i.Kind == kindXFRM {
+	switch i.Kind {
+	case "vti", "vti6", "xfrm":
+		// xfrm_input moves the outer link header, of whatever length, in front of the inner IP header; egress has none.
 		return LinkHeaderUnknown
+	case "gre", "ip6gre":
+		// Without a remote address of its own the device takes it from an outer header in front of each packet
+		// (ipgre_header_ops).
+		if !i.PointToPoint {
+			return LinkHeaderUnknown
+		}
 	}
 	return linkHeaders[i.HWType]
 }

@@ -117,11 +117,12 @@ func parseLink(data []byte) (Interface, error) {
 		return Interface{}, fmt.Errorf("link %d: %w", msg.Index, err)
 	}
 	i := Interface{
-		Index:    uint32(msg.Index),
-		Kind:     kindDevice,
-		HWType:   msg.Type,
-		Up:       msg.Flags&unix.IFF_UP != 0,
-		Loopback: msg.Flags&unix.IFF_LOOPBACK != 0,
+		Index:        uint32(msg.Index),
+		Kind:         kindDevice,
+		HWType:       msg.Type,
+		Up:           msg.Flags&unix.IFF_UP != 0,
+		Loopback:     msg.Flags&unix.IFF_LOOPBACK != 0,
+		PointToPoint: msg.Flags&unix.IFF_POINTOPOINT != 0,
 	}
 	var address []byte
 	for _, a := range attrs {

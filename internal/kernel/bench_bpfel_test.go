@@ -67,6 +67,7 @@ const (
 	benchProgNoop          = "noop"
 	benchProgPercpu        = "percpu"
 	benchProgReference     = "reference"
+	benchVarCheckProtocol  = "check_protocol"
 	benchVarDriven         = "driven"
 	benchVarFailures       = "failures"
 	benchVarFilterCount    = "filter_count"
@@ -145,19 +146,20 @@ type benchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchVariableSpecs struct {
-	Driven       *ebpf.VariableSpec `ebpf:"driven"`
-	Failures     *ebpf.VariableSpec `ebpf:"failures"`
-	FilterCount  *ebpf.VariableSpec `ebpf:"filter_count"`
-	Filters      *ebpf.VariableSpec `ebpf:"filters"`
-	FragmentNs   *ebpf.VariableSpec `ebpf:"fragment_ns"`
-	HashShift    *ebpf.VariableSpec `ebpf:"hash_shift"`
-	Netns        *ebpf.VariableSpec `ebpf:"netns"`
-	Quotes       *ebpf.VariableSpec `ebpf:"quotes"`
-	RegionOfCpu  *ebpf.VariableSpec `ebpf:"region_of_cpu"`
-	SampleRandom *ebpf.VariableSpec `ebpf:"sample_random"`
-	SlotMask     *ebpf.VariableSpec `ebpf:"slot_mask"`
-	SnapLength   *ebpf.VariableSpec `ebpf:"snap_length"`
-	Tunnels      *ebpf.VariableSpec `ebpf:"tunnels"`
+	CheckProtocol *ebpf.VariableSpec `ebpf:"check_protocol"`
+	Driven        *ebpf.VariableSpec `ebpf:"driven"`
+	Failures      *ebpf.VariableSpec `ebpf:"failures"`
+	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
+	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
+	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	Netns         *ebpf.VariableSpec `ebpf:"netns"`
+	Quotes        *ebpf.VariableSpec `ebpf:"quotes"`
+	RegionOfCpu   *ebpf.VariableSpec `ebpf:"region_of_cpu"`
+	SampleRandom  *ebpf.VariableSpec `ebpf:"sample_random"`
+	SlotMask      *ebpf.VariableSpec `ebpf:"slot_mask"`
+	SnapLength    *ebpf.VariableSpec `ebpf:"snap_length"`
+	Tunnels       *ebpf.VariableSpec `ebpf:"tunnels"`
 }
 
 // benchObjects contains all objects after they have been loaded into the kernel.
@@ -199,19 +201,20 @@ func (m *benchMaps) Close() error {
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchVariables struct {
-	Driven       *ebpf.Variable `ebpf:"driven"`
-	Failures     *ebpf.Variable `ebpf:"failures"`
-	FilterCount  *ebpf.Variable `ebpf:"filter_count"`
-	Filters      *ebpf.Variable `ebpf:"filters"`
-	FragmentNs   *ebpf.Variable `ebpf:"fragment_ns"`
-	HashShift    *ebpf.Variable `ebpf:"hash_shift"`
-	Netns        *ebpf.Variable `ebpf:"netns"`
-	Quotes       *ebpf.Variable `ebpf:"quotes"`
-	RegionOfCpu  *ebpf.Variable `ebpf:"region_of_cpu"`
-	SampleRandom *ebpf.Variable `ebpf:"sample_random"`
-	SlotMask     *ebpf.Variable `ebpf:"slot_mask"`
-	SnapLength   *ebpf.Variable `ebpf:"snap_length"`
-	Tunnels      *ebpf.Variable `ebpf:"tunnels"`
+	CheckProtocol *ebpf.Variable `ebpf:"check_protocol"`
+	Driven        *ebpf.Variable `ebpf:"driven"`
+	Failures      *ebpf.Variable `ebpf:"failures"`
+	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
+	Filters       *ebpf.Variable `ebpf:"filters"`
+	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
+	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	Netns         *ebpf.Variable `ebpf:"netns"`
+	Quotes        *ebpf.Variable `ebpf:"quotes"`
+	RegionOfCpu   *ebpf.Variable `ebpf:"region_of_cpu"`
+	SampleRandom  *ebpf.Variable `ebpf:"sample_random"`
+	SlotMask      *ebpf.Variable `ebpf:"slot_mask"`
+	SnapLength    *ebpf.Variable `ebpf:"snap_length"`
+	Tunnels       *ebpf.Variable `ebpf:"tunnels"`
 }
 
 // benchPrograms contains all programs after they have been loaded into the kernel.

@@ -193,30 +193,31 @@ type bpfSlot struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapFragments    = "fragments"
-	bpfMapInners       = "inners"
-	bpfMapPressure     = "pressure"
-	bpfMapRegions      = "regions"
-	bpfMapSamplers     = "samplers"
-	bpfMapSamples      = "samples"
-	bpfMapScratch      = "scratch"
-	bpfProgEgressL2    = "egress_l2"
-	bpfProgEgressL3    = "egress_l3"
-	bpfProgIngressL2   = "ingress_l2"
-	bpfProgIngressL3   = "ingress_l3"
-	bpfProgJiffiesNow  = "jiffies_now"
-	bpfVarControl      = "control"
-	bpfVarFilterCount  = "filter_count"
-	bpfVarFilters      = "filters"
-	bpfVarFragmentNs   = "fragment_ns"
-	bpfVarHashShift    = "hash_shift"
-	bpfVarNetns        = "netns"
-	bpfVarQuotes       = "quotes"
-	bpfVarRegionOfCpu  = "region_of_cpu"
-	bpfVarSampleRandom = "sample_random"
-	bpfVarSlotMask     = "slot_mask"
-	bpfVarSnapLength   = "snap_length"
-	bpfVarTunnels      = "tunnels"
+	bpfMapFragments     = "fragments"
+	bpfMapInners        = "inners"
+	bpfMapPressure      = "pressure"
+	bpfMapRegions       = "regions"
+	bpfMapSamplers      = "samplers"
+	bpfMapSamples       = "samples"
+	bpfMapScratch       = "scratch"
+	bpfProgEgressL2     = "egress_l2"
+	bpfProgEgressL3     = "egress_l3"
+	bpfProgIngressL2    = "ingress_l2"
+	bpfProgIngressL3    = "ingress_l3"
+	bpfProgJiffiesNow   = "jiffies_now"
+	bpfVarCheckProtocol = "check_protocol"
+	bpfVarControl       = "control"
+	bpfVarFilterCount   = "filter_count"
+	bpfVarFilters       = "filters"
+	bpfVarFragmentNs    = "fragment_ns"
+	bpfVarHashShift     = "hash_shift"
+	bpfVarNetns         = "netns"
+	bpfVarQuotes        = "quotes"
+	bpfVarRegionOfCpu   = "region_of_cpu"
+	bpfVarSampleRandom  = "sample_random"
+	bpfVarSlotMask      = "slot_mask"
+	bpfVarSnapLength    = "snap_length"
+	bpfVarTunnels       = "tunnels"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -285,18 +286,19 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	Control      *ebpf.VariableSpec `ebpf:"control"`
-	FilterCount  *ebpf.VariableSpec `ebpf:"filter_count"`
-	Filters      *ebpf.VariableSpec `ebpf:"filters"`
-	FragmentNs   *ebpf.VariableSpec `ebpf:"fragment_ns"`
-	HashShift    *ebpf.VariableSpec `ebpf:"hash_shift"`
-	Netns        *ebpf.VariableSpec `ebpf:"netns"`
-	Quotes       *ebpf.VariableSpec `ebpf:"quotes"`
-	RegionOfCpu  *ebpf.VariableSpec `ebpf:"region_of_cpu"`
-	SampleRandom *ebpf.VariableSpec `ebpf:"sample_random"`
-	SlotMask     *ebpf.VariableSpec `ebpf:"slot_mask"`
-	SnapLength   *ebpf.VariableSpec `ebpf:"snap_length"`
-	Tunnels      *ebpf.VariableSpec `ebpf:"tunnels"`
+	CheckProtocol *ebpf.VariableSpec `ebpf:"check_protocol"`
+	Control       *ebpf.VariableSpec `ebpf:"control"`
+	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
+	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
+	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	Netns         *ebpf.VariableSpec `ebpf:"netns"`
+	Quotes        *ebpf.VariableSpec `ebpf:"quotes"`
+	RegionOfCpu   *ebpf.VariableSpec `ebpf:"region_of_cpu"`
+	SampleRandom  *ebpf.VariableSpec `ebpf:"sample_random"`
+	SlotMask      *ebpf.VariableSpec `ebpf:"slot_mask"`
+	SnapLength    *ebpf.VariableSpec `ebpf:"snap_length"`
+	Tunnels       *ebpf.VariableSpec `ebpf:"tunnels"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -344,18 +346,19 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	Control      *ebpf.Variable `ebpf:"control"`
-	FilterCount  *ebpf.Variable `ebpf:"filter_count"`
-	Filters      *ebpf.Variable `ebpf:"filters"`
-	FragmentNs   *ebpf.Variable `ebpf:"fragment_ns"`
-	HashShift    *ebpf.Variable `ebpf:"hash_shift"`
-	Netns        *ebpf.Variable `ebpf:"netns"`
-	Quotes       *ebpf.Variable `ebpf:"quotes"`
-	RegionOfCpu  *ebpf.Variable `ebpf:"region_of_cpu"`
-	SampleRandom *ebpf.Variable `ebpf:"sample_random"`
-	SlotMask     *ebpf.Variable `ebpf:"slot_mask"`
-	SnapLength   *ebpf.Variable `ebpf:"snap_length"`
-	Tunnels      *ebpf.Variable `ebpf:"tunnels"`
+	CheckProtocol *ebpf.Variable `ebpf:"check_protocol"`
+	Control       *ebpf.Variable `ebpf:"control"`
+	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
+	Filters       *ebpf.Variable `ebpf:"filters"`
+	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
+	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	Netns         *ebpf.Variable `ebpf:"netns"`
+	Quotes        *ebpf.Variable `ebpf:"quotes"`
+	RegionOfCpu   *ebpf.Variable `ebpf:"region_of_cpu"`
+	SampleRandom  *ebpf.Variable `ebpf:"sample_random"`
+	SlotMask      *ebpf.Variable `ebpf:"slot_mask"`
+	SnapLength    *ebpf.Variable `ebpf:"snap_length"`
+	Tunnels       *ebpf.Variable `ebpf:"tunnels"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

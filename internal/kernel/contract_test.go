@@ -84,7 +84,7 @@ func TestBitsAreInSyncWithContract(t *testing.T) {
 			"FILTER_SKIP": filterSkip, "FILTER_PORT": filterPort, "FILTER_PROTOCOL": filterProtocol,
 			"FILTER_IPV4": filterIPv4, "FILTER_IPV6": filterIPv6,
 		},
-		"sample_bits":   {"SAMPLE_EGRESS": sampleEgress, "SAMPLE_L3": sampleL3, "SAMPLE_TAGGED": sampleTagged},
+		"sample_bits":   {"SAMPLE_EGRESS": sampleEgress, "SAMPLE_L3": sampleL3, "SAMPLE_TAGGED": sampleTagged, "SAMPLE_NOT_IP": sampleNotIP},
 		"sample_reason": {"SAMPLE_RANDOM": int(packet.ReasonRandom)},
 	} {
 		_, got := enumerators(t, enum)

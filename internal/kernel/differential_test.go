@@ -7,6 +7,7 @@ package kernel
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -29,7 +30,7 @@ import (
 // FuzzParsersAgree sends frames that nobody thought of through the kernel program and through packet.Decode. A drain waits
 // for a grace period, so each input becomes a batch: itself, and what chance makes of it, of known frames and of headers.
 func FuzzParsersAgree(f *testing.F) {
-	outer, inner := load(f, Config{fragments: -1}), load(f, Config{fragments: -1, Tunnels: true})
+	outer, inner := load(f, Config{fragments: -1, injected: true}), load(f, Config{fragments: -1, injected: true, Tunnels: true})
 	known := slices.Concat(frames.All, captures(f))
 	for i, frame := range frames.All {
 		f.Add(frame.L3, uint64(i), frame.Data)
@@ -46,11 +47,11 @@ func FuzzParsersAgree(f *testing.F) {
 
 // What FuzzParsersAgree draws reaches every outcome of the parsers, each often enough for chance to vary it.
 func TestRandomFramesReachEveryOutcome(t *testing.T) {
-	k, known := load(t, Config{fragments: -1}), slices.Concat(frames.All, captures(t))
+	k, known := load(t, Config{fragments: -1, injected: true}), slices.Concat(frames.All, captures(t))
 	pin(t, 0)
 	d := differential{k: k}
 	r := rand.New(rand.NewPCG(1, 2))
-	reasons, flows, total := map[flow.Reason]int{}, map[string]int{}, 0
+	reasons, flows, links, total := map[flow.Reason]int{}, map[string]int{}, map[uint16]int{}, 0
 	for range 60 {
 		batch := batchOf(r, &known[r.IntN(len(known))], known)
 		d.requireAgreement(t, batch)
@@ -60,6 +61,8 @@ func TestRandomFramesReachEveryOutcome(t *testing.T) {
 				reasons[s.want.Reason]++
 				if s.want.Reason == flow.ReasonAccounted {
 					flows[kindOf(&s.want.Key)]++
+					link, _ := ipIn(&s.Frame)
+					links[link]++
 				}
 			}
 		}
@@ -72,6 +75,10 @@ func TestRandomFramesReachEveryOutcome(t *testing.T) {
 			assert.Greater(t, share(reasons[r], total), 0.1, "reason %d, %s", r, r.Entry())
 		}
 	}
+	for _, link := range []uint16{noLink, 0x0800, 0x86dd, 0x8847, 0x8848, 0x8864} {
+		t.Logf("%6.2f %% of ethertype %#04x accounted", share(links[link], total), link)
+		assert.Greater(t, share(links[link], total), 0.5, "ethertype %#04x", link)
+	}
 	for _, kind := range slices.Sorted(maps.Keys(flows)) {
 		t.Logf("%6.2f %% %s", share(flows[kind], total), kind)
 	}
@@ -81,7 +88,7 @@ func TestRandomFramesReachEveryOutcome(t *testing.T) {
 // What real tools sent counts the same in both directions, also as segmented buffers: TestParsersAgreeOnCaptures looks at
 // one frame at a time, and not at TCP flags and the length of headers.
 func TestCapturesCountAsSegmentedBuffers(t *testing.T) {
-	k := load(t, Config{fragments: -1})
+	k := load(t, Config{fragments: -1, injected: true})
 	pin(t, 0)
 	d := differential{k: k}
 	r := rand.New(rand.NewPCG(3, 4))
@@ -100,7 +107,7 @@ func TestCapturesCountAsSegmentedBuffers(t *testing.T) {
 
 // The same inside of tunnels: what is read of most, and what is not.
 func TestRandomTunnelsReachEveryOutcome(t *testing.T) {
-	k, known := load(t, Config{fragments: -1, Tunnels: true}), slices.Concat(frames.All, captures(t))
+	k, known := load(t, Config{fragments: -1, injected: true, Tunnels: true}), slices.Concat(frames.All, captures(t))
 	pin(t, 0)
 	d := differential{k: k}
 	r := rand.New(rand.NewPCG(5, 6))
@@ -228,16 +235,35 @@ func walkedFurther(s *shot) bool {
 	if key.Tunnel.Kind != 0 {
 		return false
 	}
-	ip := s.Data
-	if !s.L3 {
-		ip = ip[12:]
-		for !bytes.HasPrefix(ip, []byte{0x86, 0xdd}) && !bytes.HasPrefix(ip, []byte{0x08, 0x00}) {
-			ip = ip[4:] // a tag
-		}
-		ip = ip[2:]
-	}
+	_, at := ipIn(&s.Frame)
+	ip := s.Data[at:]
 	const hopByHop = 0
 	return key.IPv6 && ip[4] == 0 && ip[5] == 0 && ip[6] == hopByHop
+}
+
+const noLink = 0 // in place of an ethertype, without link header
+
+// ipIn says where the IP header of an accounted frame begins, and the first ethertype that is no tag's.
+func ipIn(f *frames.Frame) (etherType uint16, at int) {
+	if f.L3 {
+		return noLink, 0
+	}
+	const firstEtherType = 12
+	at = firstEtherType
+	for etherType = 0x8100; etherType == 0x8100 || etherType == 0x88a8; at += 4 {
+		etherType = binary.BigEndian.Uint16(f.Data[at:])
+	}
+	at -= 2 // from behind where another ethertype would end
+	switch etherType {
+	case 0x8847, 0x8848:
+		for f.Data[at+2]&1 == 0 { // not the bottom of the stack
+			at += 4
+		}
+		at += 4
+	case 0x8864:
+		at += 6 + 2 - int(f.Data[at+6]&1) // an odd first byte is all there is of the protocol
+	}
+	return etherType, at
 }
 
 // volume is what the buffer is on the wire: its headers come once more with each further segment.

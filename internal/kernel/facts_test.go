@@ -75,7 +75,7 @@ func TestFactsOfIPv6(t *testing.T) {
 }
 
 func TestFactsWithoutLinkHeader(t *testing.T) {
-	k := load(t, Config{})
+	k := load(t, Config{injected: true})
 	pin(t, 0)
 	inject(t, k.objects.IngressL3, marked(9, 4)[14:], nil)
 	got := drain(t, k)

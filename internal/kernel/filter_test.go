@@ -127,7 +127,7 @@ func laterFragment(frame []byte) []byte { frame[21] = 1; return frame }
 func TestFilters(t *testing.T) {
 	for _, c := range filterCases {
 		t.Run(c.name, func(t *testing.T) {
-			k := load(t, Config{Filters: c.filters, fragments: -1})
+			k := load(t, Config{Filters: c.filters, fragments: -1, injected: true})
 			pin(t, 0)
 			for want, all := range map[flow.Reason]map[string][]byte{flow.ReasonFiltered: c.skipped, flow.ReasonAccounted: c.counted} {
 				for name, frame := range all {

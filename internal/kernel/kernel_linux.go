@@ -34,6 +34,7 @@ type Config struct {
 	cpus      []int          // that get a region; nil: those online
 	loaded    func(*objects) // what to spoil before the objects are opened
 	fragments time.Duration  // how long a first fragment is remembered; 0: fragmentTime, negative: not at all
+	injected  bool           // frames come from BPF_PROG_TEST_RUN, which makes a protocol up
 }
 
 const (

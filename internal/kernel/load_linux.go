@@ -130,16 +130,17 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 	}
 	var errs []error
 	for name, value := range map[string]any{
-		bpfVarRegionOfCpu:  regionOfCPU,
-		bpfVarSlotMask:     uint32(cfg.Slots - 1),
-		bpfVarHashShift:    uint32(64 - bits.TrailingZeros(uint(cfg.Slots))),
-		bpfVarFragmentNs:   uint64(max(cfg.fragments, 0)),
-		bpfVarFilterCount:  uint32(len(cfg.Filters)),
-		bpfVarFilters:      compileFilters(cfg.Filters),
-		bpfVarTunnels:      knob(cfg.Tunnels),
-		bpfVarQuotes:       knob(cfg.Quotes),
-		bpfVarSampleRandom: uint32(min(cfg.RandomOneIn, 1)),
-		bpfVarSnapLength:   uint32(max(cfg.SnapLength, 1)),
+		bpfVarRegionOfCpu:   regionOfCPU,
+		bpfVarSlotMask:      uint32(cfg.Slots - 1),
+		bpfVarHashShift:     uint32(64 - bits.TrailingZeros(uint(cfg.Slots))),
+		bpfVarFragmentNs:    uint64(max(cfg.fragments, 0)),
+		bpfVarCheckProtocol: knob(!cfg.injected),
+		bpfVarFilterCount:   uint32(len(cfg.Filters)),
+		bpfVarFilters:       compileFilters(cfg.Filters),
+		bpfVarTunnels:       knob(cfg.Tunnels),
+		bpfVarQuotes:        knob(cfg.Quotes),
+		bpfVarSampleRandom:  uint32(min(cfg.RandomOneIn, 1)),
+		bpfVarSnapLength:    uint32(max(cfg.SnapLength, 1)),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			errs = append(errs, fmt.Errorf("set %s: %w", name, err))

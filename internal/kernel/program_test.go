@@ -41,7 +41,7 @@ func TestParsersAgreeInsideTunnels(t *testing.T) {
 
 func testParsersAgree(t *testing.T, cfg Config, all []frames.Frame) {
 	t.Helper()
-	cfg.fragments = -1 // each frame on its own
+	cfg.fragments, cfg.injected = -1, true // each frame on its own
 	k := load(t, cfg)
 	pin(t, 0)
 	for _, f := range all {
@@ -83,7 +83,7 @@ func TestParsersAgreeOnCaptures(t *testing.T) {
 	paths, err := filepath.Glob("../../testdata/pcap/*.pcap")
 	require.NoError(t, err)
 	require.NotEmpty(t, paths)
-	k := load(t, Config{fragments: -1})
+	k := load(t, Config{fragments: -1, injected: true})
 	pin(t, 0)
 	for _, path := range paths {
 		all, err := frames.ReadPcap(path)

@@ -138,6 +138,7 @@ const (
 	sampleEgress = 1 << iota
 	sampleL3
 	sampleTagged
+	sampleNotIP
 )
 
 func (s *sampling) decode(now instant) error {
@@ -161,6 +162,7 @@ func (s *sampling) decode(now instant) error {
 		WireLen:   h.WireBytes,
 		Inside:    s.inside,
 		L3:        h.Bits&sampleL3 != 0,
+		NotIP:     h.Bits&sampleNotIP != 0,
 		Tagged:    h.Bits&sampleTagged != 0,
 		VLANTCI:   h.VlanTci,
 		VLANProto: h.VlanProto,

@@ -63,7 +63,7 @@ func TestSamplesAreOneInN(t *testing.T) {
 }
 
 func TestSampleCarriesTheFrameAndHowItWasTaken(t *testing.T) {
-	k := load(t, Config{Samples: true, RandomOneIn: 1, SnapLength: 50, MaxPerSecond: unlimited})
+	k := load(t, Config{Samples: true, RandomOneIn: 1, SnapLength: 50, MaxPerSecond: unlimited, injected: true})
 	pin(t, 0)
 	long, short := tcpFrame(2, 54+900), tcpFrame(16, 54)[:48]
 	inject(t, k.objects.EgressL2, long, skbContext{GSOSize: 300, GSOSegs: 3})

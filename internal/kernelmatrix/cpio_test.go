@@ -44,13 +44,17 @@ func (w *cpioWriter) pad() {
 	}
 }
 
-// initramfs holds process 1, the test it runs, and that test's arguments.
-func initramfs(init, test, args []byte) []byte {
+// initramfs holds process 1, the test it runs, that test's arguments, and modules, named so that their order is that of names.
+func initramfs(init, test, args []byte, modules []module) []byte {
 	var w cpioWriter
 	w.add("dev", modeDir, nil)
 	w.add("init", modeFile, init)
 	w.add("test", modeFile, test)
 	w.add("args", modeFile, args)
+	w.add("modules", modeDir, nil)
+	for i, m := range modules {
+		w.add(fmt.Sprintf("modules/%03d-%s.ko", i, m.name), modeFile, m.content)
+	}
 	w.add("TRAILER!!!", 0, nil)
 	return w.Bytes()
 }

@@ -23,21 +23,30 @@ import (
 // kernelMaxAge is how long a kernel in the cache is used without asking Debian for a newer one.
 const kernelMaxAge = 7 * 24 * time.Hour
 
-// vmlinuz returns the path of k's kernel image in the user's cache, fetched when it is not there or old.
-func (k row) vmlinuz(t *testing.T) string {
+// What fetched leaves in its directory: the image, and every module that a test may want.
+const (
+	imageName  = "vmlinuz"
+	modulesDir = "modules"
+)
+
+// fetched returns the directory in the user's cache that holds k's kernel, fetched when it is not there or old.
+func (k row) fetched(t *testing.T) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir() // no HOME, as in some CI jobs
 	}
 	dir := filepath.Join(cache, "ebpfpackets", "kernels", k.name)
-	image := filepath.Join(dir, "vmlinuz")
-	info, statErr := os.Stat(image)
+	image := filepath.Join(dir, imageName)
+	info, statErr := os.Stat(image) // written last
+	if _, err := os.Stat(filepath.Join(dir, modulesDir)); err != nil {
+		statErr = err
+	}
 	if statErr == nil && time.Since(info.ModTime()) < kernelMaxAge {
-		return image
+		return dir
 	}
 	t.Logf("fetch the newest %s of Debian %s", k.pkg, k.suite)
-	err = k.fetch(t.Context(), dir, image)
+	err = k.fetch(t.Context(), dir)
 	switch {
 	case err == nil:
 	case statErr == nil:
@@ -45,12 +54,12 @@ func (k row) vmlinuz(t *testing.T) string {
 	default:
 		t.Fatalf("fetch kernel %s from deb.debian.org: %v", k.name, err)
 	}
-	return image
+	return dir
 }
 
 // fetch asks Debian with lists and caches of its own in dir: nothing is installed, the machine's apt is not touched.
-func (k row) fetch(ctx context.Context, dir, image string) error {
-	a := apt{ctx, dir}
+func (k row) fetch(ctx context.Context, dir string) error {
+	a := apt{ctx, dir, k.arch}
 	for _, sub := range []string{"lists/partial", "cache/archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return err
@@ -85,7 +94,7 @@ func (k row) fetch(ctx context.Context, dir, image string) error {
 	if len(debs) != 1 {
 		return fmt.Errorf("download %q: want one .deb in %q, got %q", pkg, dir, debs)
 	}
-	if err := extractImage(ctx, debs[0], image); err != nil {
+	if err := extract(ctx, debs[0], dir); err != nil {
 		return err
 	}
 	return os.Remove(debs[0])
@@ -93,24 +102,26 @@ func (k row) fetch(ctx context.Context, dir, image string) error {
 
 func (k row) sources() string {
 	// A suite that is no longer updated has a Release file past its date; the signature is checked all the same.
-	const options = "[arch=amd64 check-valid-until=no signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
-	list := fmt.Sprintf("deb %s http://deb.debian.org/debian %s main\n", options, k.suite)
+	const options = "check-valid-until=no signed-by=/usr/share/keyrings/debian-archive-keyring.gpg"
+	list := fmt.Sprintf("deb [arch=%s %s] http://deb.debian.org/debian %s main\n", k.arch, options, k.suite)
 	if k.security {
-		list += fmt.Sprintf("deb %s http://deb.debian.org/debian-security %s-security main\n", options, k.suite)
+		list += fmt.Sprintf("deb [arch=%s %s] http://deb.debian.org/debian-security %s-security main\n", k.arch, options, k.suite)
 	}
 	return list
 }
 
 // apt runs the tools of apt on lists and caches below dir.
 type apt struct {
-	ctx context.Context
-	dir string
+	ctx  context.Context
+	dir  string
+	arch string
 }
 
 func (a apt) run(name string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(a.ctx, name, append([]string{
 		"-q",
-		"-o", "APT::Architecture=amd64",
+		"-o", "APT::Architecture=" + a.arch,
+		"-o", "APT::Architectures=" + a.arch,
 		"-o", "APT::Sandbox::User=root",
 		"-o", "Acquire::Languages=none",
 		"-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
@@ -148,10 +159,18 @@ func (a apt) imagePackage(pkg string) (string, error) {
 	}
 }
 
-var imageFile = regexp.MustCompile(`^\./(boot/vmlinuz-|(usr/)?lib/modules/[^/]+/vmlinuz$)`)
+var (
+	imageFile = regexp.MustCompile(`^\./(boot/vmlinuz-|(usr/)?lib/modules/[^/]+/vmlinuz$)`)
+	// Modules of networks and what these need; the compression differs by suite.
+	moduleFile = regexp.MustCompile(`^\./(?:usr/)?lib/modules/[^/]+/kernel/(?:net|drivers/net|crypto|lib|arch/[^/]+/lib|arch/[^/]+/crypto)/(?:.*/)?([^/]+)\.ko(\.xz)?$`)
+)
 
-// extractImage copies the kernel image in deb to the file image.
-func extractImage(ctx context.Context, deb, image string) error {
+// extract copies the kernel image in deb, and modules, to dir: the image last, so that it is there only if all of it is.
+func extract(ctx context.Context, deb, dir string) error {
+	modules := filepath.Join(dir, modulesDir)
+	if err := errors.Join(os.RemoveAll(modules), os.Mkdir(modules, 0o755)); err != nil {
+		return err
+	}
 	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -161,28 +180,38 @@ func extractImage(ctx context.Context, deb, image string) error {
 		return err
 	}
 	defer func() {
-		stdout.Close() // the rest of the package is not wanted: dpkg-deb ends on the closed pipe
+		stdout.Close() // what is left after an error is not wanted: dpkg-deb ends on the closed pipe
 		_ = cmd.Wait()
 	}()
+	image := filepath.Join(dir, imageName)
+	found := false
 	for r := tar.NewReader(stdout); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return fmt.Errorf("no kernel image in %q", deb)
+			break
 		}
 		if err != nil {
 			return fmt.Errorf("read %q: %w", deb, err)
 		}
-		if h.Typeflag != tar.TypeReg || !imageFile.MatchString(h.Name) {
+		to := ""
+		if m := moduleFile.FindStringSubmatch(h.Name); m != nil {
+			to = filepath.Join(modules, m[1]+".ko"+m[2])
+		} else if imageFile.MatchString(h.Name) {
+			to, found = image+".part", true
+		}
+		if h.Typeflag != tar.TypeReg || to == "" {
 			continue
 		}
 		content, err := io.ReadAll(r)
 		if err != nil {
 			return fmt.Errorf("read %q: %w", deb, err)
 		}
-		// Whole or not at all: a cut-off image in the cache would not boot.
-		if err := os.WriteFile(image+".part", content, 0o644); err != nil {
+		if err := os.WriteFile(to, content, 0o644); err != nil {
 			return err
 		}
-		return os.Rename(image+".part", image)
 	}
+	if !found {
+		return fmt.Errorf("no kernel image in %q", deb)
+	}
+	return os.Rename(image+".part", image)
 }

@@ -6,6 +6,9 @@
 //
 //	kernels_test.go  the table of kernels, and what one run is
 //	load_test.go     what runs in the guest: every program is loaded
+//	devices_test.go  what runs there as well: exact traffic through each kind of device
+//	ipsec_test.go    and why devices of IPsec are not counted at
+//	modules_test.go  the modules which that needs
 //	debian_test.go   fetches a kernel package, without installing it
 //	cpio_test.go     writes the initramfs
 //	guest/           process 1 of the guest

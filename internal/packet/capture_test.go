@@ -45,6 +45,8 @@ var captured = map[string][]string{
 	"multicast.pcap": {"IPv4 protocol 2", "IPv6 ICMP 131/0", "IPv6 ICMP 132/0", "IPv6 ICMP 143/0", "IPv4 ICMP 8/0", "IPv6 ICMP 128/0"},
 	"vlan.pcap":      {"VLAN 100 IPv4 TCP 0x02", "VLAN 100 IPv6 TCP 0x02"},
 	"qinq.pcap":      {"VLAN 200 IPv4 ICMP 11/0", "VLAN 200 IPv6 ICMP 3/0"},
+	"mpls.pcap":      {"IPv4 TCP 0x02", "IPv4 TCP 0x18", "IPv6 TCP 0x02", "IPv6 TCP 0x11", "not_ip"},
+	"pppoe.pcap":     {"IPv4 TCP 0x02", "IPv4 TCP 0x18", "IPv6 TCP 0x02", "IPv6 TCP 0x11", "not_ip"},
 	"raw.pcap":       {"raw IPv4 ICMP 11/0", "raw IPv6 ICMP 3/0"},
 }
 

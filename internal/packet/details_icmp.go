@@ -125,7 +125,7 @@ func (d *Decoder) linkLayer(h *Details, b []byte) {
 func (h *Details) quote(b []byte) {
 	c := cursor{data: b}
 	var p Packet
-	version, reason := versionNibble(&c)
+	version, reason := versionNibble(&c, &Sample{})
 	if reason != flow.ReasonAccounted || p.ip(&c, version) != flow.ReasonAccounted {
 		return
 	}

@@ -10,12 +10,6 @@ import (
 	"github.com/gopacket/gopacket/layers"
 )
 
-const (
-	etherTypeLabels         = 0x8847 // MPLS; RFC 3032 5
-	etherTypeLabelsUpstream = 0x8848 // the same, with labels that upstream chose; RFC 5332
-	maxLabelsTold           = 8
-)
-
 // link reads everything before the IP header. It does not mind where Packet stopped, or that a header is missing.
 func (h *Details) link(s *Sample) {
 	c := cursor{data: s.Data}
@@ -36,14 +30,14 @@ func (h *Details) link(s *Sample) {
 		h.Tags = append(h.Tags, Tag(binary.BigEndian.Uint16(b)))
 		etherType = binary.BigEndian.Uint16(b[2:])
 	}
-	if etherType == etherTypeLabels || etherType == etherTypeLabelsUpstream {
+	if etherType == etherTypeMPLS || etherType == etherTypeMPLSUpstream {
 		h.labels(&c)
 	}
 }
 
 func (h *Details) labels(c *cursor) {
-	for range maxLabelsTold {
-		b := c.take(4)
+	for range maxLabels {
+		b := c.take(labelLen)
 		if b == nil {
 			return
 		}

@@ -90,11 +90,16 @@ func gopacketLink(got gopacket.Packet, p *packet.Packet) {
 		p.EtherType = uint16(eth.EthernetType)
 	}
 	for _, l := range got.Layers() {
-		if tag, ok := l.(*layers.Dot1Q); ok {
+		switch l := l.(type) {
+		case *layers.Dot1Q:
 			if !p.Key.Tagged {
-				p.Key.Tagged, p.Key.VLAN = true, tag.VLANIdentifier
+				p.Key.Tagged, p.Key.VLAN = true, l.VLANIdentifier
 			}
-			p.EtherType = uint16(tag.Type)
+			p.EtherType = uint16(l.Type)
+		case *layers.MPLS, *layers.PPP: // these have no ethertype for what they carry
+			if ip := got.NetworkLayer(); ip != nil {
+				p.EtherType = map[gopacket.LayerType]uint16{layers.LayerTypeIPv4: 0x0800, layers.LayerTypeIPv6: 0x86dd}[ip.LayerType()]
+			}
 		}
 	}
 }

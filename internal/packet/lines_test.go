@@ -13,7 +13,7 @@ var lines = map[string]string{
 	"ARP that is cut":                                        "ARP",
 	"LLC":                                                    "not_ip, length 46",
 	"LLDP":                                                   "not_ip, ethertype 0x88cc, length 46",
-	"two MPLS labels":                                        "MPLS (label 16, tc 2, ttl 64) MPLS (label 33, tc 5, [S], ttl 63) not_ip, ethertype 0x8847, length 54",
+	"two MPLS labels":                                        "MPLS (label 16, tc 2, ttl 64) MPLS (label 33, tc 5, [S], ttl 63) not_ip, ethertype 0x8847, length 58",
 	"QinQ with priorities":                                   "vlan 100, p 5, vlan 200, p 2, IP 192.0.2.1.49152 > 198.51.100.2.443: UDP, length 32",
 	"three inline tags and traffic":                          "vlan 1, p 0, vlan 2, p 0, unparsed_vlan_depth, length 54",
 	"an offloaded tag outside of an inline one":              "vlan 100, p 5, vlan 200, p 2, IP 192.0.2.1.49152 > 198.51.100.2.443: UDP, length 32",

@@ -23,6 +23,7 @@ type Sample struct {
 	WireLen   uint32 // bytes of all segments on the wire, link header and tags included
 	Inside    bool   // of a tunnel is where the flow is
 	L3        bool   // Data starts at the IP header: a device without link header
+	NotIP     bool   // without link header, the kernel says that it is no IP, whatever it begins with
 	Tagged    bool   // VLANTCI is valid: the outermost tag was offloaded and is not in Data
 	VLANTCI   uint16 // priority 3, DEI 1, id 12 bits; host byte order
 	VLANProto uint16 // ethertype of the offloaded tag, 0x8100 or 0x88a8; host byte order

@@ -22,7 +22,7 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv/frames"
 )
 
-// tsharkFields are asked for every frame; of a field that occurs more than once, the first, outermost, is told.
+// tsharkFields are asked for every frame; of a field that occurs more than once, the first, outermost, counts.
 var tsharkFields = []string{
 	"ieee8021ad.id", "vlan.id",
 	"ip.src", "ip.dst", "ip.dsfield", "ip.ttl", "ip.proto", "ip.frag_offset",
@@ -30,13 +30,17 @@ var tsharkFields = []string{
 	"tcp.srcport", "tcp.dstport", "tcp.flags", "tcp.seq_raw", "tcp.ack_raw", "tcp.window_size_value",
 	"udp.srcport", "udp.dstport", "sctp.srcport", "sctp.dstport",
 	"icmp.type", "icmp.code", "icmpv6.type", "icmpv6.code",
+	"mpls.label", "pppoe.payload_length", "ip.len", "ipv6.plen",
 	"frame.cap_len", "frame.protocols", "ip.hdr_len", "tcp.hdr_len", "ah.length",
 	"ipv6.hopopts.len_oct", "ipv6.routing.len_oct", "ipv6.dstopts.len_oct", "shim6.len_oct",
 	"_ws.malformed", "_ws.unreassembled",
 }
 
-// outermostVLAN is our own word: tshark has one name for the id of a tag of each kind.
-const outermostVLAN = "(outermost tag)"
+// Our own words: tshark has one name for the id of a tag of each kind, and one layer for a stack of labels.
+const (
+	outermostVLAN = "(outermost tag)"
+	labels        = "(number of labels)"
+)
 
 // tsharkStops says in which frames tshark finds no transport header where both our parsers do, and why.
 var tsharkStops = map[string]string{
@@ -128,7 +132,11 @@ func tsharkHeaderLen(row map[string]string, transport bool) (length uint32) {
 		n, _ := strconv.ParseUint(row[field], 10, 32)
 		return uint32(n)
 	}
-	link := map[string]uint32{"eth": 14, "ethertype": 0, "ieee8021ad": 4, "vlan": 4, "raw": 0}
+	ppp := number("pppoe.payload_length") - number("ip.len") // tells how long its protocol is: tshark has no word for that
+	if row["ipv6.plen"] != "" {
+		ppp -= 40 + number("ipv6.plen")
+	}
+	link := map[string]uint32{"eth": 14, "ethertype": 0, "ieee8021ad": 4, "vlan": 4, "raw": 0, "mpls": 4 * number(labels), "pppoes": 6, "ppp": ppp}
 	ip := map[string]uint32{"ip": number("ip.hdr_len"), "ipv6": 40}
 	extension := map[string]uint32{
 		"ipv6.hopopts": number("ipv6.hopopts.len_oct"), "ipv6.routing": number("ipv6.routing.len_oct"), "ipv6.fraghdr": 8,
@@ -213,7 +221,7 @@ func hasAll(row, words map[string]string) bool {
 
 // tshark returns one row of fields for each frame of a capture file.
 func tshark(t *testing.T, path string) []map[string]string {
-	args := []string{"-n", "-r", path, "-T", "fields", "-E", "separator=|", "-E", "occurrence=f",
+	args := []string{"-n", "-r", path, "-T", "fields", "-E", "separator=|", "-E", "occurrence=a", "-E", "aggregator=;",
 		"-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE", "-o", "tcp.relative_sequence_numbers:FALSE"}
 	for _, field := range tsharkFields {
 		args = append(args, "-e", field)
@@ -224,7 +232,11 @@ func tshark(t *testing.T, path string) []map[string]string {
 	for line := range strings.Lines(string(out)) {
 		row := map[string]string{}
 		for i, word := range strings.Split(strings.TrimSuffix(line, "\n"), "|") {
-			row[tsharkFields[i]] = decimal(word)
+			first, _, _ := strings.Cut(word, ";")
+			row[tsharkFields[i]] = decimal(first)
+			if tsharkFields[i] == "mpls.label" {
+				row[labels] = fmt.Sprint(strings.Count(word, ";") + 1)
+			}
 		}
 		row[outermostVLAN] = cmp.Or(row["ieee8021ad.id"], row["vlan.id"]) // in the corpus, 802.1ad is always outside
 		rows = append(rows, row)

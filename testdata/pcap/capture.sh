@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the captures of this directory anew, all but linux.pcap, as root: tools that are not ours talk through network
 # namespaces, tcpdump listens at the left one. Needs iproute2, iputils-ping, dnsutils, tcpdump, tshark, iperf3,
-# nmap, tcpreplay.
+# nmap, tcpreplay, python3-scapy.
 #
 #   left 192.0.2.1, 2001:db8::1 -- router .2, ::2; 198.51.100.2, 2001:db8:1::2 -- right 198.51.100.1, 2001:db8:1::1
 set -euo pipefail
@@ -167,3 +167,45 @@ tag 100 3 802.1q tcp.pcap vlan.pcap
 tag 100 0 802.1q errors.pcap "$log"
 tag 200 5 802.1ad "$log" qinq.pcap
 editcap -F pcap -C 14 -T rawip errors.pcap raw.pcap
+
+# Made of tcp.pcap as well, by scapy: this kernel has neither MPLS routing nor PPP.
+/usr/bin/python3 - <<'EOF'
+from scapy.all import Ether, IP, PPP, PPPoE, PPPoED, PPP_LCP, Raw, rdpcap, wrpcap
+from scapy.contrib.mpls import EoMCW, MPLS
+
+def between(packet, headers):
+    """packet with headers between its Ethernet and its IP header"""
+    made = Ether(src=packet.src, dst=packet.dst)
+    for header in headers:
+        made /= header
+    return made / packet.payload
+
+def save(name, packets):
+    for n, packet in enumerate(packets):
+        packet.time = tcp[0].time + n / 1000
+    wrpcap(name, packets, linktype=1)
+
+tcp = rdpcap("tcp.pcap")
+
+labels = [
+    between(packet, [MPLS(label=16 + i, s=0, ttl=64) for i in range(n % 4)] + [MPLS(label=100, s=1, ttl=64)])
+    for n, packet in enumerate(tcp)
+]
+ethernet = Ether(src=tcp[0].src, dst=tcp[0].dst)
+labels += [
+    ethernet / MPLS(label=200, s=1, ttl=64) / EoMCW() / tcp[0], # a pseudowire
+    ethernet / MPLS(label=201, s=1, ttl=64) / tcp[0], # a pseudowire without control word
+]
+save("mpls.pcap", labels)
+
+session = PPPoE(sessionid=0x17)
+ppp = [
+    ethernet / PPPoED(code=0x09) / Raw(bytes(4)), # who offers a session?
+    ethernet / session / PPP(proto=0xC021) / PPP_LCP(code=9, id=1, data=bytes(4)),
+]
+for n, packet in enumerate(tcp):
+    proto = 0x21 if IP in packet else 0x57
+    compressed = n % 3 == 2 # the protocol field
+    ppp.append(between(packet, [session, Raw(bytes([proto])) if compressed else PPP(proto=proto)]))
+save("pppoe.pcap", ppp)
+EOF

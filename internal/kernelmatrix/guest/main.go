@@ -3,7 +3,7 @@
 
 //go:build linux
 
-// Command guest is process 1 of a test kernel: it mounts what a test needs, runs /test with the arguments in /args
+// Command guest is process 1 of a test kernel: it mounts what a test needs, loads /modules in the order of their names, runs /test with the arguments in /args
 // (one a line), says how that ended, and switches the machine off.
 package main
 
@@ -37,7 +37,7 @@ func run() int {
 	}
 	cmd := exec.Command("/test", strings.Fields(string(args))...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = os.Stdout, os.Stderr, "/tmp"
-	cmd.Env = []string{"HOME=/tmp", "PATH=/", "EBPFPACKETS_PRIVILEGED=1"}
+	cmd.Env = []string{"HOME=/tmp", "PATH=/", "EBPFPACKETS_PRIVILEGED=1", "EBPFPACKETS_GUEST=1"}
 	if err := cmd.Run(); err != nil {
 		fmt.Println("guest: /test:", err)
 		return 1
@@ -64,11 +64,34 @@ func prepare() error {
 		return err
 	}
 	fmt.Printf("guest: Linux %s %s\n", unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Version[:]))
+	if err := loadModules(); err != nil {
+		return err
+	}
 	if err := loopbackUp(); err != nil {
 		return fmt.Errorf("set lo up: %w", err)
 	}
 	// 5.10 charges maps to RLIMIT_MEMLOCK; process 1 starts with the small default.
 	return unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
+}
+
+// loadModules loads them in an order in which each finds those it depends on.
+func loadModules() error {
+	files, err := os.ReadDir("/modules") // sorted
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		module, err := os.Open("/modules/" + file.Name())
+		if err != nil {
+			return err
+		}
+		err = unix.FinitModule(int(module.Fd()), "", 0)
+		module.Close()
+		if err != nil {
+			return fmt.Errorf("load %q: %w", file.Name(), err)
+		}
+	}
+	return nil
 }
 
 func loopbackUp() error {

@@ -16,6 +16,11 @@ const (
 	typeIPv6 = 0x86dd
 	typeVLAN = 0x8100
 	typeQinQ = 0x88a8
+	typeMPLS = 0x8847
+	typePPP  = 0x8864 // PPPoE session
+
+	pppIPv4 = 0x0021
+	pppIPv6 = 0x0057
 
 	protoHopByHop    = 0
 	protoICMP        = 1
@@ -48,6 +53,29 @@ func vlan(tci, etherType uint16, payload ...[]byte) []byte {
 	return slices.Concat(
 		u16(tci),       // priority 3, DEI 1, id 12 bits
 		u16(etherType), // of what follows
+		slices.Concat(payload...))
+}
+
+// label is an entry of a label stack, not the last; RFC 3032 2.1.
+func label(value uint32, payload ...[]byte) []byte {
+	return slices.Concat(
+		binary.BigEndian.AppendUint32(nil, value<<12|64), // label 20 bits, traffic class 3, bottom of stack 1, TTL 64
+		slices.Concat(payload...))
+}
+
+// bottom is the last entry of a label stack.
+func bottom(value uint32, payload ...[]byte) []byte {
+	entry := label(value, payload...)
+	entry[2] |= 1
+	return entry
+}
+
+// pppoe is the header of session data; the PPP protocol comes with the payload.
+func pppoe(payload ...[]byte) []byte {
+	return slices.Concat(
+		[]byte{0x11, 0}, // version 1, type 1, code 0
+		u16(0x1234),     // session
+		u16(uint16(len(slices.Concat(payload...)))), // length
 		slices.Concat(payload...))
 }
 

@@ -25,7 +25,6 @@ func carry(name string, traffic int, frame []byte) Carrier {
 const (
 	typeARP  = 0x0806
 	typeRARP = 0x8035
-	typeMPLS = 0x8847
 	typeLLDP = 0x88cc
 )
 
@@ -44,7 +43,7 @@ func carriersLink() []Carrier {
 		carry("ARP that is cut", 10, ethernet(typeARP, []byte{0, 1, 8, 0, 6, 4, 0, 1}, Traffic[:10])),
 		carry("LLC", len(Traffic), ethernet(uint16(len(Traffic)), Traffic)),
 		carry("LLDP", len(Traffic), ethernet(typeLLDP, Traffic)),
-		carry("two MPLS labels", len(Traffic), ethernet(typeMPLS, []byte{0, 1, 0x04, 64, 0, 2, 0x1b, 63}, Traffic)),
+		carry("two MPLS labels", len(Traffic), ethernet(typeMPLS, []byte{0, 1, 0x04, 64, 0, 2, 0x1b, 63}, make([]byte, 4), Traffic)), // a pseudowire; RFC 4385 3
 		carry("QinQ with priorities", len(Traffic), ethernet(typeQinQ, vlan(5<<13|100, typeVLAN, vlan(2<<13|200, typeIPv4, ip4(protoUDP, udp(Traffic)))))),
 		third, offloaded, raw,
 	}

@@ -25,7 +25,7 @@ type Frame struct {
 }
 
 // All holds every frame that can be handed to a parser as bytes alone.
-var All = slices.Concat(link, l3, ipv4, ipv6, transport, tcpFlags())
+var All = slices.Concat(link, mpls, ppp, l3, ipv4, ipv6, transport, tcpFlags())
 
 // ICMP holds one frame for each type of ICMP and of ICMPv6.
 var ICMP = icmpTypes()

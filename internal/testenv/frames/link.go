@@ -114,11 +114,6 @@ var link = []Frame{
 		Want: unread(flow.ReasonLLC, 0),
 	},
 	{
-		Name: "MPLS is not looked into",
-		Data: ethernet(0x8847, []byte{0, 1, 1, 64}, ip4(protoTCP, tcp(ack))), // label 16, bottom, TTL 64
-		Want: unread(flow.ReasonEtherType, 0x8847),
-	},
-	{
 		Name: "LLDP behind a tag keeps its own type",
 		Data: ethernet(typeVLAN, vlan(100, 0x88cc, []byte{0, 0})), // end of LLDPDU
 		Want: unread(flow.ReasonEtherType, 0x88cc),

@@ -21,11 +21,38 @@ func Random(r *rand.Rand) Frame {
 	if r.IntN(4) == 0 {
 		return Frame{Name: "random", L3: true, Data: Mutate(r, data)}
 	}
+	switch r.IntN(6) {
+	case 0:
+		etherType, data = pick[uint16](r, typeMPLS, 0x8848), randomLabels(r, data)
+	case 1:
+		data = randomPPPoE(r, etherType, data)
+		etherType = typePPP
+	}
 	for range pick(r, 0, 0, 0, 1, 1, 2, 3) {
 		data = vlan(uint16(r.Uint32()), etherType, data)
 		etherType = pick[uint16](r, typeVLAN, typeQinQ)
 	}
 	return Frame{Name: "random", Data: Mutate(r, ethernet(etherType, data))}
+}
+
+// randomLabels puts as many labels before data as come, and a few more than are walked.
+func randomLabels(r *rand.Rand, data []byte) []byte {
+	data = bottom(r.Uint32(), data)
+	for range pick(r, 0, 0, 1, 2, r.IntN(10)) {
+		data = label(r.Uint32()&^1, data)
+	}
+	return data
+}
+
+func randomPPPoE(r *rand.Rand, etherType uint16, data []byte) []byte {
+	protocol := u16(map[uint16]uint16{typeIPv4: pppIPv4, typeIPv6: pppIPv6}[etherType])
+	switch r.IntN(6) {
+	case 0, 1:
+		protocol = protocol[1:] // compressed
+	case 2:
+		protocol = u16(pick[uint16](r, 0xc021, 0x8021, 0x2d21, uint16(r.Uint32())))
+	}
+	return pppoe(protocol, data)
 }
 
 func randomNetwork(r *rand.Rand) (etherType uint16, _ []byte) {

@@ -71,6 +71,9 @@ const (
 	AttributeEntryUnparsedShortEthernet
 	AttributeEntryUnparsedShortVlan
 	AttributeEntryUnparsedVlanDepth
+	AttributeEntryUnparsedShortMpls
+	AttributeEntryUnparsedMplsDepth
+	AttributeEntryUnparsedShortPppoe
 	AttributeEntryUnparsedShortIpv4
 	AttributeEntryUnparsedBadIpv4
 	AttributeEntryUnparsedShortIpv6
@@ -100,6 +103,12 @@ func (av AttributeEntry) String() string {
 		return "unparsed_short_vlan"
 	case AttributeEntryUnparsedVlanDepth:
 		return "unparsed_vlan_depth"
+	case AttributeEntryUnparsedShortMpls:
+		return "unparsed_short_mpls"
+	case AttributeEntryUnparsedMplsDepth:
+		return "unparsed_mpls_depth"
+	case AttributeEntryUnparsedShortPppoe:
+		return "unparsed_short_pppoe"
 	case AttributeEntryUnparsedShortIpv4:
 		return "unparsed_short_ipv4"
 	case AttributeEntryUnparsedBadIpv4:
@@ -130,6 +139,9 @@ var MapAttributeEntry = map[string]AttributeEntry{
 	"unparsed_short_ethernet":       AttributeEntryUnparsedShortEthernet,
 	"unparsed_short_vlan":           AttributeEntryUnparsedShortVlan,
 	"unparsed_vlan_depth":           AttributeEntryUnparsedVlanDepth,
+	"unparsed_short_mpls":           AttributeEntryUnparsedShortMpls,
+	"unparsed_mpls_depth":           AttributeEntryUnparsedMplsDepth,
+	"unparsed_short_pppoe":          AttributeEntryUnparsedShortPppoe,
 	"unparsed_short_ipv4":           AttributeEntryUnparsedShortIpv4,
 	"unparsed_bad_ipv4":             AttributeEntryUnparsedBadIpv4,
 	"unparsed_short_ipv6":           AttributeEntryUnparsedShortIpv6,
@@ -400,7 +412,7 @@ const (
 	AttributePacketTunnelTypeVxlan
 	AttributePacketTunnelTypeGeneve
 	AttributePacketTunnelTypeGre
-	AttributePacketTunnelTypeIpip
+	AttributePacketTunnelTypeIP
 )
 
 // String returns the string representation of the AttributePacketTunnelType.
@@ -412,8 +424,8 @@ func (av AttributePacketTunnelType) String() string {
 		return "geneve"
 	case AttributePacketTunnelTypeGre:
 		return "gre"
-	case AttributePacketTunnelTypeIpip:
-		return "ipip"
+	case AttributePacketTunnelTypeIP:
+		return "ip"
 	}
 	return ""
 }
@@ -423,7 +435,7 @@ var MapAttributePacketTunnelType = map[string]AttributePacketTunnelType{
 	"vxlan":  AttributePacketTunnelTypeVxlan,
 	"geneve": AttributePacketTunnelTypeGeneve,
 	"gre":    AttributePacketTunnelTypeGre,
-	"ipip":   AttributePacketTunnelTypeIpip,
+	"ip":     AttributePacketTunnelTypeIP,
 }
 
 // AttributeState specifies the value state attribute.
