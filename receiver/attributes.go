@@ -44,23 +44,71 @@ const (
 	attrFlowInitiatorMethod              = "flow.initiator.method"
 	attrFlowLaterFragments               = "flow.later_fragments"
 	attrFlowReverseTCPFlags              = "flow.reverse.tcp_flags"
+	attrPacketARPOperation               = "packet.arp.operation"
+	attrPacketARPSenderAddress           = "packet.arp.sender.address"
+	attrPacketARPSenderMAC               = "packet.arp.sender.mac"
+	attrPacketARPTargetAddress           = "packet.arp.target.address"
+	attrPacketARPTargetMAC               = "packet.arp.target.mac"
 	attrPacketCaptured                   = "packet.captured_length"
+	attrPacketData                       = "packet.data"
+	attrPacketEthernetDestination        = "packet.ethernet.destination"
+	attrPacketEthernetSource             = "packet.ethernet.source"
 	attrPacketEtherType                  = "packet.ethertype"
 	attrPacketICMPCode                   = "packet.icmp.code"
+	attrPacketICMPDestination            = "packet.icmp.destination.address"
+	attrPacketICMPID                     = "packet.icmp.id"
+	attrPacketICMPLinkLayer              = "packet.icmp.link_layer_address"
+	attrPacketICMPMTU                    = "packet.icmp.mtu"
+	attrPacketICMPSequence               = "packet.icmp.sequence"
+	attrPacketICMPTarget                 = "packet.icmp.target.address"
 	attrPacketICMPType                   = "packet.icmp.type"
+	attrPacketIGMPType                   = "packet.igmp.type"
+	attrPacketInnerDestinationAddress    = "packet.inner.destination.address"
+	attrPacketInnerDestinationPort       = "packet.inner.destination.port"
+	attrPacketInnerSourceAddress         = "packet.inner.source.address"
+	attrPacketInnerSourcePort            = "packet.inner.source.port"
+	attrPacketInnerTransport             = "packet.inner.transport"
+	attrPacketDontFragment               = "packet.ip.dont_fragment"
 	attrPacketDSCP                       = "packet.ip.dscp"
 	attrPacketECN                        = "packet.ip.ecn"
+	attrPacketIPExtensions               = "packet.ip.extensions"
+	attrPacketFlowLabel                  = "packet.ip.flow_label"
+	attrPacketFragmentMore               = "packet.ip.fragment.more"
+	attrPacketFragmentOffset             = "packet.ip.fragment.offset"
+	attrPacketIPID                       = "packet.ip.id"
+	attrPacketIPOptions                  = "packet.ip.options"
 	attrPacketTTL                        = "packet.ip.ttl"
 	attrPacketLedgerEntry                = "packet.ledger_entry"
 	attrPacketLength                     = "packet.length"
+	attrPacketMPLSLabels                 = "packet.mpls.labels"
+	attrPacketMulticastGroups            = "packet.multicast.groups"
+	attrPacketPayloadLength              = "packet.payload_length"
+	attrPacketQuotedDestinationAddress   = "packet.quoted.destination.address"
+	attrPacketQuotedDestinationPort      = "packet.quoted.destination.port"
+	attrPacketQuotedSourceAddress        = "packet.quoted.source.address"
+	attrPacketQuotedSourcePort           = "packet.quoted.source.port"
+	attrPacketQuotedTransport            = "packet.quoted.transport"
 	attrPacketOneIn                      = "packet.sampling.one_in"
 	attrPacketPool                       = "packet.sampling.pool"
 	attrPacketReasons                    = "packet.sampling.reasons"
+	attrPacketSCTPChunks                 = "packet.sctp.chunks"
+	attrPacketSCTPTag                    = "packet.sctp.verification_tag"
 	attrPacketSegments                   = "packet.segments"
 	attrPacketTCPAcknowledge             = "packet.tcp.acknowledgement"
 	attrPacketTCPFlags                   = "packet.tcp.flags"
+	attrPacketTCPMSS                     = "packet.tcp.mss"
+	attrPacketTCPSACK                    = "packet.tcp.sack_blocks"
+	attrPacketTCPSACKPermitted           = "packet.tcp.sack_permitted"
 	attrPacketTCPSequence                = "packet.tcp.sequence"
+	attrPacketTCPTimestamp               = "packet.tcp.timestamp"
+	attrPacketTCPTimestampEcho           = "packet.tcp.timestamp_echo"
+	attrPacketTCPUrgent                  = "packet.tcp.urgent"
 	attrPacketTCPWindow                  = "packet.tcp.window"
+	attrPacketTCPWindowScale             = "packet.tcp.window_scale"
+	attrPacketTunnelID                   = "packet.tunnel.id"
+	attrPacketTunnelType                 = "packet.tunnel.type"
+	attrPacketVLANIDs                    = "packet.vlan.ids"
+	attrPacketVLANPriority               = "packet.vlan.priority"
 	attrVLANID                           = "network.vlan.id"
 	attrFlowEthernetDestination          = "flow.ethernet.destination"
 	attrFlowEthernetSource               = "flow.ethernet.source"
@@ -151,6 +199,79 @@ var attributeTiers = map[string]tier{
 	attrFlowStart:          tierProposed,
 	attrFlowTCPFlags:       tierProposed,
 
+	attrFlowCommunityID:                  tierOwn,
+	attrFlowConnectionStart:              tierOwn,
+	attrFlowICMPCode:                     tierOwn,
+	attrFlowICMPType:                     tierOwn,
+	attrFlowInitiatorMethod:              tierOwn,
+	attrFlowLaterFragments:               tierOwn,
+	attrFlowReverseTCPFlags:              tierOwn,
+	attrPacketARPOperation:               tierOwn,
+	attrPacketARPSenderAddress:           tierOwn,
+	attrPacketARPSenderMAC:               tierOwn,
+	attrPacketARPTargetAddress:           tierOwn,
+	attrPacketARPTargetMAC:               tierOwn,
+	attrPacketCaptured:                   tierOwn,
+	attrPacketData:                       tierOwn,
+	attrPacketEthernetDestination:        tierOwn,
+	attrPacketEthernetSource:             tierOwn,
+	attrPacketEtherType:                  tierOwn,
+	attrPacketICMPCode:                   tierOwn,
+	attrPacketICMPDestination:            tierOwn,
+	attrPacketICMPID:                     tierOwn,
+	attrPacketICMPLinkLayer:              tierOwn,
+	attrPacketICMPMTU:                    tierOwn,
+	attrPacketICMPSequence:               tierOwn,
+	attrPacketICMPTarget:                 tierOwn,
+	attrPacketICMPType:                   tierOwn,
+	attrPacketIGMPType:                   tierOwn,
+	attrPacketInnerDestinationAddress:    tierOwn,
+	attrPacketInnerDestinationPort:       tierOwn,
+	attrPacketInnerSourceAddress:         tierOwn,
+	attrPacketInnerSourcePort:            tierOwn,
+	attrPacketInnerTransport:             tierOwn,
+	attrPacketDontFragment:               tierOwn,
+	attrPacketDSCP:                       tierOwn,
+	attrPacketECN:                        tierOwn,
+	attrPacketIPExtensions:               tierOwn,
+	attrPacketFlowLabel:                  tierOwn,
+	attrPacketFragmentMore:               tierOwn,
+	attrPacketFragmentOffset:             tierOwn,
+	attrPacketIPID:                       tierOwn,
+	attrPacketIPOptions:                  tierOwn,
+	attrPacketTTL:                        tierOwn,
+	attrPacketLedgerEntry:                tierOwn,
+	attrPacketLength:                     tierOwn,
+	attrPacketMPLSLabels:                 tierOwn,
+	attrPacketMulticastGroups:            tierOwn,
+	attrPacketPayloadLength:              tierOwn,
+	attrPacketQuotedDestinationAddress:   tierOwn,
+	attrPacketQuotedDestinationPort:      tierOwn,
+	attrPacketQuotedSourceAddress:        tierOwn,
+	attrPacketQuotedSourcePort:           tierOwn,
+	attrPacketQuotedTransport:            tierOwn,
+	attrPacketOneIn:                      tierOwn,
+	attrPacketPool:                       tierOwn,
+	attrPacketReasons:                    tierOwn,
+	attrPacketSCTPChunks:                 tierOwn,
+	attrPacketSCTPTag:                    tierOwn,
+	attrPacketSegments:                   tierOwn,
+	attrPacketTCPAcknowledge:             tierOwn,
+	attrPacketTCPFlags:                   tierOwn,
+	attrPacketTCPMSS:                     tierOwn,
+	attrPacketTCPSACK:                    tierOwn,
+	attrPacketTCPSACKPermitted:           tierOwn,
+	attrPacketTCPSequence:                tierOwn,
+	attrPacketTCPTimestamp:               tierOwn,
+	attrPacketTCPTimestampEcho:           tierOwn,
+	attrPacketTCPUrgent:                  tierOwn,
+	attrPacketTCPWindow:                  tierOwn,
+	attrPacketTCPWindowScale:             tierOwn,
+	attrPacketTunnelID:                   tierOwn,
+	attrPacketTunnelType:                 tierOwn,
+	attrPacketVLANIDs:                    tierOwn,
+	attrPacketVLANPriority:               tierOwn,
+	attrVLANID:                           tierOwn,
 	attrFlowEthernetDestination:          tierOwn,
 	attrFlowEthernetSource:               tierOwn,
 	attrFlowICMPErrorTimeExceeded:        tierOwn,
@@ -175,31 +296,6 @@ var attributeTiers = map[string]tier{
 	attrTunnelID:                         tierOwn,
 	attrTunnelSourceAddress:              tierOwn,
 	attrTunnelType:                       tierOwn,
-	attrFlowCommunityID:                  tierOwn,
-	attrFlowConnectionStart:              tierOwn,
-	attrFlowICMPCode:                     tierOwn,
-	attrFlowICMPType:                     tierOwn,
-	attrFlowInitiatorMethod:              tierOwn,
-	attrFlowLaterFragments:               tierOwn,
-	attrFlowReverseTCPFlags:              tierOwn,
-	attrPacketCaptured:                   tierOwn,
-	attrPacketEtherType:                  tierOwn,
-	attrPacketICMPCode:                   tierOwn,
-	attrPacketICMPType:                   tierOwn,
-	attrPacketDSCP:                       tierOwn,
-	attrPacketECN:                        tierOwn,
-	attrPacketTTL:                        tierOwn,
-	attrPacketLedgerEntry:                tierOwn,
-	attrPacketLength:                     tierOwn,
-	attrPacketOneIn:                      tierOwn,
-	attrPacketPool:                       tierOwn,
-	attrPacketReasons:                    tierOwn,
-	attrPacketSegments:                   tierOwn,
-	attrPacketTCPAcknowledge:             tierOwn,
-	attrPacketTCPFlags:                   tierOwn,
-	attrPacketTCPSequence:                tierOwn,
-	attrPacketTCPWindow:                  tierOwn,
-	attrVLANID:                           tierOwn,
 }
 
 // IANA protocol numbers of the protocols with ports.

@@ -18,6 +18,8 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv/frames"
 )
 
 // manyFlows returns one slot for each of n conversations.
@@ -75,6 +77,79 @@ func BenchmarkFlowRecords(b *testing.B) {
 		w.write(q)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/maxRecords, "ns/record")
+}
+
+// BenchmarkPacketRecords decodes and writes full messages of packet records; beside them, records that say nothing, and what
+// comes before pdata.
+func BenchmarkPacketRecords(b *testing.B) {
+	for _, of := range []struct {
+		name  string
+		batch *batch
+	}{
+		{"TCP_IPv4", packetsOfADay(false)},
+		{"TCP_IPv6_VLAN", packetsOfADay(true)},
+		{"carriers", everyCarrier(b)},
+	} {
+		for _, payload := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/payload=%t", of.name, payload), func(b *testing.B) {
+				w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3", packets: packetWriter{payload: payload}}
+				of.batch.names = map[uint32]string{1: "eth0"}
+				b.ReportAllocs()
+				for b.Loop() {
+					w.write(of.batch)
+				}
+				perRecord(b, len(of.batch.packets))
+			})
+		}
+	}
+	b.Run("empty", func(b *testing.B) {
+		w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3"}
+		b.ReportAllocs()
+		for b.Loop() {
+			ld := w.write(&batch{})
+			records := ld.ResourceLogs().At(0).ScopeLogs().At(0).LogRecords()
+			records.EnsureCapacity(maxRecords)
+			for range maxRecords {
+				r := records.AppendEmpty()
+				r.SetEventName(eventPacket)
+				r.SetTimestamp(1)
+				r.SetObservedTimestamp(1)
+			}
+		}
+		perRecord(b, maxRecords)
+	})
+	b.Run("decode", func(b *testing.B) {
+		q := packetsOfADay(false)
+		var w packetWriter
+		b.ReportAllocs()
+		for b.Loop() {
+			begin := 0
+			for i := range q.packets {
+				s := q.packets[i].Sample
+				s.Data = q.frames[begin:q.packets[i].end]
+				begin = q.packets[i].end
+				w.decoder.Decode(&s, &w.details)
+				w.line = packet.AppendLine(w.line[:0], &s, &w.details)
+			}
+		}
+		perRecord(b, len(q.packets))
+	})
+}
+
+func perRecord(b *testing.B, records int) {
+	ns := float64(b.Elapsed().Nanoseconds()) / float64(b.N) / float64(records)
+	b.ReportMetric(ns, "ns/record")
+	b.ReportMetric(1e9/ns, "records/s")
+}
+
+// everyCarrier is a message of every kind of frame.
+func everyCarrier(b *testing.B) *batch {
+	q := &batch{}
+	for i := range maxRecords {
+		s := carrier(b, frames.Carriers[i%len(frames.Carriers)].Name)
+		q.addSample(&s, 1)
+	}
+	return q
 }
 
 // fullMetrics returns metrics with n series of the attributes that are on by default.

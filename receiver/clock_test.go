@@ -136,5 +136,5 @@ func TestSamplesAfterTheClockWasSetBack(t *testing.T) {
 	b.now = b.now.Add(-time.Hour)
 	b.readSamples()
 	s := b.batch().packets[0]
-	assert.Equal(t, s.time, s.observed, "never before it was")
+	assert.Equal(t, s.Time, s.observed, "never before it was")
 }

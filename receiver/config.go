@@ -89,6 +89,8 @@ type PacketsConfig struct {
 	RandomOneIn  int `mapstructure:"random_one_in"`  // 0: no samples
 	MaxPerSecond int `mapstructure:"max_per_second"` // of the whole receiver
 	SnapLength   int `mapstructure:"snap_length"`    // bytes copied from the link header on
+	// Payload says whether the copied bytes leave the host, as packet.data; without it, nothing behind a transport header does.
+	Payload bool `mapstructure:"payload"`
 
 	_ struct{}
 }

@@ -58,7 +58,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	want.CardinalityLimit = 500
 	want.SeriesTimeout = time.Minute
 	want.Flows = FlowsConfig{MaxFlows: 1000, IdleTimeout: 3 * time.Second, ActiveTimeout: 30 * time.Second, MaxRecordsPerSecond: 50}
-	want.Packets = PacketsConfig{RandomOneIn: 50, MaxPerSecond: 20, SnapLength: 128}
+	want.Packets = PacketsConfig{RandomOneIn: 50, MaxPerSecond: 20, SnapLength: 128, Payload: true}
 	want.AggregationTemporality = temporalityDelta
 	want.Networks = []NetworkConfig{{Name: "office", CIDR: "10.0.0.0/8"}, {CIDR: "2001:db8::/32"}}
 	want.ErrorMode = errorModeIgnore

@@ -299,12 +299,8 @@ func (e *engine) readSamples() int {
 			e.drain.samples = &batch{observed: now, names: e.interfaces.names()}
 		}
 		b := e.drain.samples
-		b.packets = append(b.packets, sampled{
-			time: s.Time, observed: max(now, s.Time), direction: s.Direction, reasons: s.Reasons,
-			length: s.WireLen, captured: uint32(len(s.Data)), pool: s.Pool, segments: s.Segments,
-		})
-		packet.Decode(s, &b.packets[len(b.packets)-1].Packet)
-		if len(b.packets) >= maxRecords {
+		b.addSample(s, now)
+		if b.full() {
 			e.sendSamples()
 		}
 	})

@@ -14,7 +14,6 @@ import (
 	conventions "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
-	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
@@ -31,31 +30,15 @@ type batch struct {
 	names    map[uint32]string // of interfaces; shared, never written
 	flows    []flow.Record
 	packets  []sampled
+	frames   []byte // of packets, one behind the other
 }
-
-// sampled is a decoded sample without its bytes.
-type sampled struct {
-	packet.Packet
-	time      int64 // ns since 1970
-	observed  int64 // ns since 1970 when it was read, never before time
-	direction flow.Direction
-	reasons   packet.Reasons
-	length    uint32 // on the wire
-	captured  uint32
-	segments  uint32
-	pool      uint64
-}
-
-// truncated reports whether the headers go on behind the captured bytes. The kernel saw all of them: how it counted the
-// packet cannot be told from the part.
-func (p *sampled) truncated() bool { return p.captured < p.length && p.Reason.Short() }
 
 // logsWriter writes batches as pdata.
 type logsWriter struct {
 	resource pcommon.Resource
 	version  string
-	oneIn    int
 	networks *networks // nil: flow records name none
+	packets  packetWriter
 }
 
 func (w *logsWriter) write(b *batch) plog.Logs {
@@ -73,11 +56,7 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 		r.SetObservedTimestamp(pcommon.Timestamp(b.observed))
 		w.writeFlow(r, &b.flows[i], b.names[b.flows[i].Key.IfIndex])
 	}
-	for i := range b.packets {
-		r := records.AppendEmpty()
-		r.SetObservedTimestamp(pcommon.Timestamp(b.packets[i].observed))
-		w.writePacket(r, &b.packets[i], b.names[b.packets[i].Key.IfIndex])
-	}
+	w.packets.writeAll(records, b)
 	renameLogs(ld)
 	return ld
 }
@@ -158,51 +137,6 @@ func writtenVolume(m pcommon.Map) flow.Volume {
 	}
 }
 
-func (w *logsWriter) writePacket(r plog.LogRecord, p *sampled, iface string) {
-	r.SetEventName(eventPacket)
-	r.SetSeverityNumber(plog.SeverityNumberInfo)
-	r.SetTimestamp(pcommon.Timestamp(p.time))
-	r.Body().SetStr(packetLine(p, iface))
-	m := r.Attributes()
-	m.EnsureCapacity(24)
-	putPlace(m, iface, p.direction)
-	m.PutInt(attrPacketLength, int64(p.length))
-	m.PutInt(attrPacketCaptured, int64(p.captured))
-	m.PutInt(attrPacketSegments, int64(p.segments))
-	putReasons(m.PutEmptySlice(attrPacketReasons), p.reasons)
-	m.PutInt(attrPacketOneIn, int64(w.oneIn))
-	m.PutInt(attrPacketPool, int64(p.pool))
-	if p.Reason != flow.ReasonAccounted {
-		if !p.truncated() {
-			m.PutStr(attrPacketLedgerEntry, p.Reason.Entry())
-		}
-		if p.EtherType != 0 {
-			m.PutInt(attrPacketEtherType, int64(p.EtherType))
-		}
-		return
-	}
-	putTuple(m, &p.Key)
-	putHeaders(m, p)
-}
-
-func putHeaders(m pcommon.Map, p *sampled) {
-	m.PutInt(attrPacketTTL, int64(p.TTL))
-	m.PutInt(attrPacketDSCP, int64(p.DSCP))
-	m.PutInt(attrPacketECN, int64(p.ECN))
-	if p.HasTCP {
-		m.PutInt(attrPacketTCPFlags, int64(p.TCPFlags))
-		m.PutInt(attrPacketTCPSequence, int64(p.TCPSeq))
-		if p.TCPFlags&tcpACK != 0 {
-			m.PutInt(attrPacketTCPAcknowledge, int64(p.TCPAck))
-		}
-		m.PutInt(attrPacketTCPWindow, int64(p.TCPWindow))
-	}
-	if p.HasICMP {
-		m.PutInt(attrPacketICMPType, int64(p.ICMPType))
-		m.PutInt(attrPacketICMPCode, int64(p.ICMPCode))
-	}
-}
-
 func putPlace(m pcommon.Map, iface string, d flow.Direction) {
 	if iface != "" {
 		m.PutStr(attrInterfaceName, iface)
@@ -228,12 +162,6 @@ func putTuple(m pcommon.Map, k *flow.Key) (source, destination string) {
 	return source, destination
 }
 
-func putReasons(s pcommon.Slice, r packet.Reasons) {
-	if r&packet.ReasonRandom != 0 {
-		s.AppendEmpty().SetStr("random")
-	}
-}
-
 // flowLine says a flow in one line, for people: who talked to whom and where, how much each way, for how long, and why it
 // is told now.
 func flowLine(f *flow.Record, iface string) string {
@@ -257,37 +185,6 @@ func flowLine(f *flow.Record, iface string) string {
 	b = append(b, time.Duration(f.End-f.Start).Round(time.Millisecond).String()...)
 	b = append(b, ", "...)
 	return string(append(b, f.EndReason.String()...))
-}
-
-// packetLine says a sample in one line, for people.
-func packetLine(p *sampled, iface string) string {
-	b := make([]byte, 0, 160)
-	switch {
-	case p.Reason == flow.ReasonAccounted:
-		b = appendTuple(b, &p.Key, "", "")
-	case p.truncated():
-		b = append(b, "truncated"...)
-	default:
-		b = append(b, p.Reason.Entry()...)
-		if p.EtherType != 0 {
-			b = fmt.Appendf(b, " 0x%04x", p.EtherType)
-		}
-	}
-	b = appendTunnel(b, &p.Key.Tunnel)
-	b = appendPlace(b, iface, directionName(p.direction))
-	b = append(b, ": "...)
-	b = strconv.AppendUint(b, uint64(p.length), 10)
-	b = append(b, " bytes"...)
-	if p.segments > 1 {
-		b = fmt.Appendf(b, " in %d packets", p.segments)
-	}
-	if p.HasTCP {
-		b = appendTCPFlags(b, p.TCPFlags)
-	}
-	if p.HasICMP {
-		b = appendICMP(b, p.ICMPType, p.ICMPCode)
-	}
-	return string(b)
 }
 
 // appendTunnel writes which tunnel a flow or a packet is in, if it is in one.
@@ -336,20 +233,6 @@ func appendPlace(b []byte, words ...string) []byte {
 	for _, w := range words {
 		if w != "" {
 			b = append(append(b, ' '), w...)
-		}
-	}
-	return b
-}
-
-// tcpACK is the bit of TCPFlags that makes the acknowledgement number valid; RFC 9293 3.1.
-const tcpACK = 1 << 4
-
-var tcpFlagNames = [8]string{"FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"}
-
-func appendTCPFlags(b []byte, flags uint8) []byte {
-	for i, name := range tcpFlagNames {
-		if flags&(1<<i) != 0 {
-			b = append(append(b, ' '), name...)
 		}
 	}
 	return b

@@ -182,9 +182,12 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 	}
 	e.drain.limit = newRecordLimit(e.cfg.Flows.MaxRecordsPerSecond, e.drain.time)
 	e.logs = &logsPusher{
-		next:   e.nextLogs,
-		writer: logsWriter{resource: e.resource, version: e.set.BuildInfo.Version, oneIn: e.cfg.Packets.RandomOneIn, networks: newNetworks(e.cfg.Networks)},
-		obs:    obs, tel: e.tel, log: e.log, delays: retryDelays,
+		next: e.nextLogs,
+		writer: logsWriter{
+			resource: e.resource, version: e.set.BuildInfo.Version, networks: newNetworks(e.cfg.Networks),
+			packets: packetWriter{oneIn: e.cfg.Packets.RandomOneIn, payload: e.cfg.Packets.Payload},
+		},
+		obs: obs, tel: e.tel, log: e.log, delays: retryDelays,
 		queue: make(chan *batch, queueLength(e.cfg.Flows.MaxFlows)), ending: make(chan struct{}),
 	}
 }

@@ -6,10 +6,12 @@ package receiver
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -30,7 +32,7 @@ func measureSize(tb testing.TB, q *batch) (s sizeOf) {
 	resource := pcommon.NewResource()
 	resource.Attributes().PutStr("host.name", "node-17.example.com")
 	q.names = map[uint32]string{1: "eth0"}
-	w := logsWriter{resource: resource, version: "1.2.3", oneIn: 1000}
+	w := logsWriter{resource: resource, version: "1.2.3", packets: packetWriter{oneIn: 1000}}
 	ld := w.write(q)
 	per := func(n int) float64 { return float64(n) / float64(ld.LogRecordCount()) }
 	protobuf, err := (&plog.ProtoMarshaler{}).MarshalLogs(ld)
@@ -87,12 +89,40 @@ func packetsOfADay(ipv6 bool) *batch {
 	q := &batch{}
 	for _, k := range talks(r, ipv6) {
 		at := epoch.UnixNano() + r.Int64N(1e9)
-		q.packets = append(q.packets, sampled{
-			Packet: packet.Packet{Key: k, TTL: 64, HasTCP: true, TCPFlags: psh | ack, TCPSeq: r.Uint32(), TCPAck: r.Uint32(), TCPWindow: uint16(r.Uint32())},
-			time:   at, observed: at + r.Int64N(1e8), reasons: packet.ReasonRandom, length: 60 + r.Uint32N(1454), captured: 128, segments: 1, pool: 1 + r.Uint64N(4000),
-		})
+		frame := tcpFrame(r, &k)
+		q.addSample(&packet.Sample{
+			Time: at, IfIndex: k.IfIndex, Direction: flow.DirectionIngress, Reasons: packet.ReasonRandom, Pool: 1 + r.Uint64N(4000), Segments: 1,
+			Tagged: k.Tagged, VLANTCI: k.VLAN, WireLen: uint32(len(frame)) + r.Uint32N(1400), Data: frame,
+		}, at+r.Int64N(1e8))
 	}
 	return q
+}
+
+// tcpFrame is a frame of k with the options that most segments have, up to where its data begins.
+func tcpFrame(r *rand.Rand, k *flow.Key) []byte {
+	b := slices.Concat([]byte{0x52, 0x54, 0, 0x12, 0x34, 0x56}, []byte{0x52, 0x54, 0, 0xab, 0xcd, 0xef})
+	length := uint16(32 + r.IntN(1400)) // TCP
+	if k.IPv6 {
+		b = append(b, 0x86, 0xdd, 0x60)
+		b = append(b, byte(r.IntN(16)), byte(r.IntN(256)), byte(r.IntN(256))) // flow label
+		b = append(binary.BigEndian.AppendUint16(b, length), protoTCP, 64)
+		b = append(append(b, k.SrcAddr[:]...), k.DstAddr[:]...)
+	} else {
+		b = append(b, 0x08, 0x00, 0x45, 0)
+		b = binary.BigEndian.AppendUint16(b, 20+length)
+		b = binary.BigEndian.AppendUint16(b, uint16(r.Uint32())) // identification
+		b = append(b, 0x40, 0, 64, protoTCP, 0, 0)
+		b = append(append(b, k.SrcAddr[12:]...), k.DstAddr[12:]...)
+	}
+	b = binary.BigEndian.AppendUint16(b, k.SrcPort)
+	b = binary.BigEndian.AppendUint16(b, k.DstPort)
+	b = binary.BigEndian.AppendUint32(b, r.Uint32())
+	b = binary.BigEndian.AppendUint32(b, r.Uint32())
+	b = append(b, 0x80, psh|ack)
+	b = binary.BigEndian.AppendUint16(b, uint16(r.Uint32()))
+	b = append(b, 0, 0, 0, 0, 1, 1, 8, 10)
+	b = binary.BigEndian.AppendUint32(b, r.Uint32())
+	return binary.BigEndian.AppendUint32(b, r.Uint32())
 }
 
 var recordsOfADay = []struct {

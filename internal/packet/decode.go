@@ -1,12 +1,13 @@
 // Copyright The ebpfpackets Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package packet reads the headers of sampled frames: link layer, IP, transport. It does not look at payload, count, or
-// allocate, and it runs on every system.
+// Package packet reads the headers of sampled frames, link layer, IP, transport, and says them in a line. It does not look
+// at payload or count, and it runs on every system.
 //
 // It is the second of two parsers. bpf/parse.h decides for every packet which flow it is counted in; Decode says the same
 // of the few that were copied, and the tests send the same frames through both. So the order of the checks and every limit
-// below is the kernel program's: change one with the other.
+// below is the kernel program's: change one with the other. Decoder reads what
+// only records say, beside that.
 package packet
 
 import "github.com/ebpfpackets/ebpfpackets/internal/flow"
@@ -19,11 +20,16 @@ import "github.com/ebpfpackets/ebpfpackets/internal/flow"
 // length. Nor does it believe the lengths in IP headers: BIG TCP writes 0 there, and the kernel program does not read
 // them, so the padding of a frame that is too small for its headers is read as if it had been sent.
 func Decode(s *Sample, p *Packet) {
+	p.read(&cursor{data: s.Data}, s)
+}
+
+// read is Decode with a cursor that says afterwards where the headers are.
+func (p *Packet) read(c *cursor, s *Sample) {
 	*p = Packet{Key: sampleKey(s)}
-	if reason := p.decode(s); reason != flow.ReasonAccounted {
+	if reason := p.decode(c, s); reason != flow.ReasonAccounted {
 		*p = Packet{Reason: reason, Key: sampleKey(s), EtherType: p.EtherType}
 	} else if s.Inside {
-		p.enter(s)
+		p.enter(c, s)
 	}
 }
 
@@ -34,32 +40,43 @@ func sampleKey(s *Sample) flow.Key {
 
 // decode goes from the outermost header inwards and stops at the first that cannot be read. What it left in p until then
 // is valid only if it returns ReasonAccounted.
-func (p *Packet) decode(s *Sample) flow.Reason {
-	c := cursor{data: s.Data}
-	version, reason := p.link(&c, s)
+func (p *Packet) decode(c *cursor, s *Sample) flow.Reason {
+	version, reason := p.link(c, s)
 	if reason != flow.ReasonAccounted {
 		return reason
 	}
-	return p.network(&c, version)
+	return p.network(c, version)
 }
 
-func (p *Packet) network(c *cursor, version int) (reason flow.Reason) {
-	if version == 4 {
-		reason = p.ipv4(c)
-	} else {
-		reason = p.ipv6(c)
-	}
-	if reason != flow.ReasonAccounted {
+// network reads IP and what it carries.
+func (p *Packet) network(c *cursor, version int) flow.Reason {
+	if reason := p.ip(c, version); reason != flow.ReasonAccounted {
 		return reason
 	}
 	return p.transport(c)
 }
 
+func (p *Packet) ip(c *cursor, version int) (reason flow.Reason) {
+	c.network = c.off
+	if version == 4 {
+		reason = p.ipv4(c)
+	} else {
+		reason = p.ipv6(c)
+	}
+	c.behind = c.off
+	return reason
+}
+
 // cursor is a place in a frame. It may be moved past the end: that is found out by the next take.
 type cursor struct {
-	data []byte
-	off  int // from the first byte of the frame
+	data    []byte
+	off     int // from the first byte of the frame
+	network int // where the IP header begins, once it was looked for
+	behind  int // where what follows IP and its extensions begins, once they were read
 }
+
+// from returns what was captured from off on, perhaps nothing.
+func (c *cursor) from(off int) []byte { return c.data[min(off, len(c.data)):] }
 
 // take returns the next n bytes and moves past them, or nil, without moving, if they are not all there.
 func (c *cursor) take(n int) []byte {

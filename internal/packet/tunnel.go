@@ -33,8 +33,8 @@ const (
 )
 
 // enter makes p the packet inside of the tunnel that p is, if there is one and it can be read; else p stays as it is. One
-// level: what is in the tunnel is not looked into again.
-func (p *Packet) enter(s *Sample) {
+// level: what is in the tunnel is not looked into again. The cursor of the outer headers becomes that of the inner ones.
+func (p *Packet) enter(outer *cursor, s *Sample) {
 	if p.Key.LaterFragment {
 		return
 	}
@@ -46,7 +46,7 @@ func (p *Packet) enter(s *Sample) {
 	}
 	t.Src, t.Dst, t.IPv6 = p.Key.SrcAddr, p.Key.DstAddr, p.Key.IPv6
 	inner.Key.Tunnel = t
-	*p = inner
+	*p, *outer = inner, c
 }
 
 // inside reads the payload of a tunnel.

@@ -182,6 +182,8 @@ type Packet struct {
 	Length, Captured      int64
 	OneIn, Pool, Segments int64
 	Reasons               []any
+	Body                  string
+	Attributes            map[string]any // all of them
 }
 
 // Packets lists the samples in order.
@@ -196,6 +198,7 @@ func (o *Output) Packets() (packets []Packet) {
 			Length: a.int("packet.length"), Captured: a.int("packet.captured_length"),
 			OneIn: a.int("packet.sampling.one_in"), Pool: a.int("packet.sampling.pool"), Segments: a.int("packet.segments"),
 			Reasons: a.slice("packet.sampling.reasons"),
+			Body:    r.Body().Str(), Attributes: r.Attributes().AsRaw(),
 		})
 	}
 	return packets

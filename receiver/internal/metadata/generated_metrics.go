@@ -404,6 +404,40 @@ var MapAttributeOutcome = map[string]AttributeOutcome{
 	"ring_full":    AttributeOutcomeRingFull,
 }
 
+// AttributePacketTunnelType specifies the value packet.tunnel.type attribute.
+type AttributePacketTunnelType int
+
+const (
+	_ AttributePacketTunnelType = iota
+	AttributePacketTunnelTypeVxlan
+	AttributePacketTunnelTypeGeneve
+	AttributePacketTunnelTypeGre
+	AttributePacketTunnelTypeIP
+)
+
+// String returns the string representation of the AttributePacketTunnelType.
+func (av AttributePacketTunnelType) String() string {
+	switch av {
+	case AttributePacketTunnelTypeVxlan:
+		return "vxlan"
+	case AttributePacketTunnelTypeGeneve:
+		return "geneve"
+	case AttributePacketTunnelTypeGre:
+		return "gre"
+	case AttributePacketTunnelTypeIP:
+		return "ip"
+	}
+	return ""
+}
+
+// MapAttributePacketTunnelType is a helper map of string to AttributePacketTunnelType attribute value.
+var MapAttributePacketTunnelType = map[string]AttributePacketTunnelType{
+	"vxlan":  AttributePacketTunnelTypeVxlan,
+	"geneve": AttributePacketTunnelTypeGeneve,
+	"gre":    AttributePacketTunnelTypeGre,
+	"ip":     AttributePacketTunnelTypeIP,
+}
+
 // AttributeState specifies the value state attribute.
 type AttributeState int
 

@@ -1,0 +1,212 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package packet
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/gopacket/gopacket/layers"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+)
+
+// How much of what a frame may repeat is told. The rest is left out: hostile frames make no long records.
+const (
+	maxTold      = 16 // SCTP chunks, multicast groups
+	maxNDOptions = 128
+)
+
+// Details is all that a record says of a frame. Every list is bounded, by a limit above or by the length of the header
+// that holds it. Fields after a Has... are valid only if it is set, and all are empty where a frame ends too early.
+type Details struct {
+	Packet
+
+	HasEthernet    bool
+	SrcMAC, DstMAC MAC
+	Tags           []Tag   // outermost first, an offloaded one included; at most 3
+	Labels         []Label // MPLS, outermost first; at most 8
+
+	HasARP         bool   // valid with ReasonARP
+	ARPOperation   uint16 // RFC 826, RFC 903
+	HasARPEndpoint bool   // those of ARP for IPv4 over Ethernet
+	ARPSender      ARPEndpoint
+	ARPTarget      ARPEndpoint
+
+	DontFragment   bool    // IPv4
+	HasIPID        bool    // IPv4, and IPv6 with a fragment header
+	IPID           uint32  // 16 bits of IPv4
+	FlowLabel      uint32  // IPv6; 20 bits
+	IPOptions      []uint8 // IPv4, as sent, the first byte of each: copy flag, class, number; RFC 791 3.1
+	Extensions     []uint8 // IPv6, by protocol number; at most 8
+	HasFragment    bool    // is a fragment; an atomic one, RFC 6946, is none
+	MoreFragments  bool
+	FragmentOffset uint32 // bytes
+	HasPayloadLen  bool
+	PayloadLen     uint32 // bytes on the wire behind the transport header, of all segments; padding is none
+
+	TCPUrgent        uint16  // valid iff the URG flag is set
+	TCPOptions       []uint8 // by kind, as sent
+	HasMSS           bool
+	MSS              uint16
+	HasWindowScale   bool
+	WindowScale      uint8
+	SACKPermitted    bool
+	SACK             [][2]uint32 // left and right edge; at most 4
+	HasTimestamps    bool
+	Timestamp        uint32
+	TimestampEcho    uint32
+	HasEcho          bool // ICMP with identifier and sequence number
+	EchoID, EchoSeq  uint16
+	HasMTU           bool // ICMP: too big
+	MTU              uint32
+	ICMPTarget       netip.Addr // neighbour discovery, redirects; the gateway of an IPv4 redirect
+	ICMPDestination  netip.Addr // IPv6 redirect: whose packets
+	HasICMPLinkLayer bool
+	ICMPLinkLayer    MAC // neighbour discovery: of source or target
+
+	HasQuoted bool // ICMP errors: the packet that caused it
+	Quoted    flow.Key
+
+	HasIGMP  bool
+	IGMPType uint8
+	Groups   []netip.Addr // IGMP and MLD
+
+	HasSCTP    bool
+	SCTPTag    uint32  // verification tag
+	SCTPChunks []uint8 // by type
+
+	Tunnel      flow.TunnelKind // 0: it carries no packet
+	HasTunnelID bool
+	TunnelID    uint32 // VNI; key of GRE
+	HasInner    bool
+	Inner       flow.Key // of the packet that it carries
+}
+
+// MAC is an address of Ethernet.
+type MAC [6]byte
+
+// Tag is a VLAN tag: priority 3, DEI 1, id 12 bits; IEEE 802.1Q 9.6.
+type Tag uint16
+
+func (t Tag) ID() uint16      { return uint16(t) & 0x0fff }
+func (t Tag) Priority() uint8 { return uint8(t >> 13) }
+
+// Label is an entry of an MPLS label stack: label 20, traffic class 3, bottom of stack 1, TTL 8 bits; RFC 3032 2.1.
+type Label uint32
+
+func (l Label) Label() uint32       { return uint32(l) >> 12 }
+func (l Label) TrafficClass() uint8 { return uint8(l>>9) & 7 }
+func (l Label) Bottom() bool        { return l&0x100 != 0 }
+func (l Label) TTL() uint8          { return uint8(l) }
+
+// ARPEndpoint is one of the two that ARP for IPv4 over Ethernet speaks of.
+type ARPEndpoint struct {
+	MAC  MAC
+	Addr netip.Addr
+}
+
+// Decoder reads details. Where a decoder of gopacket reads a header in place, it is used; its values are kept here, to be
+// used again. A Decoder is for one goroutine.
+type Decoder struct {
+	arp   layers.ARP
+	ipv4  layers.IPv4
+	tcp   layers.TCP
+	nd    layers.ICMPv6Options
+	gre   layers.GRE
+	vxlan layers.VXLAN
+}
+
+// feedback is for decoders of gopacket, which tell twice that a header is cut. What they did not read is left out.
+type feedback struct{}
+
+func (feedback) SetTruncated() {}
+
+// Decode reads s into h and overwrites all of it; h is meant to be reused. The Packet in it is what packet.Decode says.
+// Nothing in h refers to s.Data.
+func (d *Decoder) Decode(s *Sample, h *Details) {
+	h.reset()
+	c := cursor{data: s.Data}
+	h.read(&c, s)
+	h.link(s)
+	switch h.Reason {
+	case flow.ReasonARP:
+		d.readARP(h, c.from(c.off))
+	case flow.ReasonAccounted:
+		d.network(h, &c)
+		h.payloadLen(s, &c)
+		if !h.Key.LaterFragment {
+			d.transport(h, &c)
+		}
+	}
+}
+
+// reset empties h and keeps the room of its lists.
+func (h *Details) reset() {
+	*h = Details{
+		Tags: h.Tags[:0], Labels: h.Labels[:0], IPOptions: h.IPOptions[:0], Extensions: h.Extensions[:0],
+		TCPOptions: h.TCPOptions[:0], SACK: h.SACK[:0], Groups: h.Groups[:0], SCTPChunks: h.SCTPChunks[:0],
+	}
+}
+
+// transport reads what is behind the IP header of anything but a later fragment.
+func (d *Decoder) transport(h *Details, c *cursor) {
+	b := c.from(c.behind)
+	switch h.Key.Proto {
+	case protoTCP:
+		d.readTCP(h, b[:min(len(b), int(h.HeaderLen)-c.behind)])
+	case protoUDP:
+		d.udpTunnel(h, b[udpLen:])
+	case protoSCTP:
+		h.sctp(b)
+	case protoICMP:
+		if h.HasICMP {
+			h.icmp4(b)
+		}
+	case protoICMPv6:
+		if h.HasICMP {
+			d.icmp6(h, b)
+		}
+	case protoIGMP:
+		if !h.Key.IPv6 {
+			h.igmp(b)
+		}
+	case protoGRE:
+		d.readGRE(h, b)
+	case protoIPv4, protoIPv6:
+		h.ipip(b)
+	}
+}
+
+// payloadLen works out what was sent behind the transport header. Of one packet the IP header tells: a frame may be longer,
+// by padding. Of several, and of BIG TCP, which tells 0, the bytes on the wire do.
+func (h *Details) payloadLen(s *Sample, c *cursor) {
+	told := int(binary.BigEndian.Uint16(c.data[c.network+2:])) // IPv4 total length
+	if h.Key.IPv6 {
+		told = int(binary.BigEndian.Uint16(c.data[c.network+4:]))
+		if told > 0 {
+			told += ipv6Len
+		}
+	}
+	n := c.network + told - int(h.HeaderLen)
+	if told == 0 || s.Segments > 1 {
+		headers := int(h.HeaderLen) - h.jumbo(c)
+		if s.Tagged && !s.L3 {
+			headers += vlanTagLen
+		}
+		n = int(s.WireLen) - int(s.Segments)*headers
+	}
+	if n >= 0 {
+		h.HasPayloadLen, h.PayloadLen = true, uint32(n)
+	}
+}
+
+// jumbo is the length of the hop-by-hop header that BIG TCP adds before segmentation and that no wire sees; RFC 2675 2.
+func (h *Details) jumbo(c *cursor) int {
+	const option = 0xc2
+	if len(h.Extensions) > 0 && h.Extensions[0] == extensionHopByHop && c.data[c.network+ipv6Len+2] == option {
+		return ipv6ExtensionLen
+	}
+	return 0
+}

@@ -1,0 +1,78 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package packet
+
+import (
+	"encoding/binary"
+
+	"github.com/gopacket/gopacket/layers"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+)
+
+const (
+	protoESP = 50
+
+	vxlanFlags = 0x08 // valid identifier; all others are reserved, and 0
+)
+
+// udpTunnel looks behind a UDP header. Any program may send to these ports: what is no valid header of a tunnel is payload.
+func (d *Decoder) udpTunnel(h *Details, b []byte) {
+	switch h.Key.DstPort {
+	case portVXLAN, portVXLANLinux:
+		if d.vxlan.DecodeFromBytes(b, feedback{}) == nil && b[0] == vxlanFlags && b[1]|b[2]|b[3]|b[7] == 0 {
+			h.carries(flow.TunnelVXLAN, etherTypeBridging, d.vxlan.Payload)
+			h.HasTunnelID, h.TunnelID = true, d.vxlan.VNI
+		}
+	case portGeneve:
+		h.geneve(b)
+	}
+}
+
+// geneve skips the options, which gopacket would copy one by one.
+func (h *Details) geneve(b []byte) {
+	if len(b) < geneveLen || b[0]&0xc0 != 0 || b[1]&0x3f|b[7] != 0 { // version and reserved bits; RFC 8926 3.4
+		return
+	}
+	options := int(b[0]&0x3f) * 4
+	h.carries(flow.TunnelGeneve, binary.BigEndian.Uint16(b[2:]), b[min(geneveLen+options, len(b)):])
+	h.HasTunnelID, h.TunnelID = true, binary.BigEndian.Uint32(b[4:])>>8
+}
+
+// readGRE reads version 0. Source routes, which RFC 2784 did away with, and PPTP, version 1, are left alone.
+func (d *Decoder) readGRE(h *Details, b []byte) {
+	const routing, version = 0x40, 0x07
+	if len(b) < 2 || b[0]&routing != 0 || b[1]&version != 0 || d.gre.DecodeFromBytes(b, feedback{}) != nil {
+		return
+	}
+	h.carries(flow.TunnelGRE, uint16(d.gre.Protocol), d.gre.Payload)
+	h.HasTunnelID, h.TunnelID = d.gre.KeyPresent, d.gre.Key
+}
+
+func (h *Details) ipip(b []byte) {
+	etherType := uint16(etherTypeIPv4)
+	if h.Key.Proto == protoIPv6 {
+		etherType = etherTypeIPv6
+	}
+	h.carries(flow.TunnelIP, etherType, b)
+}
+
+// carries reads the packet in a tunnel, with the rules of any packet.
+func (h *Details) carries(t flow.TunnelKind, etherType uint16, b []byte) {
+	h.Tunnel = t
+	inner := Sample{L3: true, Data: b}
+	switch layers.EthernetType(etherType) {
+	case etherTypeBridging:
+		inner.L3 = false
+	case etherTypeIPv4, etherTypeIPv6:
+	default:
+		return
+	}
+	var p Packet
+	Decode(&inner, &p)
+	if p.Reason != flow.ReasonAccounted || inner.L3 && p.Key.IPv6 != (etherType == etherTypeIPv6) {
+		return
+	}
+	h.HasInner, h.Inner = true, p.Key
+}
