@@ -20,7 +20,7 @@ import (
 const (
 	minInterval       = 100 * time.Millisecond // of a collection: a drain waits for the kernel up to 16 ms
 	minFlowTimeout    = time.Second
-	maxFlowsLimit     = 1 << 22   // about 0.9 GiB of table, and 0.25 of memory for ended flows
+	maxFlowsLimit     = 1 << 22   // about 1.6 GiB of table, and 0.25 of memory for ended flows
 	maxFlowRecords    = 1_000_000 // a second
 	maxOneIn          = 1 << 30
 	maxSamples        = 1_000_000 // a second

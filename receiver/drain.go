@@ -27,7 +27,7 @@ const (
 	samplePatience = 2 * time.Second
 	// sampleDelay is how long samples wait for others to share a message with.
 	sampleDelay = time.Second
-	// keepSlots is for how many slots memory is kept between drains, even if a drain needs few: about 8 MiB. Memory for
+	// keepSlots is for how many slots memory is kept between drains, even if a drain needs few: about 10 MiB. Memory for
 	// more is kept while at least a quarter of it is used.
 	keepSlots = 1 << 16
 	// finalDrains is how often the last drain is tried: nobody comes after it.

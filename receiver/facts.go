@@ -33,7 +33,7 @@ func (n *factNames) put(m pcommon.Map, h *flow.Half) {
 	if h.Packets > 0 {
 		m.PutInt(n.ttlMin, int64(h.TTLMin))
 		m.PutInt(n.ttlMax, int64(h.TTLMax))
-		m.PutInt(n.dscp, int64(h.DSCP))
+		putPositive(m, n.dscp, int64(h.DSCP))
 		if h.DSCPVaries {
 			m.PutBool(n.dscpVaries, true)
 		}

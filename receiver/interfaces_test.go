@@ -97,9 +97,9 @@ func TestNoMatchingInterfaceIsAStatusAfterAWhile(t *testing.T) {
 }
 
 func TestAnUnknownLinkHeaderIsNotTriedAgain(t *testing.T) {
-	h := newFakeHost("eth0", "tunl0")
-	h.ifaces[1].HWType = 768
-	h.attachErr["tunl0"] = errors.New("link header not supported")
+	h := newFakeHost("eth0", "can0")
+	h.ifaces[1].HWType = 280 // ARPHRD_CAN: no IP follows
+	h.attachErr["can0"] = errors.New("link header not supported")
 	b := newBench(t, testConfig(), h, consumertest.NewNop(), nil)
 	assert.Equal(t, int64(1), b.interfaces.counts[stateFailed].Load())
 	assert.NoError(t, b.interfaces.problem(), "it is no problem beside an attached interface")

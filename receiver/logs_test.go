@@ -91,7 +91,7 @@ func flowCases() map[string]flow.Record {
 		CEPackets: 2, FlowLabel: 0xabcde, SrcMAC: flow.MAC{2, 0, 0, 0, 0, 1}, DstMAC: flow.MAC{2, 0, 0, 0, 0, 2}, HasMACs: true,
 		TTLMin: 62, TTLMax: 64, DSCP: 46, DSCPVaries: true,
 	}
-	facts.Reverse.Facts = flow.Facts{CEPackets: 1, FlowLabel: 1, TTLMin: 55, TTLMax: 55, DSCP: 0}
+	facts.Reverse.Facts = flow.Facts{CEPackets: 1, FlowLabel: 1, TTLMin: 55, TTLMax: 55, DSCP: 10, DSCPVaries: true}
 	errs := flowRecord("10.0.0.1:40000", "10.0.0.2:53", protoUDP, flow.InitiatorPort, half(3, 300, 0), half(0, 0, 0))
 	errs.Forward.Errors = flow.ICMPErrors{Unreachable: 3, TooBig: 2, TimeExceeded: 1}
 	errs.Reverse.Errors = flow.ICMPErrors{Unreachable: 4, TooBig: 5, TimeExceeded: 6}

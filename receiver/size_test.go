@@ -77,6 +77,11 @@ func flowsOfADay(ipv6 bool) *batch {
 		f := flowRecord("10.0.0.1:1", "10.0.0.2:2", protoTCP, flow.InitiatorSYN,
 			half(1+r.Uint64N(100), 60+r.Uint64N(100_000), syn|ack|psh|fin), half(1+r.Uint64N(100), 60+r.Uint64N(1_000_000), syn|ack|psh|fin))
 		f.Key, f.EndReason = k, flow.EndReasonEndOfFlow
+		f.Forward.Facts = flow.Facts{TTLMin: 64, TTLMax: 64, SrcMAC: flow.MAC{2, 1}, DstMAC: flow.MAC{2, 2}, HasMACs: true}
+		f.Reverse.Facts = flow.Facts{TTLMin: uint8(40 + r.IntN(20)), TTLMax: 60}
+		if ipv6 {
+			f.Forward.FlowLabel, f.Reverse.FlowLabel = r.Uint32N(1<<20), r.Uint32N(1<<20)
+		}
 		f.Start -= r.Int64N(6e10)
 		f.ConnectionStart = f.Start
 		q.flows = append(q.flows, f)
