@@ -8,6 +8,7 @@ package kernel
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -75,7 +76,7 @@ func TestLaterFragmentsAreNoTunnels(t *testing.T) {
 				inject(t, k.objects.IngressL2, wrap(fragment(false, 1, 0, 4789)), nil)
 				drain(t, k)
 				const headers = 14 + 20
-				later := append(fragment(false, 1, 72, 0)[:headers:headers], payload...)
+				later := slices.Concat(fragment(false, 1, 72, 0)[:headers], payload)
 				binary.BigEndian.PutUint16(later[14+2:], uint16(20+len(payload)))
 				later = wrap(later)
 				inject(t, k.objects.IngressL2, later, skbContext{GSOSize: 10, GSOSegs: 3})
