@@ -180,18 +180,16 @@ func (d *Decoder) transport(h *Details, c *cursor) {
 }
 
 // payloadLen works out what was sent behind the transport header. Of one packet the IP header tells: a frame may be longer,
-// by padding. Of several, and of BIG TCP, which tells 0, the bytes on the wire do.
+// by padding. Of several, and of those that tell no length, the bytes on the wire do.
 func (h *Details) payloadLen(s *Sample, c *cursor) {
-	told := int(binary.BigEndian.Uint16(c.data[c.network+2:])) // IPv4 total length
-	if h.Key.IPv6 {
-		told = int(binary.BigEndian.Uint16(c.data[c.network+4:]))
-		if told > 0 {
-			told += ipv6Len
-		}
-	}
+	ip := c.data[c.network:]
+	told := toldLen(ip, h.Key.IPv6, s.Segments)
 	n := c.network + told - int(h.HeaderLen)
 	if told == 0 || s.Segments > 1 {
-		headers := int(h.HeaderLen) - h.jumbo(c)
+		headers := int(h.HeaderLen)
+		if s.Segments > 1 && h.Key.IPv6 && isJumbo(ip) {
+			headers -= ipv6ExtensionLen // BIG TCP adds it before segmentation, and no wire sees it
+		}
 		if s.Tagged && !s.L3 {
 			headers += vlanTagLen
 		}
@@ -202,11 +200,21 @@ func (h *Details) payloadLen(s *Sample, c *cursor) {
 	}
 }
 
-// jumbo is the length of the hop-by-hop header that BIG TCP adds before segmentation and that no wire sees; RFC 2675 2.
-func (h *Details) jumbo(c *cursor) int {
-	const option = 0xc2
-	if len(h.Extensions) > 0 && h.Extensions[0] == extensionHopByHop && c.data[c.network+ipv6Len+2] == option {
-		return ipv6ExtensionLen
+// toldLen is the length of an IP packet as its header, which b begins with, tells it. It is 0 where that tells none: BIG TCP,
+// jumbograms, and IPv4 with a total length of 0.
+func toldLen(b []byte, ipv6 bool, segments uint32) int {
+	if !ipv6 {
+		return int(binary.BigEndian.Uint16(b[2:]))
 	}
-	return 0
+	n := int(binary.BigEndian.Uint16(b[4:]))
+	if n == 0 && (segments > 1 || isJumbo(b)) {
+		return 0
+	}
+	return ipv6Len + n
+}
+
+// isJumbo reports whether an IPv6 packet has the option of jumbograms; RFC 2675 2.
+func isJumbo(b []byte) bool {
+	const option = 0xc2
+	return b[6] == extensionHopByHop && len(b) > ipv6Len+2 && b[ipv6Len+2] == option
 }

@@ -180,6 +180,30 @@ func TestPayloadOfBigTCP(t *testing.T) {
 	assert.Equal(t, uint32(100_000-20-8), h.PayloadLen)
 }
 
+// A packet that is not segmented has the length that its header tells, also if that is 0, and all of the headers that it shows.
+func TestPayloadOfOnePacketThatTellsZero(t *testing.T) {
+	f := find(t, "TCP over IPv6")
+	jumbo := []byte{6, 0, 0xc2, 4, 0, 1, 0, 0} // next header, length, option with 65,536
+	var d packet.Decoder
+	var h packet.Details
+
+	s := f.Sample()
+	s.Data = slices.Insert(slices.Clone(f.Data), 14+40, jumbo...)
+	s.Data[14+4], s.Data[14+5], s.Data[14+6] = 0, 0, 0
+	s.WireLen = 14 + 40 + 1<<16
+	d.Decode(&s, &h)
+	assert.True(t, h.HasPayloadLen)
+	assert.Equal(t, uint32(1<<16-8-20), h.PayloadLen, "a jumbogram")
+
+	s = f.Sample()
+	s.Data = append(slices.Clone(f.Data[:14+40]), "padded"...)
+	s.Data[14+4], s.Data[14+5], s.Data[14+6] = 0, 0, 59
+	s.WireLen = 60
+	d.Decode(&s, &h)
+	assert.True(t, h.HasPayloadLen)
+	assert.Zero(t, h.PayloadLen, "nothing behind IPv6 but padding; RFC 8200 4.7")
+}
+
 // mayAllocate are the frames of which gopacket makes an error, and those with a multipath TCP option.
 var mayAllocate = []string{
 	"ARP that is cut", "TCP options that are missing are not missed", "urgent data and unusual options",
