@@ -41,8 +41,7 @@ func (d *Decoder) udpTunnel(h *Details, b []byte) {
 
 // readGRE reads version 0. Source routes, which RFC 2784 did away with, and PPTP, version 1, are left alone.
 func (d *Decoder) readGRE(h *Details, b []byte) {
-	const routing, version = 0x40, 0x07
-	if len(b) < 2 || b[0]&routing != 0 || b[1]&version != 0 || d.gre.DecodeFromBytes(b, feedback{}) != nil {
+	if len(b) < greLen || binary.BigEndian.Uint16(b)&greOther != 0 || d.gre.DecodeFromBytes(b, feedback{}) != nil {
 		return
 	}
 	h.carries(flow.TunnelGRE, uint16(d.gre.Protocol), d.gre.Payload)

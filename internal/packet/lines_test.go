@@ -78,6 +78,8 @@ var lines = map[string]string{
 	"GRE with key and sequence number":                         "IP 192.0.2.1 > 198.51.100.2: GREv0, key 5, length 92: IP6 2001:db8::1.49152 > 2001:db8::1002.443: udp",
 	"GRE with Ethernet":                                        "IP 192.0.2.1 > 198.51.100.2: GREv0, length 90: IP 192.0.2.1.49152 > 198.51.100.2.443: tcp",
 	"GRE with something else":                                  "IP 192.0.2.1 > 198.51.100.2: GREv0, length 36",
+	"GRE with reserved bits that receivers ignore":             "IP 192.0.2.1 > 198.51.100.2: GREv0, length 64: IP 192.0.2.1.49152 > 198.51.100.2.443: udp",
+	"GRE with a strict source route":                           "IP 192.0.2.1 > 198.51.100.2: gre, length 64",
 	"PPTP":                                                     "IP 192.0.2.1 > 198.51.100.2: gre, length 36",
 	"IP in IPv4":                                               "IP 192.0.2.1 > 198.51.100.2: ipip, length 60: IP 192.0.2.1.49152 > 198.51.100.2.443: udp",
 	"IPv6 in IPv4":                                             "IP 192.0.2.1 > 198.51.100.2: ipip, length 92: IP6 2001:db8::1.49152 > 2001:db8::1002.443: tcp",

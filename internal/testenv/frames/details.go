@@ -190,6 +190,8 @@ func carriersTunnels() []Carrier {
 		v4("GRE with key and sequence number", protoGRE, gre(0x3000, typeIPv6, []byte{0, 0, 0, 5, 0, 0, 0, 1}, ip6(protoUDP, udp(Traffic)))),
 		v4("GRE with Ethernet", protoGRE, gre(0, typeBridging, inner)),
 		v4("GRE with something else", protoGRE, gre(0, 0x88be, Traffic)),
+		v4("GRE with reserved bits that receivers ignore", protoGRE, gre(0x03f8, typeIPv4, ip4(protoUDP, udp(Traffic)))),
+		v4("GRE with a strict source route", protoGRE, gre(0x0800, typeIPv4, ip4(protoUDP, udp(Traffic)))),
 		v4("PPTP", protoGRE, gre(0x2001, 0x880b, Traffic)),
 		v4("IP in IPv4", 4, ip4(protoUDP, udp(Traffic))),
 		v4("IPv6 in IPv4", 41, ip6(protoTCP, tcp(0x18, Traffic))),
