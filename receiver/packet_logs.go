@@ -215,6 +215,7 @@ func putNames(m pcommon.Map, attribute string, numbers []uint8, name func(uint8)
 
 func putTransport(m pcommon.Map, h *packet.Details) {
 	switch {
+	case h.Beyond: // of no header is told what no packet has
 	case h.HasTCP:
 		putTCP(m, h)
 	case h.HasICMP:

@@ -103,6 +103,22 @@ func everySample(t *testing.T) (samples []packet.Sample, payloads []int, names [
 			add(c.Name+", segmented", f, c.Payload)
 		}
 	}
+	// A header behind the end of the packet is none, but for the ports by which the kernel counts.
+	for _, name := range []string{"TCP without options", "selective acknowledgements", "SCTP INIT", "an echo with data", "UDP over IPv6 with traffic"} {
+		s := carrier(t, name)
+		s.Data = slices.Clone(s.Data)
+		behind := 14 + 20
+		if s.Data[14]>>4 == 6 {
+			behind = 14 + 40
+			s.Data[18], s.Data[19] = 0, 0 // payload length
+		} else {
+			s.Data[16], s.Data[17] = 0, 20 // total length
+		}
+		if name != "an echo with data" {
+			behind += 4
+		}
+		add(name+", told to end with IP", s, behind)
+	}
 	// Frames of the corpus end where their headers do: what is put behind them is payload. Not behind one that is cut short,
 	// or that has a header of its own behind the one that counts.
 	for _, f := range slices.Concat(frames.All, frames.Offloaded) {

@@ -73,6 +73,7 @@ type cursor struct {
 	off     int // from the first byte of the frame
 	network int // where the IP header begins, once it was looked for
 	behind  int // where what follows IP and its extensions begins, once they were read
+	carrier int // where the IP header of the tunnel begins, once it was entered
 }
 
 // from returns what was captured from off on, perhaps nothing.

@@ -45,6 +45,7 @@ type Details struct {
 	FragmentOffset uint32 // bytes
 	HasPayloadLen  bool
 	PayloadLen     uint32 // bytes on the wire behind the transport header, of all segments; padding is none
+	Beyond         bool   // the transport header lies behind the end of the IP packet: all that is told of it are the ports in Key
 
 	TCPUrgent        uint16  // valid iff the URG flag is set
 	TCPOptions       []uint8 // by kind, as sent
@@ -134,10 +135,11 @@ func (d *Decoder) Decode(s *Sample, h *Details) {
 	case flow.ReasonARP:
 		d.readARP(h, c.from(c.off))
 	case flow.ReasonAccounted:
+		c.end(s, &h.Key)
 		d.network(h, &c)
 		h.payloadLen(s, &c)
-		if !h.Key.LaterFragment {
-			d.transport(h, &c)
+		if h.Beyond = !c.holds(&h.Packet); !h.Beyond && !h.Key.LaterFragment {
+			d.transport(h, s, &c)
 		}
 	}
 }
@@ -151,13 +153,13 @@ func (h *Details) reset() {
 }
 
 // transport reads what is behind the IP header of anything but a later fragment.
-func (d *Decoder) transport(h *Details, c *cursor) {
+func (d *Decoder) transport(h *Details, s *Sample, c *cursor) {
 	b := c.from(c.behind)
 	switch h.Key.Proto {
 	case protoTCP:
 		d.readTCP(h, b[:min(len(b), int(h.HeaderLen)-c.behind)])
 	case protoUDP:
-		d.udpTunnel(h, b[udpLen:])
+		d.udpTunnel(h, s, b[udpLen:])
 	case protoSCTP:
 		h.sctp(b)
 	case protoICMP:
@@ -173,9 +175,9 @@ func (d *Decoder) transport(h *Details, c *cursor) {
 			h.igmp(b)
 		}
 	case protoGRE:
-		d.readGRE(h, b)
+		d.readGRE(h, s, b)
 	case protoIPv4, protoIPv6:
-		h.ipip(b)
+		h.ipip(s, b)
 	}
 }
 
@@ -198,6 +200,34 @@ func (h *Details) payloadLen(s *Sample, c *cursor) {
 	if n >= 0 {
 		h.HasPayloadLen, h.PayloadLen = true, uint32(n)
 	}
+}
+
+// end ends c where the IP packet ends, and the one that carries it: what the frame has behind that is padding, or a trailer,
+// and no record tells of it. The IP header stays. Segments are no exception: their headers are in the first.
+func (c *cursor) end(s *Sample, k *flow.Key) {
+	end := c.endOfIP(c.network, k.IPv6, s.Segments)
+	if k.Tunnel.Kind != 0 {
+		end = min(end, c.endOfIP(c.carrier, k.Tunnel.IPv6, s.Segments))
+	}
+	least := ipv4Len
+	if k.IPv6 {
+		least = ipv6Len
+	}
+	c.data = c.data[:max(end, c.network+least)]
+}
+
+func (c *cursor) endOfIP(network int, ipv6 bool, segments uint32) int {
+	told := toldLen(c.data[network:], ipv6, segments)
+	if told == 0 {
+		return len(c.data)
+	}
+	return min(network+told, len(c.data))
+}
+
+// holds reports whether the transport header that p was read of, if any, is in c, but for options.
+func (c *cursor) holds(p *Packet) bool {
+	n := p.transportLen()
+	return n == 0 || c.behind+n <= len(c.data)
 }
 
 // toldLen is the length of an IP packet as its header, which b begins with, tells it. It is 0 where that tells none: BIG TCP,

@@ -26,7 +26,7 @@ func (d *Decoder) network(h *Details, c *cursor) {
 	flagsOffset := binary.BigEndian.Uint16(b[6:])
 	h.DontFragment = flagsOffset&flagDontFragment != 0
 	h.fragment(uint32(flagsOffset&ipv4FragmentOffset)*8, flagsOffset&flagMoreFragments != 0)
-	if headerLen := int(b[0]&0x0f) * 4; headerLen > ipv4Len && d.ipv4.DecodeFromBytes(b[:headerLen], feedback{}) == nil {
+	if headerLen := min(int(b[0]&0x0f)*4, len(b)); headerLen > ipv4Len && d.ipv4.DecodeFromBytes(b[:headerLen], feedback{}) == nil {
 		for i := range d.ipv4.Options {
 			h.IPOptions = append(h.IPOptions, d.ipv4.Options[i].OptionType)
 		}
@@ -45,6 +45,9 @@ func (h *Details) extensions(c *cursor) {
 	next := c.data[c.network+6]
 	for off := c.network + ipv6Len; off < c.behind && len(h.Extensions) < maxIPv6Extensions; {
 		b := c.from(off)
+		if len(b) < ipv6ExtensionLen {
+			return // behind the end of the packet
+		}
 		h.Extensions = append(h.Extensions, next)
 		if next == extensionFragment {
 			offsetMore := binary.BigEndian.Uint16(b[2:])

@@ -17,6 +17,13 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv/frames"
 )
 
+func carrier(tb testing.TB, name string) packet.Sample {
+	tb.Helper()
+	i := slices.IndexFunc(frames.Carriers, func(c frames.Carrier) bool { return c.Name == name })
+	require.NotEqual(tb, -1, i, name)
+	return frames.Carriers[i].Sample()
+}
+
 // everyFrame is the corpus, the carriers and the captures.
 func everyFrame(tb testing.TB) []frames.Frame {
 	tb.Helper()
@@ -156,13 +163,72 @@ func TestDetailsInsideOfATunnel(t *testing.T) {
 		"GRE":          "IP 192.0.2.1 > 198.51.100.2: gre: IP 192.0.2.1 > 198.51.100.2: ICMP echo request, id 1, seq 2, length 40",
 		"IPv6 in IPv4": "IP 192.0.2.1 > 198.51.100.2: ip: IP6 2001:db8::1.49152 > 2001:db8::1002.443: Flags [P.], seq 16909060:16909092, ack 168496141, win 64240, length 32",
 	} {
-		i := slices.IndexFunc(frames.Carriers, func(c frames.Carrier) bool { return c.Name == name })
-		s := frames.Carriers[i].Sample()
+		s := carrier(t, name)
 		s.Inside = true
 		assert.Equal(t, want, lineOf(&d, &h, &s), name)
 		assert.Zero(t, h.Tunnel, name)
 		assert.False(t, h.HasInner, name)
 	}
+}
+
+// toldToEndWithIP makes the IP header behind Ethernet say that nothing follows it.
+func toldToEndWithIP(s *packet.Sample) {
+	s.Data = slices.Clone(s.Data)
+	if s.Data[14]>>4 == 4 {
+		s.Data[16], s.Data[17] = 0, 20
+	} else {
+		s.Data[18], s.Data[19] = 0, 0
+	}
+}
+
+// A transport header behind the end of the packet is padding. The kernel takes its ports for the packet's, and nothing else is told.
+func TestTransportHeaderBehindTheEndOfThePacket(t *testing.T) {
+	var d packet.Decoder
+	for name, want := range map[string]string{
+		"TCP without options":        "IP 192.0.2.1.49152 > 198.51.100.2.443: tcp",
+		"selective acknowledgements": "IP6 2001:db8::1.49152 > 2001:db8::1002.443: tcp",
+		"SCTP INIT":                  "IP 192.0.2.1.49152 > 198.51.100.2.443: sctp",
+		"UDP over IPv6 with traffic": "IP6 2001:db8::1.49152 > 2001:db8::1002.443: udp",
+		"VXLAN":                      "IP 192.0.2.1.49152 > 198.51.100.2.4789: udp",
+		"an echo with data":          "IP 192.0.2.1 > 198.51.100.2: icmp",
+		"neighbour solicitation":     "IP6 2001:db8::1 > 2001:db8::1002: icmp6",
+		"IGMP 2 report":              "IP 192.0.2.1 > 198.51.100.2: ip-proto-2, length 0",
+		"three IPv6 extensions":      "IP6 2001:db8::1.49152 > 2001:db8::1002.443: udp",
+	} {
+		s := carrier(t, name)
+		toldToEndWithIP(&s)
+		var h packet.Details
+		assert.Equal(t, want, lineOf(&d, &h, &s), name)
+		h.Packet, h.HasEthernet, h.SrcMAC, h.DstMAC, h.HasIPID, h.IPID, h.DontFragment, h.FlowLabel = packet.Packet{}, false, packet.MAC{}, packet.MAC{}, false, 0, false, 0
+		h.HasPayloadLen = false
+		assert.Equal(t, packet.Details{Beyond: name != "IGMP 2 report"}, emptied(h), name)
+	}
+}
+
+// Of options, those are told that come before the end.
+func TestTCPOptionsBehindTheEndOfThePacket(t *testing.T) {
+	var d packet.Decoder
+	var h packet.Details
+	s := carrier(t, "a SYN with every usual option, and data")
+	s.Data = slices.Clone(s.Data)
+	s.Data[17] = 20 + 20 + 4
+	assert.Equal(t, "IP 192.0.2.1.49152 > 198.51.100.2.443: Flags [S], seq 16909060, win 64240", lineOf(&d, &h, &s))
+}
+
+// The packet inside ends where the one that carries it does.
+func TestDetailsInsideOfATunnelThatEndsEarlier(t *testing.T) {
+	var d packet.Decoder
+	var h packet.Details
+	s := carrier(t, "IP in IPv4")
+	toldToEndWithIP(&s)
+	assert.Equal(t, "IP 192.0.2.1 > 198.51.100.2: ipip, length 0", lineOf(&d, &h, &s))
+	s.Inside = true
+	assert.Equal(t, "IP 192.0.2.1 > 198.51.100.2: ip: IP 192.0.2.1.49152 > 198.51.100.2.443: udp, length 32", lineOf(&d, &h, &s))
+	assert.True(t, h.Beyond)
+	s = carrier(t, "IP in IPv4")
+	s.Data = slices.Clone(s.Data)
+	s.Data[14+20+3] = 20 // of the packet inside
+	assert.Equal(t, "IP 192.0.2.1 > 198.51.100.2: ipip, length 60", lineOf(&d, &h, &s), "its ports are not its own")
 }
 
 // BIG TCP over IPv6 writes 0 as its length, and adds a header that no wire sees; RFC 2675.
@@ -209,6 +275,7 @@ var mayAllocate = []string{
 	"ARP that is cut", "TCP options that are missing are not missed", "urgent data and unusual options",
 	"an ARP type with nothing behind it", "an offloaded tag is not kept when the frame is not accounted",
 	"the header of VXLAN is cut", "the key of GRE is cut", "a TCP data offset below 5 is taken for 5", "neighbour solicitation with an unassigned option",
+	"no VXLAN, with a trailer",
 }
 
 func TestDetailsDoNotAllocate(t *testing.T) {
@@ -264,8 +331,7 @@ func BenchmarkDetails(b *testing.B) {
 	for _, name := range []string{"a SYN with every usual option, and data", "selective acknowledgements", "UDP over IPv4 with traffic",
 		"ARP who-has, with padding", "neighbour solicitation", "VXLAN"} {
 		b.Run(strings.NewReplacer(" ", "-", ",", "").Replace(name), func(b *testing.B) {
-			i := slices.IndexFunc(frames.Carriers, func(c frames.Carrier) bool { return c.Name == name })
-			s := frames.Carriers[i].Sample()
+			s := carrier(b, name)
 			var d packet.Decoder
 			var h packet.Details
 			b.ReportAllocs()

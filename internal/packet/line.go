@@ -100,7 +100,7 @@ func (l *line) ip(h *Details) {
 	}
 	length := uint64(h.PayloadLen)
 	switch {
-	case h.Key.LaterFragment:
+	case h.Key.LaterFragment || h.Beyond:
 		l.protocol(h.Key.Proto)
 	case h.HasTCP:
 		l.tcp(h)

@@ -38,7 +38,7 @@ func (p *Packet) enter(outer *cursor, s *Sample) {
 	if p.Key.LaterFragment {
 		return
 	}
-	c := cursor{data: s.Data, off: int(p.HeaderLen)}
+	c := cursor{data: s.Data, off: int(p.HeaderLen), carrier: outer.network}
 	t, etherType := p.tunnel(&c)
 	inner := Packet{Key: sampleKey(s)}
 	if inner.inside(&c, etherType) != flow.ReasonAccounted {

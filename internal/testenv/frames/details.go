@@ -15,7 +15,7 @@ type Carrier struct {
 var Traffic = []byte("\xf1\xe7\xd9\xc5\xb3\xa9\x9b\x8d\xf3\xe5\xdb\xc7\xb5\xad\x97\x83\xf1\xe7\xd9\xc5\xb3\xa9\x9b\x8d\xf3\xe5\xdb\xc7\xb5\xad\x97\x83")
 
 // Carriers holds a frame of everything that details are read of.
-var Carriers = slices.Concat(carriersLink(), carriersIP(), carriersTCP(), carriersICMP(), carriersGroups(), carriersSCTP(), carriersTunnels())
+var Carriers = slices.Concat(carriersLink(), carriersIP(), carriersTCP(), carriersICMP(), carriersGroups(), carriersSCTP(), carriersTunnels(), carriersTrailers())
 
 // carry builds a frame whose last bytes, so many, are traffic.
 func carry(name string, traffic int, frame []byte) Carrier {
@@ -159,6 +159,37 @@ func carriersSCTP() []Carrier {
 		carry("SCTP HEARTBEAT", len(Traffic), ethernet(typeIPv4, ip4(protoSCTP, sctp(heartbeat)))),
 		carry("SCTP COOKIE ECHO, padded, and DATA", len(Traffic), ethernet(typeIPv4, ip4(protoSCTP, sctp([]byte{10, 0, 0, 5, 1, 0, 0, 0}, data)))),
 		carry("an SCTP DATA chunk of no length", len(Traffic), ethernet(typeIPv4, ip4(protoSCTP, sctp([]byte{0, 3, 0, 4}, Traffic)))),
+	}
+}
+
+// carriersTrailers end before their frames do. What follows would be told if it were theirs.
+func carriersTrailers() []Carrier {
+	zero := make([]byte, 4)
+	target := []byte{0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 2}
+	group6 := []byte{0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0x0d, 0xb8, 0, 0, 0, 1}
+	quote, quote6 := ip4(protoUDP, udp()), ip6(protoUDP, udp())
+	v4 := func(name string, proto byte, b, trailer []byte) Carrier {
+		return carry(name, len(trailer), ethernet(typeIPv4, ip4(proto, b), trailer))
+	}
+	v6 := func(name string, b, trailer []byte) Carrier {
+		return carry(name, len(trailer), ethernet(typeIPv6, ip6(protoICMPv6, b), trailer))
+	}
+	options := v4("an IPv4 header that goes on behind the end of the packet", 253, nil, []byte{148, 4, 0, 0})
+	options.Data[14] = 0x46
+	return []Carrier{
+		options,
+		v4("SCTP COOKIE ACK with a trailer", protoSCTP, sctp([]byte{11, 0, 0, 4}), []byte("Secret pas")),
+		v4("port unreachable that quotes nothing, with a trailer", protoICMP, message(3, 3, zero), quote),
+		v4("IGMP 2 report without a group, with a trailer", 2, []byte{0x16, 0, 0, 0}, []byte{233, 252, 0, 1}),
+		v4("IGMP 3 report that counts a group more than it has, with a trailer", 2,
+			[]byte{0x22, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 233, 252, 0, 1}, []byte{1, 0, 0, 0, 233, 252, 0, 2}),
+		v6("packet too big that quotes nothing, with a trailer", message(2, 0, []byte{0, 0, 5, 0}), quote6),
+		v6("MLD 1 report without a group, with a trailer", message(131, 0, zero), group6),
+		v6("neighbour solicitation without options, with a trailer", message(135, 0, zero, target), []byte{1, 1, 2, 0, 0, 0, 0, 0x0a}),
+		v4("nothing in IP in IP, with a trailer", protoIPIP, nil, quote),
+		v4("nothing in GRE, with a trailer", protoGRE, []byte{0, 0, 8, 0}, quote),
+		v4("no VXLAN, with a trailer", protoUDP, udpTo(portVXLAN), vxlan(ethernet(typeIPv4, quote))),
+		v4("nothing in VXLAN, with a trailer", protoUDP, udpTo(portVXLAN, vxlan()), ethernet(typeIPv4, quote)),
 	}
 }
 
