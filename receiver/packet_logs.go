@@ -81,6 +81,9 @@ func (w *packetWriter) write(r plog.LogRecord, s *packet.Sample, iface string) {
 		putARP(m, h)
 		fallthrough
 	default:
+		if len(h.Tags) > 0 {
+			m.PutInt(attrVLANID, int64(h.Tags[0].ID()))
+		}
 		if !packet.Cut(s, h.Reason) {
 			m.PutStr(attrPacketLedgerEntry, h.Reason.Entry())
 		}

@@ -50,7 +50,7 @@ func writePackets(payload bool, samples ...packet.Sample) plog.Logs {
 // Together these have every attribute.
 var goldenPackets = []string{
 	"a SYN with every usual option, and data", "selective acknowledgements", "urgent data and unusual options", "ARP who-has, with padding",
-	"ARP is-at, with padding", "ARP probe of another operation", "LLDP", "LLC", "two MPLS labels", "QinQ with priorities", "UDP without link header",
+	"ARP is-at, with padding", "ARP probe of another operation", "ARP behind a tag", "ARP behind an offloaded tag", "LLDP", "LLC", "two MPLS labels", "QinQ with priorities", "UDP without link header",
 	"IPv4 with record route", "a first IPv4 fragment with traffic", "a later IPv6 fragment with traffic", "three IPv6 extensions",
 	"an echo with data", "fragmentation needed, quoting TCP with data", "ICMPv6 redirect", "neighbour solicitation", "IGMP 3 report",
 	"MLD 1 report", "SCTP SACK and DATA", "VXLAN", "GRE with key and sequence number",

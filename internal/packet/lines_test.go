@@ -6,6 +6,8 @@ package packet_test
 // lines are the bodies of records of the carriers, by name.
 var lines = map[string]string{
 	"ARP who-has, with padding":                                "ARP, Request who-has 192.0.2.2 tell 192.0.2.1",
+	"ARP behind a tag":                                         "vlan 100, p 5, ARP, Request who-has 192.0.2.2 tell 192.0.2.1",
+	"ARP behind an offloaded tag":                              "vlan 100, p 5, ARP, Request who-has 192.0.2.2 tell 192.0.2.1",
 	"ARP is-at, with padding":                                  "ARP, Reply 192.0.2.1 is-at 02:00:00:00:00:0a",
 	"ARP probe of another operation":                           "ARP, operation 9 from 192.0.2.1",
 	"RARP request":                                             "Reverse ARP, Request who-is 02:00:00:00:00:0a tell 02:00:00:00:00:0a",

@@ -29,6 +29,8 @@ const (
 )
 
 func carriersLink() []Carrier {
+	offloadedARP := carry("ARP behind an offloaded tag", 18, ethernet(typeARP, arp(1, [6]byte{}), Traffic[:18]))
+	offloadedARP.Tagged, offloadedARP.VLANTCI = true, 5<<13|100
 	third := carry("three inline tags and traffic", len(Traffic), ethernet(typeVLAN, vlan(1, typeVLAN, vlan(2, typeVLAN, Traffic))))
 	offloaded := carry("an offloaded tag outside of an inline one", len(Traffic), ethernet(typeVLAN, vlan(2<<13|200, typeIPv4, ip4(protoUDP, udp(Traffic)))))
 	offloaded.Tagged, offloaded.VLANTCI = true, 5<<13|100
@@ -39,6 +41,8 @@ func carriersLink() []Carrier {
 		carry("ARP is-at, with padding", 18, ethernet(typeARP, arp(2, [6]byte{2, 0, 0, 0, 0, 0x0b}), Traffic[:18])),
 		carry("ARP probe of another operation", 18, ethernet(typeARP, arp(9, [6]byte{}), Traffic[:18])),
 		carry("RARP request", 18, ethernet(typeRARP, arp(3, [6]byte{2, 0, 0, 0, 0, 0x0a}), Traffic[:18])),
+		carry("ARP behind a tag", 14, ethernet(typeVLAN, vlan(5<<13|100, typeARP, arp(1, [6]byte{}), Traffic[:14]))),
+		offloadedARP,
 		carry("ARP for another kind of hardware", len(Traffic), ethernet(typeARP, []byte{0, 6, 8, 0, 8, 4, 0, 1}, Traffic)),
 		carry("ARP that is cut", 10, ethernet(typeARP, []byte{0, 1, 8, 0, 6, 4, 0, 1}, Traffic[:10])),
 		carry("LLC", len(Traffic), ethernet(uint16(len(Traffic)), Traffic)),
