@@ -131,7 +131,7 @@ func putLink(m pcommon.Map, h *packet.Details) {
 	if len(h.Tags) > 0 {
 		m.PutInt(attrPacketVLANPriority, int64(h.Tags[0].Priority()))
 	}
-	if len(h.Tags) > 1 {
+	if inside := h.Key.Tunnel.Kind != 0; len(h.Tags) > 1 || inside && len(h.Tags) > 0 { // network.vlan.id is then that of the packet inside
 		ids := m.PutEmptySlice(attrPacketVLANIDs)
 		for _, t := range h.Tags {
 			ids.AppendEmpty().SetInt(int64(t.ID()))
