@@ -192,10 +192,7 @@ func (h *Details) payloadLen(s *Sample, c *cursor) {
 		if s.Segments > 1 && h.Key.IPv6 && isJumbo(ip) {
 			headers -= ipv6ExtensionLen // BIG TCP adds it before segmentation, and no wire sees it
 		}
-		if s.Tagged && !s.L3 {
-			headers += vlanTagLen
-		}
-		n = int(s.WireLen) - int(s.Segments)*headers
+		n = int(s.WireLen) - s.offloaded() - int(s.Segments)*headers
 	}
 	if n >= 0 {
 		h.HasPayloadLen, h.PayloadLen = true, uint32(n)

@@ -135,7 +135,15 @@ func TestLineOfWhatIsNoWholePacket(t *testing.T) {
 	}{
 		"cut by the snap length": {func(s *packet.Sample) { s.Data = s.Data[:60] }, "cut inside a header, length 81"},
 		"sent too short":         {func(s *packet.Sample) { s.Data, s.WireLen = s.Data[:60], 60 }, "unparsed_short_transport, ethertype 0x86dd, length 60"},
-		"runt":                   {func(s *packet.Sample) { s.Data, s.WireLen = s.Data[:9], 9 }, "unparsed_short_ethernet, length 9"},
+		"sent too short behind an offloaded tag": {
+			func(s *packet.Sample) { s.Data, s.WireLen, s.Tagged, s.VLANTCI = s.Data[:60], 64, true, 7 },
+			"vlan 7, p 0, unparsed_short_transport, ethertype 0x86dd, length 64",
+		},
+		"cut by one byte behind an offloaded tag": {
+			func(s *packet.Sample) { s.Data, s.WireLen, s.Tagged, s.VLANTCI = s.Data[:60], 65, true, 7 },
+			"vlan 7, p 0, cut inside a header, length 65",
+		},
+		"runt": {func(s *packet.Sample) { s.Data, s.WireLen = s.Data[:9], 9 }, "unparsed_short_ethernet, length 9"},
 		"segments": {
 			func(s *packet.Sample) { s.Segments, s.WireLen = 3, 3*74+4000 },
 			"IP6 2001:db8::1.49152 > 2001:db8::1002.443: Flags [P.], seq 16909060:16913060, ack 168496141, win 64240, length 4000 in 3 packets",

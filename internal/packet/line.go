@@ -43,9 +43,7 @@ func AppendLine(b []byte, s *Sample, h *Details) []byte {
 
 // Cut reports whether the headers go on behind the captured bytes. The kernel saw all of them: how it counted the packet
 // cannot be told from the part.
-func Cut(s *Sample, reason flow.Reason) bool {
-	return len(s.Data) < int(s.WireLen) && reason.Short()
-}
+func Cut(s *Sample, reason flow.Reason) bool { return reason.Short() && s.cut() }
 
 func (l *line) unread(s *Sample, h *Details) {
 	switch {
