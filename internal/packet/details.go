@@ -83,6 +83,7 @@ type Details struct {
 	TunnelID    uint32 // VNI; key of GRE
 	HasInner    bool
 	Inner       flow.Key // of the packet that it carries
+	InsideCut   bool     // the flow should be that inside of a tunnel, but its headers go on behind the captured bytes: this is the outer one
 }
 
 // MAC is an address of Ethernet.
@@ -135,6 +136,7 @@ func (d *Decoder) Decode(s *Sample, h *Details) {
 	case flow.ReasonARP:
 		d.readARP(h, c.from(c.off))
 	case flow.ReasonAccounted:
+		h.InsideCut = c.short && s.cut()
 		c.end(s, &h.Key)
 		d.network(h, &c)
 		h.payloadLen(s, &c)

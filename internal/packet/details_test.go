@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv/frames"
 )
@@ -237,6 +238,41 @@ func TestDetailsInsideOfATunnelThatEndsEarlier(t *testing.T) {
 	s.Data = slices.Clone(s.Data)
 	s.Data[14+20+3] = 20 // of the packet inside
 	assert.Equal(t, "IP 192.0.2.1 > 198.51.100.2: ipip, length 60", lineOf(&d, &h, &s), "its ports are not its own")
+}
+
+// A sample that ends before the headers inside of a tunnel do is told as the outer packet, and says so.
+func TestDetailsOfATunnelThatIsCut(t *testing.T) {
+	var d packet.Decoder
+	var h packet.Details
+	i := slices.IndexFunc(frames.Inside, func(f frames.Frame) bool { return f.Name == "IPv6 in VXLAN over IPv6" })
+	s := frames.Inside[i].Sample()
+	s.Data, s.WireLen = s.Data[:128], 1400
+	assert.Equal(t, "IP6 2001:db8::1.49152 > 2001:db8::1002.4789: VXLAN, vni 11259375, length 70 (inside cut)", lineOf(&d, &h, &s))
+	s.Inside = false
+	assert.Equal(t, "IP6 2001:db8::1.49152 > 2001:db8::1002.4789: VXLAN, vni 11259375, length 70", lineOf(&d, &h, &s))
+
+	tunnels := 0
+	for _, f := range frames.Inside {
+		if f.Want.Key.Tunnel.Kind == 0 {
+			continue
+		}
+		tunnels++
+		s := f.Sample()
+		for n := range f.Data {
+			s.Data = f.Data[:n]
+			d.Decode(&s, &h)
+			if h.Reason == flow.ReasonAccounted {
+				require.Equal(t, h.Key.Tunnel.Kind == 0, h.InsideCut, "%s, %d bytes", f.Name, n)
+			} else {
+				require.False(t, h.InsideCut, "%s, %d bytes", f.Name, n)
+			}
+			s.WireLen = uint32(n)
+			d.Decode(&s, &h)
+			require.False(t, h.InsideCut, "%s, sent with %d bytes", f.Name, n)
+			s.WireLen = uint32(len(f.Data))
+		}
+	}
+	assert.Greater(t, tunnels, 15)
 }
 
 // BIG TCP over IPv6 writes 0 as its length, and adds a header that no wire sees; RFC 2675.

@@ -38,6 +38,9 @@ func AppendLine(b []byte, s *Sample, h *Details) []byte {
 	if s.Segments > 1 {
 		l.str(" in ").num(uint64(s.Segments)).str(" packets")
 	}
+	if h.InsideCut {
+		l.str(" (inside cut)")
+	}
 	return l
 }
 

@@ -41,7 +41,8 @@ func (p *Packet) enter(outer *cursor, s *Sample) {
 	c := cursor{data: s.Data, off: int(p.HeaderLen), carrier: outer.network}
 	t, etherType := p.tunnel(&c)
 	inner := Packet{Key: sampleKey(s)}
-	if inner.inside(&c, etherType) != flow.ReasonAccounted {
+	if reason := inner.inside(&c, etherType); reason != flow.ReasonAccounted {
+		outer.short = c.short || reason.Short()
 		return
 	}
 	t.Src, t.Dst, t.IPv6 = p.Key.SrcAddr, p.Key.DstAddr, p.Key.IPv6
