@@ -45,6 +45,8 @@ var lines = map[string]string{
 	"fragmentation needed, quoting TCP with data":              "IP 192.0.2.1 > 198.51.100.2: ICMP unreachable need to frag, mtu 1300 (IP 192.0.2.1.49152 > 198.51.100.2.443: tcp), length 80",
 	"time exceeded, quoting ESP":                               "IP 192.0.2.1 > 198.51.100.2: ICMP time exceeded in-transit (IP 192.0.2.1 > 198.51.100.2: esp), length 60",
 	"time exceeded, quoting nothing that is IP":                "IP 192.0.2.1 > 198.51.100.2: ICMP time exceeded in-transit, length 40",
+	"time exceeded, quoting IPv6":                              "IP 192.0.2.1 > 198.51.100.2: ICMP time exceeded in-transit, length 88",
+	"ICMPv6 time exceeded, quoting IPv4":                       "IP6 2001:db8::1 > 2001:db8::1002: ICMP6, time exceeded in-transit, length 68",
 	"redirect":                                                 "IP 192.0.2.1 > 198.51.100.2: ICMP redirect host to 192.0.2.9 (IP 192.0.2.1.49152 > 198.51.100.2.443: udp), length 68",
 	"an ICMPv6 echo with data":                                 "IP6 2001:db8::1 > 2001:db8::1002: ICMP6, echo request, id 1, seq 2, length 40",
 	"packet too big, quoting UDP with data":                    "IP6 2001:db8::1 > 2001:db8::1002: ICMP6, packet too big, mtu 1280 (IP6 2001:db8::1.49152 > 2001:db8::1002.443: udp), length 88",

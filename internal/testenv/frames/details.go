@@ -120,6 +120,8 @@ func carriersICMP() []Carrier {
 		v4("fragmentation needed, quoting TCP with data", len(Traffic), message(3, 4, []byte{0, 0, 5, 0x14}, ip4(protoTCP, tcp(0x10, Traffic)))),
 		v4("time exceeded, quoting ESP", len(Traffic), message(11, 0, zero, ip4(protoESP, Traffic))),
 		v4("time exceeded, quoting nothing that is IP", len(Traffic), message(11, 0, zero, Traffic)),
+		v4("time exceeded, quoting IPv6", 40+8+len(Traffic), message(11, 0, zero, ip6(protoUDP, udp(Traffic)))),
+		v6("ICMPv6 time exceeded, quoting IPv4", 20+8+len(Traffic), message(3, 0, zero, ip4(protoUDP, udp(Traffic)))),
 		v4("redirect", len(Traffic), message(5, 1, []byte{192, 0, 2, 9}, ip4(protoUDP, udp(Traffic)))),
 		v6("an ICMPv6 echo with data", len(Traffic), icmp(128, 0, Traffic)),
 		v6("packet too big, quoting UDP with data", len(Traffic), message(2, 0, []byte{0, 0, 5, 0}, ip6(protoUDP, udp(Traffic)))),
