@@ -113,7 +113,6 @@ type ARPEndpoint struct {
 // used again. A Decoder is for one goroutine.
 type Decoder struct {
 	arp   layers.ARP
-	ipv4  layers.IPv4
 	tcp   layers.TCP
 	nd    layers.ICMPv6Options
 	gre   layers.GRE
@@ -138,7 +137,7 @@ func (d *Decoder) Decode(s *Sample, h *Details) {
 	case flow.ReasonAccounted:
 		h.InsideCut = c.short && s.cut()
 		c.end(s, &h.Key)
-		d.network(h, &c)
+		h.network(&c)
 		h.payloadLen(s, &c)
 		if h.Beyond = !c.holds(&h.Packet); !h.Beyond && !h.Key.LaterFragment {
 			d.transport(h, s, &c)

@@ -275,6 +275,32 @@ func TestDetailsOfATunnelThatIsCut(t *testing.T) {
 	assert.Greater(t, tunnels, 15)
 }
 
+// IPv4 options are told up to the first that has no such length, or the end of the list.
+func TestIPv4Options(t *testing.T) {
+	var d packet.Decoder
+	var h packet.Details
+	for _, tt := range []struct {
+		options string
+		want    []uint8
+	}{
+		{"\x94\x04\x00\x00", []uint8{148}},
+		{"\x94\x04\x00\x00\x07\x28\x00\x00", []uint8{148}}, // longer than what is left
+		{"\x94\x04\x00\x00\x07\x01\x00\x00", []uint8{148}}, // shorter than itself
+		{"\x01\x01\x01\x07", []uint8{1, 1, 1}},             // no room for a length
+		{"\x01\x00\x94\x04", []uint8{1, 0}},                // nothing is behind the end
+		{"\x07\x04\x04\x00", []uint8{7}},                   // to the last byte
+	} {
+		f := find(t, "UDP over IPv4")
+		s := f.Sample()
+		s.Data = slices.Insert(slices.Clone(f.Data), 14+20, []byte(tt.options)...)
+		s.Data[14] += byte(len(tt.options) / 4)
+		s.Data[17] += byte(len(tt.options))
+		s.WireLen = uint32(len(s.Data))
+		d.Decode(&s, &h)
+		assert.Equal(t, tt.want, h.IPOptions, "%x", tt.options)
+	}
+}
+
 // BIG TCP over IPv6 writes 0 as its length, and adds a header that no wire sees; RFC 2675.
 func TestPayloadOfBigTCP(t *testing.T) {
 	f := find(t, "TCP over IPv6")

@@ -65,6 +65,8 @@ func carriersIP() []Carrier {
 	padded := carry("UDP with an Ethernet trailer", len(Traffic), slices.Concat(ethernet(typeIPv4, ip4(protoUDP, udp())), Traffic))
 	return []Carrier{
 		carry("IPv4 with record route", len(Traffic), ethernet(typeIPv4, ip4Header(0x48, dontFragment, protoUDP, recordRoute, udp(Traffic)))),
+		carry("IPv4 with router alert and an option longer than its header", len(Traffic), ethernet(typeIPv4,
+			ip4Header(0x47, dontFragment, protoUDP, alert, []byte{7, 40, 0, 0}, udp(Traffic)))),
 		carry("IPv4 with router alert", len(Traffic), ethernet(typeIPv4, ip4Header(0x46, dontFragment, protoUDP, alert, udp(Traffic)))),
 		carry("a first IPv4 fragment with traffic", len(Traffic), ethernet(typeIPv4, ip4Fragment(moreFragments, protoUDP, udp(Traffic)))),
 		carry("a later IPv4 fragment with traffic", len(Traffic), ethernet(typeIPv4, ip4Fragment(185, protoTCP, Traffic))),
