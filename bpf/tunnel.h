@@ -19,7 +19,7 @@ struct gre_header {
 #define GRE_CHECKSUM 0x8000 // RFC 2784
 #define GRE_KEY 0x2000 // RFC 2890
 #define GRE_SEQUENCE 0x1000
-#define GRE_OTHER 0x4fff // routing of RFC 1701, reserved bits, version: not read
+#define GRE_OTHER 0x4c07 // bits 1, 4 and 5, which RFC 1701 had for routes, and the version: not read; RFC 2784 2.3, RFC 2890 2
 
 struct vxlan_header {
 	__u8 flags;

@@ -81,6 +81,9 @@ func (w *packetWriter) write(r plog.LogRecord, s *packet.Sample, iface string) {
 		putARP(m, h)
 		fallthrough
 	default:
+		if len(h.Tags) > 0 {
+			m.PutInt(attrVLANID, int64(h.Tags[0].ID()))
+		}
 		if !packet.Cut(s, h.Reason) {
 			m.PutStr(attrPacketLedgerEntry, h.Reason.Entry())
 		}
@@ -128,7 +131,7 @@ func putLink(m pcommon.Map, h *packet.Details) {
 	if len(h.Tags) > 0 {
 		m.PutInt(attrPacketVLANPriority, int64(h.Tags[0].Priority()))
 	}
-	if len(h.Tags) > 1 {
+	if inside := h.Key.Tunnel.Kind != 0; len(h.Tags) > 1 || inside && len(h.Tags) > 0 { // network.vlan.id is then that of the packet inside
 		ids := m.PutEmptySlice(attrPacketVLANIDs)
 		for _, t := range h.Tags {
 			ids.AppendEmpty().SetInt(int64(t.ID()))
@@ -215,6 +218,7 @@ func putNames(m pcommon.Map, attribute string, numbers []uint8, name func(uint8)
 
 func putTransport(m pcommon.Map, h *packet.Details) {
 	switch {
+	case h.Beyond: // of no header is told what no packet has
 	case h.HasTCP:
 		putTCP(m, h)
 	case h.HasICMP:

@@ -29,3 +29,14 @@ type Sample struct {
 	VLANProto uint16 // ethertype of the offloaded tag, 0x8100 or 0x88a8; host byte order
 	Data      []byte // captured bytes from the link header on, at most snap_length
 }
+
+// offloaded is the part of WireLen that can never be in Data: each segment has the tag that was offloaded.
+func (s *Sample) offloaded() int {
+	if !s.Tagged {
+		return 0
+	}
+	return int(s.Segments) * vlanTagLen
+}
+
+// cut reports whether the packet goes on behind Data.
+func (s *Sample) cut() bool { return len(s.Data) < int(s.WireLen)-s.offloaded() }
