@@ -43,7 +43,7 @@ func writePackets(payload bool, samples ...packet.Sample) plog.Logs {
 	for i := range samples {
 		b.addSample(&samples[i], epoch.UnixNano()+6e8)
 	}
-	w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3", packets: packetWriter{oneIn: 1000, payload: payload}}
+	w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3", packets: packetWriter{oneIn: 1000, flowOneIn: 50, payload: payload}}
 	return w.write(b)
 }
 
@@ -69,7 +69,10 @@ func TestPacketRecordsGolden(t *testing.T) {
 	short.L3, short.Data, short.WireLen = false, short.Data[:9], 9
 	inside := carrier(t, "VXLAN")
 	inside.Inside = true
-	compareLogs(t, "packets", writePackets(false, append(samples, segments, cut, short, inside)...))
+	ofFlow, thrice := carrier(t, "TCP without options"), carrier(t, "TCP without options")
+	ofFlow.Reasons, ofFlow.FlowPool = packet.ReasonFlow, 5 // its other numbers mean nothing
+	thrice.Reasons, thrice.FlowPool, thrice.Number = packet.ReasonRandom|packet.ReasonFlow|packet.ReasonFirst, 1, 3
+	compareLogs(t, "packets", writePackets(false, append(samples, segments, cut, short, inside, ofFlow, thrice)...))
 }
 
 func TestPacketRecordsWithPayloadGolden(t *testing.T) {
