@@ -23,6 +23,7 @@ volatile const __u32 check_protocol = 1; // 0: for tests, since BPF_PROG_TEST_RU
 volatile const __u32 filter_count = 0; // rules in use; 0: no program filters
 volatile const struct filter filters[FILTERS_MAX] = {}; // the first that matches decides
 volatile const __u64 fragment_ns = 30000000000; // how long a first fragment is remembered: ipfrag_time of IPv4; 0: not at all
+volatile const __u32 fragment_keys[2 * OUTER_WORDS] = {}; // secret, of the hash that tells the fragments of two tunnels apart
 volatile const __u32 tunnels = 0; // 1: the flow of a packet inside of a tunnel is the inner one
 volatile const __u32 quotes = 0; // 0: what ICMP errors quote is not looked at
 volatile const __u32 sample_random = 0; // 0: no program samples at random

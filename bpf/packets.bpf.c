@@ -94,8 +94,8 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 	if (fragment_ns && p.fragment)
 		join_fragment(&p, 0);
 	if (tunnels && !p.reason && !later && may_be_tunnel(&p))
-		enter_tunnel(skb, &p);
-	w = wire_of(skb, skb->gso_size ? repeated_headers(skb, &p) : 0, p.jumbo);
+		later = enter_tunnel(skb, &p);
+	w = wire_of(skb, skb->gso_size ? repeated_headers(skb, &p, later) : 0, p.jumbo);
 	if (!h) {
 		count_late(buffer, egress, w);
 		return TCX_NEXT;

@@ -15,9 +15,9 @@ static __always_inline __u64 mix(__u64 sum, __u64 value)
 	return sum ^ sum >> 32;
 }
 
-static __always_inline __u64 mix_endpoint(const __u32 *addr, __u16 port)
+static __always_inline __u64 mix_endpoint(const void *addr, __u16 port)
 {
-	const __u64 *words = (const __u64 *)addr;
+	const __u64 *words = addr;
 
 	return mix(mix(mix(flow_seed, words[0]), words[1]), port);
 }
@@ -33,12 +33,20 @@ static __always_inline __u64 flow_hash(const struct slot *s)
 	return mix(mix(sum, s->ip_proto), 0);
 }
 
-/* Of a flow at one interface: with what tells flows apart beside the tuple, of the tunnel that is its id. */
+/*
+ * Of a flow at one interface: with what tells flows apart beside the tuple. Of the tunnel that is its two ends, and not its id, which
+ * may be another one for each direction.
+ */
 static __always_inline __u64 beginning_key(__u64 flow, void *region, const struct slot *s)
 {
 	__u64 place = (__u64)s->ifindex << 32 | (__u32)(s->bits & ~KEY_EGRESS) << 16 | s->netns;
+	const struct outer *outer;
 
-	return mix(mix(flow, place), tunnels && s->netns & KEY_TUNNELLED ? outer_at(region, s->cold)->id : 0);
+	flow = mix(flow, place);
+	if (!tunnels || !(s->netns & KEY_TUNNELLED))
+		return flow;
+	outer = outer_at(region, s->cold);
+	return mix(flow, mix_endpoint(outer->src_addr, outer->kind) + mix_endpoint(outer->dst_addr, outer->kind));
 }
 
 /* Both directions may run on two CPUs at once. Before 5.12 there is no addition that says what was there: see docs/packets.md. */

@@ -44,6 +44,7 @@ const (
 	attrFlowInitiatorMethod              = "flow.initiator.method"
 	attrFlowLaterFragments               = "flow.later_fragments"
 	attrFlowReverseTCPFlags              = "flow.reverse.tcp_flags"
+	attrFlowReverseTunnelID              = "flow.reverse.tunnel.id"
 	attrPacketARPOperation               = "packet.arp.operation"
 	attrPacketARPSenderAddress           = "packet.arp.sender.address"
 	attrPacketARPSenderMAC               = "packet.arp.sender.mac"
@@ -209,6 +210,7 @@ var attributeTiers = map[string]tier{
 	attrFlowInitiatorMethod:              tierOwn,
 	attrFlowLaterFragments:               tierOwn,
 	attrFlowReverseTCPFlags:              tierOwn,
+	attrFlowReverseTunnelID:              tierOwn,
 	attrPacketARPOperation:               tierOwn,
 	attrPacketARPSenderAddress:           tierOwn,
 	attrPacketARPSenderMAC:               tierOwn,

@@ -240,6 +240,7 @@ const (
 	apartVarFirstPerFlow  = "first_per_flow"
 	apartVarFlowLimit     = "flow_limit"
 	apartVarFlowSeed      = "flow_seed"
+	apartVarFragmentKeys  = "fragment_keys"
 	apartVarFragmentNs    = "fragment_ns"
 	apartVarHashShift     = "hash_shift"
 	apartVarNetns         = "netns"
@@ -327,6 +328,7 @@ type apartVariableSpecs struct {
 	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.VariableSpec `ebpf:"flow_limit"`
 	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
+	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
@@ -394,6 +396,7 @@ type apartVariables struct {
 	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.Variable `ebpf:"flow_limit"`
 	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
+	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
 	Netns         *ebpf.Variable `ebpf:"netns"`

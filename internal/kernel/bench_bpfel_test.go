@@ -76,6 +76,7 @@ const (
 	benchVarFirstPerFlow   = "first_per_flow"
 	benchVarFlowLimit      = "flow_limit"
 	benchVarFlowSeed       = "flow_seed"
+	benchVarFragmentKeys   = "fragment_keys"
 	benchVarFragmentNs     = "fragment_ns"
 	benchVarHashShift      = "hash_shift"
 	benchVarNetns          = "netns"
@@ -160,6 +161,7 @@ type benchVariableSpecs struct {
 	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.VariableSpec `ebpf:"flow_limit"`
 	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
+	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
@@ -220,6 +222,7 @@ type benchVariables struct {
 	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.Variable `ebpf:"flow_limit"`
 	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
+	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
 	Netns         *ebpf.Variable `ebpf:"netns"`

@@ -225,6 +225,7 @@ const (
 	bpfVarFirstPerFlow  = "first_per_flow"
 	bpfVarFlowLimit     = "flow_limit"
 	bpfVarFlowSeed      = "flow_seed"
+	bpfVarFragmentKeys  = "fragment_keys"
 	bpfVarFragmentNs    = "fragment_ns"
 	bpfVarHashShift     = "hash_shift"
 	bpfVarNetns         = "netns"
@@ -312,6 +313,7 @@ type bpfVariableSpecs struct {
 	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.VariableSpec `ebpf:"flow_limit"`
 	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
+	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
@@ -379,6 +381,7 @@ type bpfVariables struct {
 	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.Variable `ebpf:"flow_limit"`
 	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
+	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
 	Netns         *ebpf.Variable `ebpf:"netns"`

@@ -105,7 +105,7 @@ func Load(cfg Config) (*Kernel, error) {
 // Pressure delivers when a region is half full: a drain that waits longer may overflow.
 func (k *Kernel) Pressure() <-chan struct{} { return k.pressure }
 
-// MemoryBytes is the memory of all maps as the kernel charges it, to the memory cgroup of the process from 5.11 on.
+// MemoryBytes is the memory of all maps, but for 20 kB of constants and of the barrier, as the kernel charges it, to the memory cgroup of the process from 5.11 on.
 func (k *Kernel) MemoryBytes() int { return k.memory }
 
 // SlotLimit is the number of flow slots of one region.
@@ -169,7 +169,7 @@ func (o *objects) close() error {
 
 // memory sums up what the kernel charges for the maps.
 func (o *objects) memory() (bytes int, err error) {
-	for _, m := range []*ebpf.Map{o.Regions, o.Samplers, o.Samples, o.Pressure, o.Scratch, o.Fragments, o.Beginnings, o.BSS} {
+	for _, m := range []*ebpf.Map{o.Regions, o.Samplers, o.Samples, o.Pressure, o.Scratch, o.Fragments, o.Inners, o.Beginnings, o.BSS} {
 		info, err := m.Info()
 		if err != nil {
 			return 0, fmt.Errorf("ask for the size of %s: %w", m, err)

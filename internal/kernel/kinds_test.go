@@ -447,7 +447,7 @@ func TestPacketsWithoutASlotAreNoSamplesOfFlows(t *testing.T) {
 	require.Len(t, read(t, k), 2*MinSlots-int(overflow))
 }
 
-// Inside of tunnels it is the inner tuple that is chosen, and the id of the tunnel that tells beginnings apart.
+// Inside of tunnels it is the inner tuple that is chosen. The ends of the tunnel tell beginnings apart, its ids do not.
 func TestFlowsInsideOfTunnelsAreChosen(t *testing.T) {
 	cfg := flows(Config{FlowOneIn: 4, FirstPerFlow: 1, Tunnels: true})
 	k, plain := load(t, cfg), load(t, flows(Config{FlowOneIn: 4}))
@@ -456,15 +456,18 @@ func TestFlowsInsideOfTunnelsAreChosen(t *testing.T) {
 		there, back := conversation(4 * n)
 		want := chosen(t, plain, plain.objects.EgressL2, [][]byte{there})[0]
 		for i, f := range [][]byte{there, back, there, back} {
-			vni := uint32(i / 2)
-			inject(t, k.objects.EgressL2, vxlanFrame(vni, f), nil)
+			near, far, vni := uint32(0xac100001), uint32(0xac100002+i/2), uint32(1+i%2)
+			if i%2 == 1 {
+				near, far = far, near
+			}
+			inject(t, k.objects.EgressL2, vxlanFrame(near, far, vni, f), nil)
 			got := read(t, k)
 			var reasons packet.Reasons
 			if len(got) > 0 {
 				reasons = got[0].Reasons
 			}
 			require.Equal(t, want, reasons.Has(packet.KindFlow))
-			require.Equal(t, i%2 == 0, reasons.Has(packet.KindFirst), "conversation %d, VNI %d", n, vni)
+			require.Equal(t, i%2 == 0, reasons.Has(packet.KindFirst), "conversation %d, frame %d", n, i)
 		}
 	}
 	for _, s := range drain(t, k).slots {
@@ -473,8 +476,8 @@ func TestFlowsInsideOfTunnelsAreChosen(t *testing.T) {
 }
 
 // vxlanFrame carries a frame over IPv4.
-func vxlanFrame(vni uint32, inner []byte) []byte {
-	f := udpFrame(0xac100001, 0xac100002, 50000, 4789, 50)
+func vxlanFrame(src, dst, vni uint32, inner []byte) []byte {
+	f := udpFrame(src, dst, 50000, 4789, 50)
 	f[42] = 8 // the VNI is valid
 	binary.BigEndian.PutUint32(f[46:], vni<<8)
 	return append(f, inner...)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
@@ -172,6 +173,7 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 		bpfVarRegionOfCpu:   regionOfCPU,
 		bpfVarSlotMask:      uint32(cfg.Slots - 1),
 		bpfVarHashShift:     uint32(64 - bits.TrailingZeros(uint(cfg.Slots))),
+		bpfVarFragmentKeys:  fragmentKeys(),
 		bpfVarFragmentNs:    uint64(max(cfg.fragments, 0)),
 		bpfVarCheckProtocol: knob(!cfg.injected),
 		bpfVarFilterCount:   uint32(len(cfg.Filters)),
@@ -214,6 +216,13 @@ func youngPackets(cfg Config) uint32 {
 		return 0
 	}
 	return uint32(max(cfg.FirstPerFlow, 1))
+}
+
+func fragmentKeys() (keys [2 * unsafe.Sizeof(bpfOuter{}) / 8]uint32) {
+	for i := range keys {
+		keys[i] = rand.Uint32()
+	}
+	return keys
 }
 
 // knob is how a switch of bpf/config.h is set.

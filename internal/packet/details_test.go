@@ -198,7 +198,7 @@ func TestDetailsDoNotAllocate(t *testing.T) {
 			line = packet.AppendLine(line[:0], &s, &h)
 		})
 		if slices.Contains(mayAllocate, f.Name) || strings.HasPrefix(f.Name, "frame ") {
-			assert.LessOrEqual(t, allocations, 2.0, f.Name)
+			assert.LessOrEqual(t, allocations, 4.0, f.Name) // 2, and what the race detector has sync.Pool forget
 		} else {
 			assert.Zero(t, allocations, f.Name)
 		}

@@ -11,33 +11,32 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 )
 
-const (
-	protoESP = 50
-
-	vxlanFlags = 0x08 // valid identifier; all others are reserved, and 0
-)
+const protoESP = 50
 
 // udpTunnel looks behind a UDP header. Any program may send to these ports: what is no valid header of a tunnel is payload.
+// Receivers ignore reserved bits (RFC 7348 5, RFC 8926 3.4), and extensions use them; then only a packet inside proves the tunnel.
 func (d *Decoder) udpTunnel(h *Details, b []byte) {
+	reserved := false
 	switch h.Key.DstPort {
 	case portVXLAN, portVXLANLinux:
-		if d.vxlan.DecodeFromBytes(b, feedback{}) == nil && b[0] == vxlanFlags && b[1]|b[2]|b[3]|b[7] == 0 {
-			h.carries(flow.TunnelVXLAN, etherTypeBridging, d.vxlan.Payload)
-			h.HasTunnelID, h.TunnelID = true, d.vxlan.VNI
+		if d.vxlan.DecodeFromBytes(b, feedback{}) != nil || b[0]&vxlanVNI == 0 {
+			return
 		}
+		reserved = b[0] != vxlanVNI || b[1]|b[2]|b[3]|b[7] != 0
+		h.carries(flow.TunnelVXLAN, etherTypeBridging, d.vxlan.Payload)
+		h.HasTunnelID, h.TunnelID = true, d.vxlan.VNI
 	case portGeneve:
-		h.geneve(b)
+		if len(b) < geneveLen || b[0]>>6 != 0 { // version
+			return
+		}
+		reserved = b[1]&0x3f|b[7] != 0
+		options := int(b[0]&0x3f) * 4 // gopacket would copy them one by one
+		h.carries(flow.TunnelGeneve, binary.BigEndian.Uint16(b[2:]), b[min(geneveLen+options, len(b)):])
+		h.HasTunnelID, h.TunnelID = true, vni(b)
 	}
-}
-
-// geneve skips the options, which gopacket would copy one by one.
-func (h *Details) geneve(b []byte) {
-	if len(b) < geneveLen || b[0]&0xc0 != 0 || b[1]&0x3f|b[7] != 0 { // version and reserved bits; RFC 8926 3.4
-		return
+	if reserved && !h.HasInner {
+		h.Tunnel, h.HasTunnelID, h.TunnelID = 0, false, 0
 	}
-	options := int(b[0]&0x3f) * 4
-	h.carries(flow.TunnelGeneve, binary.BigEndian.Uint16(b[2:]), b[min(geneveLen+options, len(b)):])
-	h.HasTunnelID, h.TunnelID = true, binary.BigEndian.Uint32(b[4:])>>8
 }
 
 // readGRE reads version 0. Source routes, which RFC 2784 did away with, and PPTP, version 1, are left alone.

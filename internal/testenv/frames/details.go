@@ -180,6 +180,8 @@ func carriersTunnels() []Carrier {
 		v4("VXLAN", protoUDP, to(4789, []byte{8, 0, 0, 0}, vni, inner)),
 		v4("VXLAN at the port of Linux, with IPv6 and a tag inside", protoUDP,
 			to(8472, []byte{8, 0, 0, 0}, vni, ethernet(typeVLAN, vlan(7, typeIPv6, ip6(protoUDP, udp(Traffic)))))),
+		v4("VXLAN with a group policy", protoUDP, to(4789, []byte{0x88, 0, 0, 7}, vni, inner)), // draft-smith-vxlan-group-policy
+		v4("traffic to the port of VXLAN with bits that are reserved", protoUDP, to(4789, []byte{0x88, 0, 0, 7}, vni, Traffic)),
 		v4("traffic to the port of VXLAN that is none", protoUDP, to(4789, Traffic)),
 		v4("traffic to the port of Geneve that is none", protoUDP, to(6081, Traffic)),
 		v4("Geneve with options", protoUDP, to(6081, []byte{2, 0}, u16(typeBridging), vni, []byte{1, 2, 0x80, 1, 0, 0, 0, 0}, inner)),

@@ -151,6 +151,7 @@ type Flow struct {
 	ReversePackets         int64
 	Flags, ReverseFlags    int64
 	Observed               time.Time
+	Attributes             map[string]any // all of them
 }
 
 // Flows lists the flow records in order.
@@ -167,7 +168,7 @@ func (o *Output) Flows() (flows []Flow) {
 			Bytes: a.int("flow.io.bytes"), Packets: a.int("flow.io.packets"),
 			ReverseBytes: a.int("flow.reverse.io.bytes"), ReversePackets: a.int("flow.reverse.io.packets"),
 			Flags: a.int("flow.tcp_flags"), ReverseFlags: a.int("flow.reverse.tcp_flags"),
-			Observed: r.ObservedTimestamp().AsTime(),
+			Observed: r.ObservedTimestamp().AsTime(), Attributes: r.Attributes().AsRaw(),
 		})
 	}
 	return flows
