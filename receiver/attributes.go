@@ -89,6 +89,9 @@ const (
 	attrPacketQuotedSourceAddress        = "packet.quoted.source.address"
 	attrPacketQuotedSourcePort           = "packet.quoted.source.port"
 	attrPacketQuotedTransport            = "packet.quoted.transport"
+	attrPacketFirstNumber                = "packet.sampling.first_number"
+	attrPacketFlowOneIn                  = "packet.sampling.flow_one_in"
+	attrPacketFlowPool                   = "packet.sampling.flow_pool"
 	attrPacketOneIn                      = "packet.sampling.one_in"
 	attrPacketPool                       = "packet.sampling.pool"
 	attrPacketReasons                    = "packet.sampling.reasons"
@@ -252,6 +255,9 @@ var attributeTiers = map[string]tier{
 	attrPacketQuotedSourceAddress:        tierOwn,
 	attrPacketQuotedSourcePort:           tierOwn,
 	attrPacketQuotedTransport:            tierOwn,
+	attrPacketFirstNumber:                tierOwn,
+	attrPacketFlowOneIn:                  tierOwn,
+	attrPacketFlowPool:                   tierOwn,
 	attrPacketOneIn:                      tierOwn,
 	attrPacketPool:                       tierOwn,
 	attrPacketReasons:                    tierOwn,

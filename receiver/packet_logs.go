@@ -38,11 +38,12 @@ func (b *batch) full() bool { return len(b.packets) >= maxRecords || len(b.frame
 
 // packetWriter writes network.packet records, one at a time.
 type packetWriter struct {
-	oneIn   int
-	payload bool // packet.data is written
-	decoder packet.Decoder
-	details packet.Details
-	line    []byte
+	oneIn     int
+	flowOneIn int
+	payload   bool // packet.data is written
+	decoder   packet.Decoder
+	details   packet.Details
+	line      []byte
 }
 
 func (w *packetWriter) writeAll(records plog.LogRecordSlice, b *batch) {
@@ -113,13 +114,24 @@ func (w *packetWriter) putSample(m pcommon.Map, s *packet.Sample) {
 	m.PutInt(attrPacketCaptured, int64(len(s.Data)))
 	m.PutInt(attrPacketSegments, int64(s.Segments))
 	putReasons(m.PutEmptySlice(attrPacketReasons), s.Reasons)
-	m.PutInt(attrPacketOneIn, int64(w.oneIn))
-	m.PutInt(attrPacketPool, int64(s.Pool))
+	if s.Reasons.Has(packet.KindRandom) {
+		m.PutInt(attrPacketOneIn, int64(w.oneIn))
+		m.PutInt(attrPacketPool, int64(s.Pool))
+	}
+	if s.Reasons.Has(packet.KindFlow) {
+		m.PutInt(attrPacketFlowOneIn, int64(w.flowOneIn))
+		m.PutInt(attrPacketFlowPool, int64(s.FlowPool))
+	}
+	if s.Reasons.Has(packet.KindFirst) {
+		m.PutInt(attrPacketFirstNumber, int64(s.Number))
+	}
 }
 
 func putReasons(s pcommon.Slice, r packet.Reasons) {
-	if r&packet.ReasonRandom != 0 {
-		s.AppendEmpty().SetStr("random")
+	for kind := range packet.KindCount {
+		if r.Has(kind) {
+			s.AppendEmpty().SetStr(kind.String())
+		}
 	}
 }
 

@@ -43,7 +43,7 @@ func writePackets(payload bool, samples ...packet.Sample) plog.Logs {
 	for i := range samples {
 		b.addSample(&samples[i], epoch.UnixNano()+6e8)
 	}
-	w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3", packets: packetWriter{oneIn: 1000, payload: payload}}
+	w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3", packets: packetWriter{oneIn: 1000, flowOneIn: 50, payload: payload}}
 	return w.write(b)
 }
 
@@ -72,7 +72,10 @@ func TestPacketRecordsGolden(t *testing.T) {
 	tags := slices.IndexFunc(frames.Inside, func(f frames.Frame) bool {
 		return f.Name == "the tag of a frame in VXLAN names the VLAN, the one outside does not"
 	})
-	compareLogs(t, "packets", writePackets(false, append(samples, segments, cut, short, inside, chosen(frames.Inside[tags].Sample()))...))
+	ofFlow, thrice := carrier(t, "TCP without options"), carrier(t, "TCP without options")
+	ofFlow.Reasons, ofFlow.FlowPool = packet.ReasonFlow, 5 // its other numbers mean nothing
+	thrice.Reasons, thrice.FlowPool, thrice.Number = packet.ReasonRandom|packet.ReasonFlow|packet.ReasonFirst, 1, 3
+	compareLogs(t, "packets", writePackets(false, append(samples, segments, cut, short, inside, chosen(frames.Inside[tags].Sample()), ofFlow, thrice)...))
 }
 
 func TestPacketRecordsWithPayloadGolden(t *testing.T) {

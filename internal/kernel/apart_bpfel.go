@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type apartBeginning struct {
+	_       structs.HostLayout
+	Packets uint32
+	Last    uint32
+}
+
 type apartControl struct {
 	_      structs.HostLayout
 	Active uint32
@@ -93,26 +99,29 @@ type apartPressure struct {
 type apartRegion struct {
 	_      structs.HostLayout
 	Header struct {
-		_                  structs.HostLayout
-		BuffersSeen        uint64
-		BuffersCounted     uint64
-		Packets            uint64
-		Bytes              uint64
-		Reentered          uint64
-		Busy               uint32
-		Colds              uint32
-		ClockNs            uint64
-		ClockJiffies       uint32
-		ClockClaims        uint32
-		HashKeys           [12]uint32
-		HashOdd            uint64
-		HashOuter          uint64
-		SamplesSelected    uint64
-		SamplesEmitted     uint64
-		SamplesRateLimited uint64
-		SamplesRingFull    uint64
-		QuotesLost         uint64
-		Pad2               [3]uint64
+		_              structs.HostLayout
+		BuffersSeen    uint64
+		BuffersCounted uint64
+		Packets        uint64
+		Bytes          uint64
+		Reentered      uint64
+		Busy           uint32
+		Colds          uint32
+		ClockNs        uint64
+		ClockJiffies   uint32
+		ClockClaims    uint32
+		HashKeys       [12]uint32
+		HashOdd        uint64
+		HashOuter      uint64
+		Samples        [3]struct {
+			_           structs.HostLayout
+			Selected    uint64
+			Emitted     uint64
+			RateLimited uint64
+			RingFull    uint64
+		}
+		QuotesLost uint64
+		Pad2       [3]uint64
 	}
 	Classes [320]struct {
 		_        structs.HostLayout
@@ -174,6 +183,8 @@ type apartSample struct {
 	_         structs.HostLayout
 	BootNs    uint64
 	Pool      uint64
+	FlowPool  uint32
+	Number    uint32
 	Ifindex   uint32
 	WireBytes uint32
 	Segments  uint32
@@ -193,14 +204,14 @@ type apartSampleScratch struct {
 
 type apartSampler struct {
 	_         structs.HostLayout
-	Pool      uint64
+	Pools     [3]uint64
+	Used      [3]uint32
 	Gap       uint32
 	Countdown uint32
 	Cursor    uint32
-	Used      uint32
-	Pad0      [5]uint64
-	Allowed   uint32
-	Pad1      [15]uint32
+	Pad0      [2]uint64
+	Allowed   [3]uint32
+	Pad1      [13]uint32
 	Skips     [1024]uint32
 }
 
@@ -208,6 +219,7 @@ type apartSampler struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	apartMapBeginnings    = "beginnings"
 	apartMapFragments     = "fragments"
 	apartMapInners        = "inners"
 	apartMapPressure      = "pressure"
@@ -224,6 +236,10 @@ const (
 	apartVarControl       = "control"
 	apartVarFilterCount   = "filter_count"
 	apartVarFilters       = "filters"
+	apartVarFirstIdle     = "first_idle"
+	apartVarFirstPerFlow  = "first_per_flow"
+	apartVarFlowLimit     = "flow_limit"
+	apartVarFlowSeed      = "flow_seed"
 	apartVarFragmentKeys  = "fragment_keys"
 	apartVarFragmentNs    = "fragment_ns"
 	apartVarHashShift     = "hash_shift"
@@ -234,6 +250,7 @@ const (
 	apartVarSlotMask      = "slot_mask"
 	apartVarSnapLength    = "snap_length"
 	apartVarTunnels       = "tunnels"
+	apartVarYoungPackets  = "young_packets"
 )
 
 // loadApart returns the embedded CollectionSpec for apart.
@@ -289,13 +306,14 @@ type apartProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type apartMapSpecs struct {
-	Fragments *ebpf.MapSpec `ebpf:"fragments"`
-	Inners    *ebpf.MapSpec `ebpf:"inners"`
-	Pressure  *ebpf.MapSpec `ebpf:"pressure"`
-	Regions   *ebpf.MapSpec `ebpf:"regions"`
-	Samplers  *ebpf.MapSpec `ebpf:"samplers"`
-	Samples   *ebpf.MapSpec `ebpf:"samples"`
-	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
+	Beginnings *ebpf.MapSpec `ebpf:"beginnings"`
+	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
+	Inners     *ebpf.MapSpec `ebpf:"inners"`
+	Pressure   *ebpf.MapSpec `ebpf:"pressure"`
+	Regions    *ebpf.MapSpec `ebpf:"regions"`
+	Samplers   *ebpf.MapSpec `ebpf:"samplers"`
+	Samples    *ebpf.MapSpec `ebpf:"samples"`
+	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
 }
 
 // apartVariableSpecs contains global variables before they are loaded into the kernel.
@@ -306,6 +324,10 @@ type apartVariableSpecs struct {
 	Control       *ebpf.VariableSpec `ebpf:"control"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
+	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
+	FlowLimit     *ebpf.VariableSpec `ebpf:"flow_limit"`
+	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
@@ -316,6 +338,7 @@ type apartVariableSpecs struct {
 	SlotMask      *ebpf.VariableSpec `ebpf:"slot_mask"`
 	SnapLength    *ebpf.VariableSpec `ebpf:"snap_length"`
 	Tunnels       *ebpf.VariableSpec `ebpf:"tunnels"`
+	YoungPackets  *ebpf.VariableSpec `ebpf:"young_packets"`
 }
 
 // apartObjects contains all objects after they have been loaded into the kernel.
@@ -338,17 +361,19 @@ func (o *apartObjects) Close() error {
 //
 // It can be passed to loadApartObjects or ebpf.CollectionSpec.LoadAndAssign.
 type apartMaps struct {
-	Fragments *ebpf.Map `ebpf:"fragments"`
-	Inners    *ebpf.Map `ebpf:"inners"`
-	Pressure  *ebpf.Map `ebpf:"pressure"`
-	Regions   *ebpf.Map `ebpf:"regions"`
-	Samplers  *ebpf.Map `ebpf:"samplers"`
-	Samples   *ebpf.Map `ebpf:"samples"`
-	Scratch   *ebpf.Map `ebpf:"scratch"`
+	Beginnings *ebpf.Map `ebpf:"beginnings"`
+	Fragments  *ebpf.Map `ebpf:"fragments"`
+	Inners     *ebpf.Map `ebpf:"inners"`
+	Pressure   *ebpf.Map `ebpf:"pressure"`
+	Regions    *ebpf.Map `ebpf:"regions"`
+	Samplers   *ebpf.Map `ebpf:"samplers"`
+	Samples    *ebpf.Map `ebpf:"samples"`
+	Scratch    *ebpf.Map `ebpf:"scratch"`
 }
 
 func (m *apartMaps) Close() error {
 	return _ApartClose(
+		m.Beginnings,
 		m.Fragments,
 		m.Inners,
 		m.Pressure,
@@ -367,6 +392,10 @@ type apartVariables struct {
 	Control       *ebpf.Variable `ebpf:"control"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
+	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`
+	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
+	FlowLimit     *ebpf.Variable `ebpf:"flow_limit"`
+	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
@@ -377,6 +406,7 @@ type apartVariables struct {
 	SlotMask      *ebpf.Variable `ebpf:"slot_mask"`
 	SnapLength    *ebpf.Variable `ebpf:"snap_length"`
 	Tunnels       *ebpf.Variable `ebpf:"tunnels"`
+	YoungPackets  *ebpf.Variable `ebpf:"young_packets"`
 }
 
 // apartPrograms contains all programs after they have been loaded into the kernel.

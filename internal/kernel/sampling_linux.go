@@ -29,9 +29,9 @@ type sampling struct {
 	samplers []bpfSampler
 	drawn    []uint32 // by sampler: entries of skips replaced so far, modulo 2^32
 	random   *rand.Rand
-	oneIn    float64
-	inside   bool // of tunnels is where flows are
-	credit   *credit
+	oneIn    float64                   // 0: none at random
+	inside   bool                      // of tunnels is where flows are
+	credit   [packet.KindCount]*credit // of each kind, which are off too: nobody asks for that
 	record   ringbuf.Record
 	out      packet.Sample
 }
@@ -52,7 +52,9 @@ func newSampling(cfg Config, ring *ebpf.Map, memory []byte) (*sampling, error) {
 		random:   rand.New(rand.NewChaCha8(cfg.Seed)),
 		oneIn:    float64(cfg.RandomOneIn),
 		inside:   cfg.Tunnels,
-		credit:   newCredit(float64(cfg.MaxPerSecond), regions, time.Now()),
+	}
+	for kind := range s.credit {
+		s.credit[kind] = newCredit(float64(cfg.MaxPerSecond), regions, time.Now())
 	}
 	for i := range s.samplers {
 		s.begin(&s.samplers[i])
@@ -94,17 +96,19 @@ func (s *sampling) refresh() {
 }
 
 func (s *sampling) grant() {
-	outstanding := make([]uint32, len(s.samplers))
-	for i := range s.samplers {
-		outstanding[i] = s.samplers[i].Allowed - atomic.LoadUint32(&s.samplers[i].Used)
-	}
-	for i, n := range s.credit.grants(time.Now(), outstanding) {
-		atomic.StoreUint32(&s.samplers[i].Allowed, s.samplers[i].Allowed+n)
+	now, outstanding := time.Now(), make([]uint32, len(s.samplers))
+	for kind, c := range s.credit {
+		for i := range s.samplers {
+			outstanding[i] = s.samplers[i].Allowed[kind] - atomic.LoadUint32(&s.samplers[i].Used[kind])
+		}
+		for i, n := range c.grants(now, outstanding) {
+			atomic.StoreUint32(&s.samplers[i].Allowed[kind], s.samplers[i].Allowed[kind]+n)
+		}
 	}
 }
 
 // ReadSamples passes on every sample in the ring, without waiting for more, and grants credit for the next ones. Call it
-// every 100 ms or less: MaxPerSecond is reached only if it is. It returns the number of samples read.
+// every 100 ms or less: MaxPerSecond of a kind is reached only if it is. It returns the number of samples read.
 func (k *Kernel) ReadSamples(visit func(*packet.Sample)) (int, error) {
 	s := k.sampling
 	if s == nil {
@@ -158,6 +162,8 @@ func (s *sampling) decode(now instant) error {
 		Direction: flow.Direction(h.Bits & sampleEgress),
 		Reasons:   packet.Reasons(h.Reasons),
 		Pool:      h.Pool,
+		FlowPool:  h.FlowPool,
+		Number:    h.Number,
 		Segments:  h.Segments,
 		WireLen:   h.WireBytes,
 		Inside:    s.inside,
