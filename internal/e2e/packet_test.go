@@ -60,6 +60,39 @@ packets: {random_one_in: 1, max_per_second: 10000, payload: `+payload+`}
 	}
 }
 
+// TestSamplesOfFlows takes all packets of every flow, and tells which are the first.
+func TestSamplesOfFlows(t *testing.T) {
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	curl := testenv.Tool(t, "curl")
+	serveHTTP(t, right, 80)
+	c := start(t, left.NetNS, `
+interfaces: {include: [left0]}
+packets: {random_one_in: 0, flow_one_in: 1, first_per_flow: 3, max_per_second: 10000}
+`)
+	left.Run(curl, "-sSf", "http://"+right.V4.String()+"/")
+	left.Run(curl, "-sSf", "http://["+right.V6.String()+"]/")
+	settle(left)
+	out := c.stop()
+
+	require.Len(t, out.Flows(), 2)
+	for _, f := range out.Flows() {
+		segments, first := int64(0), []any{}
+		for _, p := range out.Packets() {
+			if p.Type != f.Type {
+				continue
+			}
+			segments += p.Segments
+			assert.Contains(t, p.Reasons, "flow")
+			assert.Equal(t, []any{int64(1), int64(1)}, []any{p.Attributes["packet.sampling.flow_one_in"], p.Attributes["packet.sampling.flow_pool"]})
+			if slices.Contains(p.Reasons, any("first")) {
+				first = append(first, p.Attributes["packet.sampling.first_number"])
+			}
+		}
+		assert.Equal(t, f.Packets+f.ReversePackets, segments, "all of them, both ways")
+		assert.Equal(t, []any{int64(1), int64(2), int64(3)}, first, "the handshake")
+	}
+}
+
 // count returns how many bodies are like line, in which * is anything.
 func count(packets []otlpcheck.Packet, line string) (n int) {
 	parts := strings.Split(line, "*")
