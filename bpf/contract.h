@@ -258,7 +258,10 @@ struct sampler {
 	__u64 _pad0[5];
 
 	__u32 allowed; // credits granted, modulo 2^32; equal to used: none left
-	__u32 _pad1[15];
+	__u32 plenty; // credits left that are as good as more: fewer lower the chance
+	__u64 key; // of the coins
+	__u32 chance; // of a selected buffer for each credit left, up to plenty, in 2^-31
+	__u32 _pad1[11];
 
 	__u32 skips[SKIPS]; // geometric with p = 1/N: buffers to skip before the next selected one
 };

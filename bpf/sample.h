@@ -36,6 +36,21 @@ static __always_inline bool emit(struct __sk_buff *skb, const struct packet *p, 
 	return !bpf_ringbuf_output(&samples, s, sizeof(s->head) + length, BPF_RB_NO_WAKEUP);
 }
 
+/*
+ * Credit is spread at random over all that is selected until the next grant, or who comes first would get it all. When less is left
+ * than user space planned for, it gets thinner; none left is no chance. The coin is a hash of the selection's number, so
+ * that user space's seed decides.
+ */
+static __always_inline bool admitted(const struct sampler *s)
+{
+	const __u64 odd = 0x9e3779b97f4a7c15; // 2^64 / golden ratio
+	__u64 coin = (s->key + s->cursor) * odd;
+	__u32 left = s->allowed - s->used;
+
+	coin = (coin ^ coin >> 32) * odd;
+	return coin >> 33 < (__u64)s->chance * (left < s->plenty ? left : s->plenty);
+}
+
 /* The pool grows by whole gaps, so a packet that is not chosen pays one decrement. */
 static __always_inline void sample(struct __sk_buff *skb, struct region_header *h, __u32 place, const struct packet *p,
 				   struct wire w, bool link_header)
@@ -52,7 +67,7 @@ static __always_inline void sample(struct __sk_buff *skb, struct region_header *
 	h->samples_selected++;
 	s->pool += (__u64)s->gap + 1;
 	s->gap = s->countdown = s->skips[s->cursor++ % SKIPS];
-	if (s->used == s->allowed) {
+	if (!admitted(s)) {
 		h->samples_rate_limited++;
 		return;
 	}

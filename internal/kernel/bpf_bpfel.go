@@ -168,7 +168,10 @@ type bpfSampler struct {
 	Used      uint32
 	Pad0      [5]uint64
 	Allowed   uint32
-	Pad1      [15]uint32
+	Plenty    uint32
+	Key       uint64
+	Chance    uint32
+	Pad1      [11]uint32
 	Skips     [1024]uint32
 }
 

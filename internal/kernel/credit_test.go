@@ -14,7 +14,7 @@ import (
 // simulate polls every 100 ms; use says how many samples each CPU wants between two polls. It returns what each one got.
 func simulate(rate float64, polls int, wants func(cpu int) int, cpus int) []int {
 	now := time.Unix(0, 0)
-	c := newCredit(rate, cpus, now)
+	c := newCredit(rate, cpus, now, rand.New(rand.NewPCG(3, 4)))
 	left, got := c.grants(now, make([]uint32, cpus)), make([]int, cpus)
 	for range polls {
 		for i := range left {

@@ -143,7 +143,7 @@ func TestUsedSkipsAreReplaced(t *testing.T) {
 	one := &k.sampling.samplers[0]
 	before := one.Skips
 	one.Cursor += 3
-	k.sampling.refresh()
+	k.sampling.refresh(time.Now())
 	changed := 0
 	for i := range one.Skips {
 		if one.Skips[i] != before[i] {
@@ -154,7 +154,7 @@ func TestUsedSkipsAreReplaced(t *testing.T) {
 	require.Positive(t, changed)
 	before = one.Skips
 	one.Cursor += uint32(len(one.Skips)) * 5 // a slow reader: more were used than there are
-	k.sampling.refresh()
+	k.sampling.refresh(time.Now())
 	changed = 0
 	for i := range one.Skips {
 		if one.Skips[i] != before[i] {
