@@ -62,7 +62,7 @@ func (c *credit) busy(outstanding []uint32) []int {
 type demand float64
 
 const (
-	demandHalfLife = 500 * time.Millisecond
+	demandHalfLife = time.Second
 	spreadPolls    = 5 // credit left is to last so many polls; a second, which is what credit holds at most, has eleven
 )
 

@@ -67,3 +67,40 @@ func TestBudgetIsNeverExceeded(t *testing.T) {
 		require.LessOrEqual(t, float64(sum(got)), rate*5+max(rate/10, 1))
 	}
 }
+
+// used is how much of its credit a CPU uses that selects so many buffers before the next poll, on average.
+func used(d demand, credits uint32, selected int) float64 {
+	chance, plenty := d.spread(credits)
+	left := float64(credits)
+	for range selected {
+		left -= min(1, chance*min(left, float64(plenty)))
+	}
+	return float64(credits) - left
+}
+
+func TestCreditIsForWhoeverComesWhileDemandIsLow(t *testing.T) {
+	var d demand
+	require.Equal(t, 100.0, used(d, 100, 100), "nothing is known")
+	d.note(10, time.Second)
+	require.Equal(t, 10.0, used(d, 100, 10), "far below what there is")
+}
+
+func TestCreditOutlastsThePoll(t *testing.T) {
+	var d demand
+	d.note(9000, time.Second)
+	require.InDelta(t, 50.0/spreadPolls, used(d, 50, 9000), 0.01)
+	require.Less(t, used(d, 50, 90_000), 49.0, "of ten times as many buffers, the last ones have a chance, too")
+}
+
+func TestDemandRemembersBursts(t *testing.T) {
+	var d demand
+	d.note(8000, time.Second)
+	for range 10 {
+		d.note(0, 100*time.Millisecond)
+	}
+	require.InDelta(t, 4000, float64(d), 0.1, "half after a second")
+	d.note(0, time.Minute)
+	require.Less(t, float64(d), 1e-9)
+	d.note(7, time.Minute)
+	require.Equal(t, demand(7), d)
+}
