@@ -156,6 +156,7 @@ type subject struct {
 	kernel         *Kernel // ours
 	packets, bytes uint64  // taken and not yet compared
 	last           int     // flows of the last take
+	samples        SampleCounts
 }
 
 // fill is what lies in the active buffer of ours: slots in use and packets that found none.
@@ -244,6 +245,7 @@ func (r *rig) ours(k *Kernel, name string) *subject {
 		require.Equal(b, d.Ledger.Seen, sum)
 		s.packets += sum.Packets
 		s.bytes += sum.Bytes
+		s.samples = d.Samples
 	}
 	return s
 }
