@@ -38,47 +38,43 @@ func (i interval) covers(truth float64) bool { return i.low <= truth && truth <=
 
 const z95 = 1.96
 
-// each is what a sample stands for: the mean of the pools over all buffers.
-func each(samples []weighed) float64 {
-	var pools, squares float64
-	for i := range samples {
-		pools += samples[i].pool
-		squares += samples[i].pool * samples[i].pool
-	}
-	return squares / pools
+// sums are those of docs/packets.md, over the samples of one interval.
+type sums struct {
+	pools, squares, largest float64 // of pool, its square
+	x, xx                   float64 // of pool times what is estimated, or its square
+	part, partXX            float64 // the same of those samples that belong to a part
 }
 
-// totalOf estimates a sum over all buffers, as docs/packets.md says.
-func totalOf(samples []weighed, x func(*weighed) float64) interval {
-	var pools, sum, squares, largest float64
+func add(samples []weighed, x func(*weighed) float64, part func(*weighed) bool) (t sums) {
 	for i := range samples {
 		s := &samples[i]
-		pools += s.pool
-		sum += s.pool * x(s)
-		squares += s.pool * x(s) * x(s)
-		largest = max(largest, s.pool)
-	}
-	mean := sum / pools
-	variance := each(samples)*(squares-sum*mean) + 2*math.Pow(largest*mean, 2)
-	return interval{sum, sum - z95*math.Sqrt(variance), sum + z95*math.Sqrt(variance)}
-}
-
-// shareOf estimates which part of a sum belongs to some of the buffers.
-func shareOf(samples []weighed, x func(*weighed) float64, part func(*weighed) bool) interval {
-	var pools, all, some, squares, someSquares float64
-	for i := range samples {
-		s := &samples[i]
-		pools += s.pool
-		all += s.pool * x(s)
-		squares += s.pool * x(s) * x(s)
+		t.pools += s.pool
+		t.squares += s.pool * s.pool
+		t.largest = max(t.largest, s.pool)
+		t.x += s.pool * x(s)
+		t.xx += s.pool * x(s) * x(s)
 		if part(s) {
-			some += s.pool * x(s)
-			someSquares += s.pool * x(s) * x(s)
+			t.part += s.pool * x(s)
+			t.partXX += s.pool * x(s) * x(s)
 		}
 	}
-	p, n := some/all, pools/each(samples)
+	return t
+}
+
+// each is what a sample stands for: the mean of the pools over all buffers.
+func (t *sums) each() float64 { return t.squares / t.pools }
+
+func (t *sums) total() interval {
+	mean := t.x / t.pools
+	half := z95 * math.Sqrt(t.each()*(t.xx-t.x*mean)+2*math.Pow(t.largest*mean, 2))
+	return interval{t.x, t.x - half, t.x + half}
+}
+
+// share is Wilson's interval for as many samples of equal weight as are worth these.
+func (t *sums) share() interval {
+	p, n := t.part/t.x, t.pools/t.each()
 	if p > 0 && p < 1 {
-		n = p * (1 - p) * all * all / (each(samples) * ((1-2*p)*someSquares + p*p*squares))
+		n = p * (1 - p) * t.x * t.x / (t.each() * ((1-2*p)*t.partXX + p*p*t.xx))
 	}
 	middle, half := p+z95*z95/2/n, z95*math.Sqrt(p*(1-p)/n+z95*z95/4/n/n)
 	return interval{p, (middle - half) / (1 + z95*z95/n), (middle + half) / (1 + z95*z95/n)}
@@ -146,6 +142,10 @@ var experiments = []experiment{
 	{
 		name: "100 times the budget in a burst every second", oneIn: 2, cpus: []int{0}, polls: 66, every: 11,
 		bursts: []burst{{buffers: 6600, length: 60}, {buffers: 13200, length: 1400}},
+	},
+	{
+		name: "100 times the budget in a burst every 3 s", oneIn: 2, cpus: []int{0}, polls: 99, every: 33,
+		bursts: []burst{{buffers: 19800, length: 60}, {buffers: 39600, length: 1400}},
 	},
 	{
 		name: "100 times the budget on one busy CPU of several", oneIn: 2, cpus: []int{0, 1, 2, 3, 4, 5, 6, 7}, polls: 33, every: 1,
@@ -256,11 +256,12 @@ type estimated struct {
 }
 
 func (e *experiment) estimates() []estimated {
+	bytes, https, first := add(e.samples, bytesOf, isHTTPS), add(e.samples, packetsOf, isHTTPS), add(e.samples, packetsOf, isSmall)
 	return []estimated{
-		{"packets", totalOf(e.samples, packetsOf), e.truth.packets},
-		{"bytes", totalOf(e.samples, bytesOf), e.truth.bytes},
-		{"packets to port 443", shareOf(e.samples, packetsOf, isHTTPS), e.truth.https / e.truth.packets},
-		{"packets that come first", shareOf(e.samples, packetsOf, isSmall), e.truth.small / e.truth.packets},
+		{"packets", https.total(), e.truth.packets},
+		{"bytes", bytes.total(), e.truth.bytes},
+		{"packets to port 443", https.share(), e.truth.https / e.truth.packets},
+		{"packets that come first", first.share(), e.truth.small / e.truth.packets},
 	}
 }
 
@@ -305,4 +306,14 @@ func TestIntervalsCoverTheTruth(t *testing.T) {
 			require.LessOrEqual(t, float64(got.Samples.Emitted), experimentBudget*(seconds+1))
 		})
 	}
+}
+
+// The example of docs/packets.md.
+func TestWorkedExample(t *testing.T) {
+	s := sums{pools: 300_000, squares: 594_000_000, largest: 6200, x: 360_000, xx: 840_000, part: 72_000, partXX: 150_000}
+	packets, share := s.total(), s.share()
+	require.InDelta(t, 300_600, packets.low, 50)
+	require.InDelta(t, 419_400, packets.high, 50)
+	require.InDelta(t, 0.129, share.low, 0.0005)
+	require.InDelta(t, 0.297, share.high, 0.0005)
 }
