@@ -6,7 +6,6 @@
 package kernel
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -117,7 +116,7 @@ func (r *rig) emptyCopies(b *testing.B) func(*testing.B) {
 		reader.SetDeadline(time.Unix(1, 0))
 		for {
 			if err := reader.ReadInto(&record); err != nil {
-				require.True(b, errors.Is(err, os.ErrDeadlineExceeded), err)
+				require.ErrorIs(b, err, os.ErrDeadlineExceeded)
 				return
 			}
 		}
