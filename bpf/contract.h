@@ -71,13 +71,19 @@ struct slot {
 	__u16 bits; // enum key_bits
 	__u8 ip_proto;
 	__u8 tcp_flags; // OR of the flags of every packet; RFC 9293 3.1, IPFIX 6
-	__u16 cold; // index of its struct cold
+	__u16 cold; // enum cold_bits
 	__u32 packets; // on the wire; 0: the slot is free
 	__u32 last; // low 32 bits of jiffies64 at the last packet; wraps five minutes after boot
 	__u64 bytes; // low 48 bits: on the wire, link header and tags included; above: marks of the last packet of a flow
 };
 _Static_assert(sizeof(struct slot) == 64, "a slot is one cache line");
 _Static_assert(__builtin_offsetof(struct slot, tcp_flags) == 45, "the key is 45 bytes: five words and 40 bits");
+
+/* struct slot .cold */
+enum cold_bits {
+	COLD_INDEX = 0x7fff, // of its struct cold: there are no more slots than that
+	COLD_CHOSEN = 0x8000, // every packet of this flow is a sample
+};
 
 /* Struct slot .bytes: where the counter ends, at 281 TB between two drains. */
 #define BYTES_BITS 48
@@ -149,7 +155,23 @@ struct outer {
 
 #define HASH_WORDS 12 // 32-bit halves of the six words of a key
 
-/* Head of a region. Line 0 is the program's, line 1 is written by user space before the flip, line 2 is rare. */
+/* Kinds of samples, each with a budget of its own. */
+enum sample_kind {
+	KIND_RANDOM,
+	KIND_FLOW, // a packet of one flow in N
+	KIND_FIRST, // one of the first packets of a flow
+	KIND_COUNT,
+};
+
+/* What became of the packets that one kind chose. */
+struct sample_counts {
+	__u64 selected; // = emitted + rate_limited + ring_full
+	__u64 emitted;
+	__u64 rate_limited;
+	__u64 ring_full; // or the frame could not be copied
+};
+
+/* Head of a region. Line 0 is the program's, line 1 is written by user space before the flip, the rest is rare. */
 struct region_header {
 	__u64 buffers_seen; // socket buffers, counted first thing in the program
 	__u64 buffers_counted; // socket buffers, counted at the one place that writes a slot
@@ -166,14 +188,11 @@ struct region_header {
 	__u64 hash_odd; // multiplier of the finaliser, odd
 	__u64 hash_outer; // multiplier of what the tunnel adds, odd
 
-	__u64 samples_selected; // = emitted + rate_limited + ring_full
-	__u64 samples_emitted;
-	__u64 samples_rate_limited;
-	__u64 samples_ring_full; // or the frame could not be copied
+	struct sample_counts samples[KIND_COUNT];
 	__u64 quotes_lost; // ICMP errors that were counted, but what they quote could not be read, or had no room
 	__u64 _pad2[3];
 };
-_Static_assert(sizeof(struct region_header) == 192, "a region header is three cache lines");
+_Static_assert(sizeof(struct region_header) == 256, "a region header is four cache lines");
 
 /* struct filter .bits */
 enum filter_bits {
@@ -250,25 +269,34 @@ struct control {
 
 /* The sampler of one CPU. Line 0 is the program's, line 1 user space's, which also refreshes skips. */
 struct sampler {
-	__u64 pool; // buffers seen up to the last selected one, since the last emitted sample
+	__u64 pools
+		[KIND_COUNT]; // buffers since the last emitted sample of a kind: seen, up to the last selected one; of other kinds selected
+	__u32 used[KIND_COUNT]; // credits used, modulo 2^32
 	__u32 gap; // skip that is running
 	__u32 countdown; // buffers still to skip
 	__u32 cursor; // entries of skips taken, modulo 2^32
-	__u32 used; // credits used, modulo 2^32
-	__u64 _pad0[5];
+	__u64 _pad0[2];
 
-	__u32 allowed; // credits granted, modulo 2^32; equal to used: none left
-	__u32 plenty; // credits left that are as good as more: fewer lower the chance
+	__u32 allowed[KIND_COUNT]; // credits granted, modulo 2^32; equal to used: none left
+	__u32 plenty; // random samples: credits left that are as good as more; fewer lower the chance
 	__u64 key; // of the coins
 	__u32 chance; // of a selected buffer for each credit left, up to plenty, in 2^-31
-	__u32 _pad1[11];
+	__u32 _pad1[9];
 
 	__u32 skips[SKIPS]; // geometric with p = 1/N: buffers to skip before the next selected one
 };
 
+/* The beginning of a flow, both directions together, at one interface; of all CPUs. */
+struct beginning {
+	__u32 packets; // on the wire, as far as they were looked at: enough to know that it is over
+	__u32 last; // low 32 bits of jiffies64 when it was looked at
+};
+
 /* struct sample .reasons */
 enum sample_reason {
-	SAMPLE_RANDOM = 1,
+	SAMPLE_RANDOM = 1 << KIND_RANDOM,
+	SAMPLE_FLOW = 1 << KIND_FLOW,
+	SAMPLE_FIRST = 1 << KIND_FIRST,
 };
 
 /* struct sample .bits */
@@ -282,7 +310,9 @@ enum sample_bits {
 /* A ring record: this head, then the captured bytes. */
 struct sample {
 	__u64 boot_ns; // bpf_ktime_get_boot_ns
-	__u64 pool; // buffers this sample stands for
+	__u64 pool; // iff SAMPLE_RANDOM: buffers this sample stands for
+	__u32 flow_pool; // iff SAMPLE_FLOW: buffers of chosen flows this sample stands for
+	__u32 number; // iff SAMPLE_FIRST: which packet of its flow this is, or the first segment of it; from 1
 	__u32 ifindex;
 	__u32 wire_bytes; // all segments, link header and tags included
 	__u32 segments; // wire packets
@@ -293,7 +323,7 @@ struct sample {
 	__u8 reasons; // enum sample_reason
 	__u8 bits; // enum sample_bits
 };
-_Static_assert(sizeof(struct sample) == 40, "a sample head has no hidden padding");
+_Static_assert(sizeof(struct sample) == 48, "a sample head has no hidden padding");
 
 /* Record of the pressure ring: this region is half full. */
 struct pressure {

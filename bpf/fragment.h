@@ -9,8 +9,8 @@
 #include "parse.h"
 
 /*
- * Both fields of RFC 791 and RFC 8200 4.5 that tell packets apart, and the place; of the tunnel that is 24 bits of its id. The
- * protocol counts for IPv4 only.
+ * Both fields of RFC 791 and RFC 8200 4.5 that tell packets apart, and the place, a tunnel included. The protocol counts for
+ * IPv4 only.
  */
 static __always_inline void fragment_key(const struct packet *p, __u32 tunnel, struct fragment_key *key)
 {
@@ -21,7 +21,7 @@ static __always_inline void fragment_key(const struct packet *p, __u32 tunnel, s
 	if (of.bits & KEY_IPV6)
 		of.ip_proto = 0;
 	key_words(&of, key->words);
-	key->words[5] |= (__u64)tunnel << 40; // above ip_proto
+	key->words[5] |= (__u64)tunnel << 40; // 24 bits, above ip_proto
 }
 
 static __always_inline void note_first(const struct packet *p, const struct fragment_key *key, __u64 now)
@@ -34,7 +34,7 @@ static __always_inline void note_first(const struct packet *p, const struct frag
 	bpf_map_update_elem(&fragments, key, &f, BPF_ANY);
 }
 
-/* A packet that is one of several fragments, parsed; tunnel is the id of the one that it is in. */
+/* A packet that is one of several fragments, parsed; tunnel is the hash of the one that it is in. */
 static __always_inline void join_fragment(struct packet *p, __u32 tunnel)
 {
 	__u64 now = bpf_ktime_get_boot_ns();

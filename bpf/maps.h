@@ -59,6 +59,14 @@ struct {
 	__uint(max_entries, 1);
 } inners SEC(".maps");
 
+/* How far flows have come, of all CPUs, by beginning_key: the least recently used makes room. Touched by packets of young slots. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, __u64);
+	__type(value, struct beginning);
+	__uint(max_entries, 1);
+} beginnings SEC(".maps");
+
 struct sample_scratch {
 	struct sample head;
 	__u8 data[SNAP_MAX];

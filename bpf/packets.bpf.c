@@ -39,10 +39,12 @@ static __always_inline void count_late(__u32 buffer, bool egress, struct wire w)
 	__sync_fetch_and_add(&l->bytes, w.bytes);
 }
 
-static __always_inline void count_in(struct __sk_buff *skb, void *region, struct packet *p, struct wire w, __u32 place,
-				     bool link_header)
+/* Returns whether its flow makes a sample of the packet. */
+static __always_inline __u32 count_in(struct __sk_buff *skb, void *region, struct packet *p, struct wire w, __u32 place,
+				      bool link_header)
 {
 	struct slot *s = NULL;
+	__u32 choice = 0;
 
 	if (filter_count && !p->reason && filtered(p))
 		p->reason = REASON_FILTERED;
@@ -52,12 +54,15 @@ static __always_inline void count_in(struct __sk_buff *skb, void *region, struct
 			p->reason = REASON_OVERFLOW;
 		else if (remarkable(s, p))
 			note(region, s, p, w);
+		if (young_packets && s)
+			choice = choose_flow(region, s, w, place);
 	}
 	if (!s)
 		s = class_slot(region, p);
 	count(region, s, p, w);
 	if (p->quoted && p->reason != REASON_FILTERED) // now that its own slot is not free any more
 		note_quoted(skb, (p->netns | p->quoted << KEY_QUOTED_SHIFT) << 16 | p->bits, p->offset, place);
+	return choice;
 }
 
 static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link_header)
@@ -66,7 +71,7 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 	struct packet p = {.ifindex = skb->ifindex, .netns = netns, .bits = egress ? KEY_EGRESS : 0};
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct region_header *h;
-	__u32 place;
+	__u32 place, choice;
 	struct wire w;
 	bool later;
 
@@ -89,15 +94,17 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 	if (fragment_ns && p.fragment)
 		join_fragment(&p, 0);
 	if (tunnels && !p.reason && !later && may_be_tunnel(&p))
-		enter_tunnel(skb, &p);
-	w = wire_of(skb, skb->gso_size ? repeated_headers(skb, &p) : 0, p.jumbo);
+		later = enter_tunnel(skb, &p);
+	w = wire_of(skb, skb->gso_size ? repeated_headers(skb, &p, later) : 0, p.jumbo);
 	if (!h) {
 		count_late(buffer, egress, w);
 		return TCX_NEXT;
 	}
-	count_in(skb, h, &p, w, place, link_header);
-	if (sample_random && !(filter_count && p.reason == REASON_FILTERED))
-		sample(skb, h, place, &p, w, link_header);
+	choice = count_in(skb, h, &p, w, place, link_header);
+	if (sample_random && !(filter_count && p.reason == REASON_FILTERED) && choose_random(place))
+		choice |= SAMPLE_RANDOM;
+	if (choice)
+		sample(skb, place, choice, &p, w, link_header);
 	*(volatile __u32 *)&h->busy = 0;
 	return TCX_NEXT;
 }

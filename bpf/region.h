@@ -36,12 +36,24 @@ static __always_inline __u32 hash(const __u64 *key, const struct outer *outer, c
 	return sum * h->hash_odd >> hash_shift;
 }
 
+/* In one branch: of one for each word, in a loop, some verifiers walk more than a million instructions. */
+static __always_inline bool all_zero(__u64 words)
+{
+	asm volatile("" : "+r"(words)); // keeps the compiler from taking them apart again
+	return !words;
+}
+
 static __always_inline bool same_key(const struct slot *s, const __u64 *key)
 {
 	const __u64 *a = (const __u64 *)s;
 
+#ifdef APART
+	return all_zero((a[0] ^ key[0]) | (a[1] ^ key[1]) | (a[2] ^ key[2]) | (a[3] ^ key[3]) | (a[4] ^ key[4]) |
+			((a[5] & KEY_WORD5) ^ key[5]));
+#else // 3 to 5 % less for each packet
 	return a[0] == key[0] && a[1] == key[1] && a[2] == key[2] && a[3] == key[3] && a[4] == key[4] &&
 	       (a[5] & KEY_WORD5) == key[5];
+#endif
 }
 
 static __always_inline void set_key(struct slot *s, const __u64 *key)
@@ -81,14 +93,11 @@ static __always_inline struct outer *outer_of(const struct packet *p)
 	return inner ? &inner->outer : NULL;
 }
 
-/* One branch: of five, in a loop, 6.12 and 6.18 walk more than a million instructions. */
 static __always_inline bool same_outer(const struct outer *a, const struct outer *b)
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
-	__u64 difference = (x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]);
 
-	asm volatile("" : "+r"(difference)); // keeps the compiler from making branches of it
-	return !difference;
+	return all_zero((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]));
 }
 
 /* A region half full asks to be drained; the count passes that mark once between two flips. */

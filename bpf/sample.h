@@ -1,8 +1,146 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Choose buffers at random, 1 in N with geometric gaps, and copy their first bytes to the ring. */
+/*
+ * Choose buffers and copy their first bytes to the ring: at random, 1 in N with geometric gaps; all of one flow in N; the first
+ * of every flow. What several kinds choose is copied once.
+ */
 #pragma once
 
 #include "region.h"
+
+#define MIX 0x9e3779b97f4a7c15ULL // 2^64 / golden ratio, odd
+
+static __always_inline __u64 mix(__u64 sum, __u64 value)
+{
+	sum = (sum ^ value) * MIX;
+	return sum ^ sum >> 32;
+}
+
+static __always_inline __u64 mix_endpoint(const void *addr, __u16 port)
+{
+	const __u64 *words = addr;
+
+	return mix(mix(mix(flow_seed, words[0]), words[1]), port);
+}
+
+/*
+ * Of a flow: the same for both directions, at every interface and on every host, so all choose the same flows. Nothing in it is
+ * secret: who knows it can send flows that are chosen, which costs the budget, or flows that are not.
+ */
+static __always_inline __u64 flow_hash(const struct slot *s)
+{
+	__u64 sum = mix_endpoint(s->src_addr, s->src_port) + mix_endpoint(s->dst_addr, s->dst_port);
+
+	return mix(mix(sum, s->ip_proto), 0);
+}
+
+/*
+ * Of a flow at one interface: with what tells flows apart beside the tuple. Of the tunnel that is its two ends, and not its id, which
+ * may be another one for each direction.
+ */
+static __always_inline __u64 beginning_key(__u64 flow, void *region, const struct slot *s)
+{
+	__u64 place = (__u64)s->ifindex << 32 | (__u32)(s->bits & ~KEY_EGRESS) << 16 | s->netns;
+	const struct outer *outer;
+
+	flow = mix(flow, place);
+	if (!tunnels || !(s->netns & KEY_TUNNELLED))
+		return flow;
+	outer = outer_at(region, s->cold);
+	return mix(flow, mix_endpoint(outer->src_addr, outer->kind) + mix_endpoint(outer->dst_addr, outer->kind));
+}
+
+/* Both directions may run on two CPUs at once. Before 5.12 there is no addition that says what was there: see docs/packets.md. */
+static __always_inline __u32 advance(struct beginning *b, __u32 packets)
+{
+#ifdef APART
+	__u32 before = b->packets;
+
+	__sync_fetch_and_add(&b->packets, packets);
+	return before;
+#else
+	return __sync_fetch_and_add(&b->packets, packets);
+#endif
+}
+
+/*
+ * Which packet of its flow this is, from 1; 0: none of the first. A flow that cannot be remembered has no first packets, rather than
+ * nothing else.
+ */
+static __always_inline __u32 first_number(__u64 key, __u32 packets)
+{
+	__u32 now = bpf_jiffies64(), before;
+	struct beginning new = {.packets = packets, .last = now}, *b;
+
+	b = bpf_map_lookup_elem(&beginnings, &key);
+	if (!b) {
+		if (!bpf_map_update_elem(&beginnings, &key, &new, BPF_NOEXIST))
+			return 1;
+		b = bpf_map_lookup_elem(&beginnings, &key); // another CPU came first
+		if (!b)
+			return 0;
+	}
+	if (now - b->last > first_idle)
+		b->packets = 0;
+	b->last = now;
+	if (b->packets >= first_per_flow) // so that it does not wrap
+		return 0;
+	before = advance(b, packets);
+	return before < first_per_flow ? before + 1 : 0;
+}
+
+#define CHOICE_NUMBER 8 // where in a choice the packet's number in its flow begins; below it is enum sample_reason
+
+/*
+ * Of a packet whose slot has few before it and does not count it yet: chooses its flow, if it is the first, and numbers it. Not static,
+ * so that verifiers look at it once.
+ */
+__noinline int choose_young(__u32 place, __u32 slot, __u32 packets)
+{
+	void *region;
+	struct slot *s;
+	__u32 number;
+	__u64 flow;
+
+	if (!young_packets) // so that verifiers look no further
+		return 0;
+	region = bpf_map_lookup_elem(&regions, &place);
+	if (!region)
+		return 0;
+	s = slot_at(region, slot);
+	flow = flow_hash(s);
+	if (flow_limit && !s->packets && flow <= flow_limit)
+		s->cold |= COLD_CHOSEN;
+	if (!first_per_flow)
+		return 0;
+	number = first_number(beginning_key(flow, region, s), packets);
+	return number ? number << CHOICE_NUMBER | SAMPLE_FIRST : 0;
+}
+
+/* Whether the flow of a packet makes it a sample. */
+static __always_inline __u32 choose_flow(void *region, struct slot *s, struct wire w, __u32 place)
+{
+	__u32 slot = ((void *)s - region - REGION_SLOTS) / sizeof(*s), choice = 0;
+
+	if (s->packets < young_packets)
+		choice = choose_young(place, slot, w.packets);
+	if (flow_limit && s->cold & COLD_CHOSEN)
+		choice |= SAMPLE_FLOW;
+	return choice;
+}
+
+/* Whether the gap is over. What is not chosen pays one decrement. */
+static __always_inline bool choose_random(__u32 place)
+{
+	__u32 number = place / 2;
+	struct sampler *s = bpf_map_lookup_elem(&samplers, &number);
+
+	if (!s)
+		return false;
+	if (!s->countdown)
+		return true;
+	s->countdown--;
+	return false;
+}
 
 /* Bytes to copy: 1 to SNAP_MAX, in the form in which 5.10's verifier sees the bounds. Of an empty buffer it is SNAP_MAX, which fails. */
 static __always_inline __u32 captured(struct __sk_buff *skb)
@@ -12,70 +150,120 @@ static __always_inline __u32 captured(struct __sk_buff *skb)
 	return ((length - 1) & (SNAP_MAX - 1)) + 1;
 }
 
-static __always_inline bool emit(struct __sk_buff *skb, const struct packet *p, struct wire w, __u64 pool, bool link_header)
+/* Copies a packet to the ring; what its head says of the packet and of the choice is there already. */
+static __always_inline bool emit(struct __sk_buff *skb, struct sample_scratch *s)
 {
-	__u32 zero = 0, length = captured(skb);
-	struct sample_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+	__u32 length = captured(skb);
 
-	if (!s)
-		return false;
 	s->head.boot_ns = bpf_ktime_get_boot_ns();
-	s->head.pool = pool;
-	s->head.ifindex = p->ifindex;
-	s->head.wire_bytes = w.bytes;
-	s->head.segments = w.packets;
+	s->head.ifindex = skb->ifindex;
 	s->head.captured = length;
-	s->head.netns = p->netns & KEY_NETNS;
 	s->head.vlan_tci = skb->vlan_tci;
 	s->head.vlan_proto = bpf_ntohs(skb->vlan_proto);
-	s->head.reasons = SAMPLE_RANDOM;
-	s->head.bits = (p->bits & KEY_EGRESS ? SAMPLE_EGRESS : 0) | (link_header ? 0 : SAMPLE_L3) |
-		       (skb->vlan_present ? SAMPLE_TAGGED : 0) | (p->reason == REASON_NOT_IP ? SAMPLE_NOT_IP : 0);
+	if (skb->vlan_present)
+		s->head.bits |= SAMPLE_TAGGED;
 	if (bpf_skb_load_bytes(skb, 0, s->data, length))
 		return false;
 	return !bpf_ringbuf_output(&samples, s, sizeof(s->head) + length, BPF_RB_NO_WAKEUP);
 }
 
 /*
- * Credit is spread at random over all that is selected until the next grant, or who comes first would get it all. When less is left
- * than user space planned for, it gets thinner; none left is no chance. The coin is a hash of the selection's number, so
- * that user space's seed decides.
+ * Credit of random samples is spread at random over all that is selected until the next grant, or who comes first would get it all.
+ * When less is left than user space planned for, it gets thinner; none left is no chance. The coin is a hash of the
+ * selection's number, so that user space's seed decides.
  */
 static __always_inline bool admitted(const struct sampler *s)
 {
-	const __u64 odd = 0x9e3779b97f4a7c15; // 2^64 / golden ratio
-	__u64 coin = (s->key + s->cursor) * odd;
-	__u32 left = s->allowed - s->used;
+	__u64 coin = mix(0, s->key + s->cursor) * MIX;
+	__u32 left = s->allowed[KIND_RANDOM] - s->used[KIND_RANDOM];
 
-	coin = (coin ^ coin >> 32) * odd;
 	return coin >> 33 < (__u64)s->chance * (left < s->plenty ? left : s->plenty);
 }
 
-/* The pool grows by whole gaps, so a packet that is not chosen pays one decrement. */
-static __always_inline void sample(struct __sk_buff *skb, struct region_header *h, __u32 place, const struct packet *p,
-				   struct wire w, bool link_header)
+/* The pool of random samples grows by whole gaps. */
+static __always_inline void next_gap(struct sampler *s)
 {
-	__u32 number = place / 2;
-	struct sampler *s = bpf_map_lookup_elem(&samplers, &number);
-
-	if (!s)
-		return;
-	if (s->countdown) {
-		s->countdown--;
-		return;
-	}
-	h->samples_selected++;
-	s->pool += (__u64)s->gap + 1;
+	s->pools[KIND_RANDOM] += s->gap;
 	s->gap = s->countdown = s->skips[s->cursor++ % SKIPS];
-	if (!admitted(s)) {
-		h->samples_rate_limited++;
-		return;
+}
+
+/* The reasons that have credit. */
+static __always_inline __u32 spend(struct region_header *h, struct sampler *s, __u32 reasons)
+{
+	__u32 paid = 0;
+
+#pragma unroll
+	for (int kind = 0; kind < KIND_COUNT; kind++) {
+		if (!(reasons & 1 << kind))
+			continue;
+		h->samples[kind].selected++;
+		s->pools[kind]++;
+		if (kind == KIND_RANDOM ? !admitted(s) : s->used[kind] == s->allowed[kind]) {
+			h->samples[kind].rate_limited++;
+			continue;
+		}
+		s->used[kind]++;
+		paid |= 1 << kind;
 	}
-	s->used++;
-	if (!emit(skb, p, w, s->pool, link_header)) {
-		h->samples_ring_full++;
-		return;
+	return paid;
+}
+
+static __always_inline void settle(struct region_header *h, struct sampler *s, __u32 paid, bool emitted)
+{
+#pragma unroll
+	for (int kind = 0; kind < KIND_COUNT; kind++) {
+		if (!(paid & 1 << kind))
+			continue;
+		if (!emitted) {
+			h->samples[kind].ring_full++;
+			continue;
+		}
+		h->samples[kind].emitted++;
+		s->pools[kind] = 0;
 	}
-	h->samples_emitted++;
-	s->pool = 0;
+}
+
+/*
+ * Makes a sample of a packet that was chosen: netns of its key, and enum sample_bits, as far as they are known before; its struct
+ * wire, bytes in the high half. Not static, so that verifiers look at it once.
+ */
+__noinline int take_sample(struct __sk_buff *skb, __u32 place, __u32 netns_bits, __u32 choice, __u64 wire)
+{
+	__u32 number = place / 2, zero = 0, paid;
+	struct sample_scratch *out;
+	struct region_header *h;
+	struct sampler *s;
+
+	if (!sample_random && !young_packets) // so that verifiers look no further
+		return 0;
+	h = bpf_map_lookup_elem(&regions, &place);
+	s = bpf_map_lookup_elem(&samplers, &number);
+	out = bpf_map_lookup_elem(&scratch, &zero);
+	if (!h || !s || !out)
+		return 0;
+	if (choice & SAMPLE_RANDOM)
+		next_gap(s);
+	paid = spend(h, s, choice);
+	if (!paid)
+		return 0;
+	out->head.pool = s->pools[KIND_RANDOM];
+	out->head.flow_pool = s->pools[KIND_FLOW];
+	out->head.number = choice >> CHOICE_NUMBER;
+	out->head.wire_bytes = wire >> 32;
+	out->head.segments = wire;
+	out->head.netns = netns_bits >> 16 & KEY_NETNS;
+	out->head.reasons = paid;
+	out->head.bits = netns_bits;
+	settle(h, s, paid, emit(skb, out));
+	return 0;
+}
+
+/* A packet that was counted, and chosen. */
+static __always_inline void sample(struct __sk_buff *skb, __u32 place, __u32 choice, const struct packet *p, struct wire w,
+				   bool link_header)
+{
+	__u32 bits = (p->bits & KEY_EGRESS ? SAMPLE_EGRESS : 0) | (link_header ? 0 : SAMPLE_L3) |
+		     (p->reason == REASON_NOT_IP ? SAMPLE_NOT_IP : 0);
+
+	take_sample(skb, place, p->netns << 16 | bits, choice, (__u64)w.bytes << 32 | w.packets);
 }

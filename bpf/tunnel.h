@@ -19,7 +19,7 @@ struct gre_header {
 #define GRE_CHECKSUM 0x8000 // RFC 2784
 #define GRE_KEY 0x2000 // RFC 2890
 #define GRE_SEQUENCE 0x1000
-#define GRE_OTHER 0x4fff // routing of RFC 1701, reserved bits, version: not read
+#define GRE_OTHER 0x4c07 // bits 1, 4 and 5, which RFC 1701 had for routes, and the version: not read; RFC 2784 2.3, RFC 2890 2
 
 struct vxlan_header {
 	__u8 flags;
@@ -182,9 +182,9 @@ __noinline int skip_inside(struct __sk_buff *skb, __u32 offset, __u32 ip_proto, 
 }
 
 /* Bytes of headers that segmentation repeats, of a packet that was parsed. */
-static __always_inline __u32 repeated_headers(struct __sk_buff *skb, const struct packet *p)
+static __always_inline __u32 repeated_headers(struct __sk_buff *skb, const struct packet *p, bool later_fragment)
 {
-	if (p->reason || p->bits & KEY_LATER_FRAGMENT)
+	if (p->reason || later_fragment)
 		return p->offset;
 	return skip_inside(skb, p->offset, p->ip_proto, p->ports >> 16);
 }
@@ -203,25 +203,49 @@ static __always_inline __u8 parse_inner(struct __sk_buff *skb, struct packet *p,
 	return parse_network(skb, p, NOT_USUAL);
 }
 
+#define GOLDEN 0x9e3779b97f4a7c15ULL // 2^64 / golden ratio, odd; Knuth, TAOCP 3, 6.4
+
+/* 24 bits that differ between tunnels: NH (UMAC, RFC 4418 5.2.2) with keys that nobody outside knows. */
+static __always_inline __u32 tunnel_hash(const struct outer *outer)
+{
+	const __u64 *words = (const __u64 *)outer;
+	__u64 sum = 0;
+
+#pragma clang loop unroll(disable) // the stack has no room for all words at once
+	for (int i = 0; i < OUTER_WORDS; i++)
+		sum += (__u64)((__u32)words[i] + fragment_keys[2 * i]) * ((__u32)(words[i] >> 32) + fragment_keys[2 * i + 1]);
+	sum ^= sum >> 32; // a bit of one half may have changed the low ones alone
+	return sum * GOLDEN >> 40;
+}
+
+enum inside {
+	INSIDE_NOTHING, // that can be read: the flow is the outer one
+	INSIDE_PACKET,
+	INSIDE_LATER_FRAGMENT, // even when joined: what lies at the cursor is payload
+};
+
 /*
- * Looks into a packet that was parsed up to offset: netns and bits are its own, protocol and destination port say which kind of
- * tunnel it may be. Leaves the inner packet and its tunnel in inners and returns 1, or 0 if it cannot be read: then the flow is
- * the outer one. Not static, so that verifiers look at it once.
+ * Looks into a packet that was parsed up to offset: netns, bits and marks are its own, protocol and destination port say which
+ * kind of tunnel it may be. Leaves the inner packet and its tunnel in inners, where the outer addresses are, and returns enum inside. Not
+ * static, so that verifiers look at it once.
  */
-__noinline int look_inside(struct __sk_buff *skb, __u32 netns_bits, __u32 offset, __u32 ip_proto, __u32 dst_port)
+__noinline int look_inside(struct __sk_buff *skb, __u32 netns_bits, __u32 offset, __u32 marks_proto, __u32 dst_port)
 {
 	struct inner *inner;
 	struct packet *p;
 	struct tunnel t;
 	__u32 zero = 0;
+	bool later;
 
 	if (!tunnels) // so that verifiers look no further
-		return 0;
-	t = open_tunnel(skb, offset, ip_proto, dst_port);
+		return INSIDE_NOTHING;
+	t = open_tunnel(skb, offset, marks_proto, dst_port);
 	inner = bpf_map_lookup_elem(&inners, &zero);
 	if (!inner || !t.ethertype)
-		return 0;
-	inner->outer = (struct outer){.id = t.id, .kind = t.kind, .bits = t.has_id ? OUTER_ID : 0};
+		return INSIDE_NOTHING;
+	inner->outer.id = t.id;
+	inner->outer.kind = t.kind;
+	inner->outer.bits = (inner->outer.bits & OUTER_IPV6) | (t.has_id ? OUTER_ID : 0);
 	p = &inner->packet; // there, since the stacks of both programs together have 512 bytes
 	*p = (struct packet){
 		.ifindex = skb->ifindex,
@@ -230,30 +254,35 @@ __noinline int look_inside(struct __sk_buff *skb, __u32 netns_bits, __u32 offset
 		.offset = t.offset,
 	};
 	if (parse_inner(skb, p, t.ethertype))
-		return 0;
+		return INSIDE_NOTHING;
+	if ((marks_proto >> 16 & MARKS_ECN) == MARKS_CE && p->marks & MARKS_ECN)
+		p->marks |= MARKS_CE; // as the end of the tunnel will; RFC 6040 4.2
+	later = p->bits & KEY_LATER_FRAGMENT;
 	if (fragment_ns && p->fragment)
-		join_fragment(p, t.id);
-	return 1;
+		join_fragment(p, tunnel_hash(&inner->outer));
+	return later ? INSIDE_LATER_FRAGMENT : INSIDE_PACKET;
 }
 
-/* Makes p the packet inside of it, if there is one. */
-static __always_inline void enter_tunnel(struct __sk_buff *skb, struct packet *p)
+/* Makes p the packet inside of it, if there is one, and returns whether that is a later fragment. */
+static __always_inline bool enter_tunnel(struct __sk_buff *skb, struct packet *p)
 {
 	struct inner *inner;
 	__u32 zero = 0;
+	int found;
 
-	if (!look_inside(skb, p->netns << 16 | p->bits, p->offset, p->ip_proto, p->ports >> 16))
-		return;
 	inner = bpf_map_lookup_elem(&inners, &zero);
 	if (!inner)
-		return;
+		return false;
 	inner->outer.src_addr[0] = p->src_addr[0];
 	inner->outer.src_addr[1] = p->src_addr[1];
 	inner->outer.dst_addr[0] = p->dst_addr[0];
 	inner->outer.dst_addr[1] = p->dst_addr[1];
-	if (p->bits & KEY_IPV6)
-		inner->outer.bits |= OUTER_IPV6;
+	inner->outer.bits = p->bits & KEY_IPV6 ? OUTER_IPV6 : 0;
+	found = look_inside(skb, p->netns << 16 | p->bits, p->offset, p->marks << 16 | p->ip_proto, p->ports >> 16);
+	if (found == INSIDE_NOTHING)
+		return false;
 	take_flow(p, &inner->packet); // the jumbo option is the outer one's
+	return found == INSIDE_LATER_FRAGMENT;
 }
 
 static __always_inline bool may_be_tunnel(const struct packet *p)

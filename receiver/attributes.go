@@ -44,6 +44,7 @@ const (
 	attrFlowInitiatorMethod              = "flow.initiator.method"
 	attrFlowLaterFragments               = "flow.later_fragments"
 	attrFlowReverseTCPFlags              = "flow.reverse.tcp_flags"
+	attrFlowReverseTunnelID              = "flow.reverse.tunnel.id"
 	attrPacketARPOperation               = "packet.arp.operation"
 	attrPacketARPSenderAddress           = "packet.arp.sender.address"
 	attrPacketARPSenderMAC               = "packet.arp.sender.mac"
@@ -88,6 +89,9 @@ const (
 	attrPacketQuotedSourceAddress        = "packet.quoted.source.address"
 	attrPacketQuotedSourcePort           = "packet.quoted.source.port"
 	attrPacketQuotedTransport            = "packet.quoted.transport"
+	attrPacketFirstNumber                = "packet.sampling.first_number"
+	attrPacketFlowOneIn                  = "packet.sampling.flow_one_in"
+	attrPacketFlowPool                   = "packet.sampling.flow_pool"
 	attrPacketOneIn                      = "packet.sampling.one_in"
 	attrPacketPool                       = "packet.sampling.pool"
 	attrPacketReasons                    = "packet.sampling.reasons"
@@ -206,6 +210,7 @@ var attributeTiers = map[string]tier{
 	attrFlowInitiatorMethod:              tierOwn,
 	attrFlowLaterFragments:               tierOwn,
 	attrFlowReverseTCPFlags:              tierOwn,
+	attrFlowReverseTunnelID:              tierOwn,
 	attrPacketARPOperation:               tierOwn,
 	attrPacketARPSenderAddress:           tierOwn,
 	attrPacketARPSenderMAC:               tierOwn,
@@ -250,6 +255,9 @@ var attributeTiers = map[string]tier{
 	attrPacketQuotedSourceAddress:        tierOwn,
 	attrPacketQuotedSourcePort:           tierOwn,
 	attrPacketQuotedTransport:            tierOwn,
+	attrPacketFirstNumber:                tierOwn,
+	attrPacketFlowOneIn:                  tierOwn,
+	attrPacketFlowPool:                   tierOwn,
 	attrPacketOneIn:                      tierOwn,
 	attrPacketPool:                       tierOwn,
 	attrPacketReasons:                    tierOwn,

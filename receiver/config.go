@@ -13,6 +13,7 @@ import (
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
@@ -23,6 +24,7 @@ const (
 	maxFlowsLimit     = 1 << 22   // about 1.6 GiB of table, and 0.25 of memory for ended flows
 	maxFlowRecords    = 1_000_000 // a second
 	maxOneIn          = 1 << 30
+	maxFirst          = 1000      // packets of a flow
 	maxSamples        = 1_000_000 // a second
 	minSeries         = 2         // one series and the overflow point
 	minSnapLength     = 128       // Ethernet, two tags, IPv6 and TCP with all of its options: 122 bytes
@@ -86,8 +88,10 @@ type FlowsConfig struct {
 
 // PacketsConfig says which packets become samples.
 type PacketsConfig struct {
-	RandomOneIn  int `mapstructure:"random_one_in"`  // 0: no samples
-	MaxPerSecond int `mapstructure:"max_per_second"` // of the whole receiver
+	RandomOneIn  int `mapstructure:"random_one_in"`  // 0: none at random
+	FlowOneIn    int `mapstructure:"flow_one_in"`    // every packet of one flow in so many; 0: of none
+	FirstPerFlow int `mapstructure:"first_per_flow"` // the first packets of every flow; 0: none
+	MaxPerSecond int `mapstructure:"max_per_second"` // of the whole receiver, for each of these three kinds
 	SnapLength   int `mapstructure:"snap_length"`    // bytes copied from the link header on
 	// Payload says whether the copied bytes leave the host, as packet.data; without it, nothing behind a transport header does.
 	Payload bool `mapstructure:"payload"`
@@ -215,15 +219,33 @@ func (c *FlowsConfig) validate() error {
 func (c *PacketsConfig) validate() error {
 	var errs error
 	if c.RandomOneIn < 0 || c.RandomOneIn > maxOneIn {
-		errs = errors.Join(errs, fmt.Errorf("packets.random_one_in must be between 0 (no samples) and %d, got %d", maxOneIn, c.RandomOneIn))
+		errs = errors.Join(errs, fmt.Errorf("packets.random_one_in must be between 0 (none at random) and %d, got %d", maxOneIn, c.RandomOneIn))
+	}
+	if c.FlowOneIn < 0 || c.FlowOneIn > maxOneIn {
+		errs = errors.Join(errs, fmt.Errorf("packets.flow_one_in must be between 0 (of no flow) and %d, got %d", maxOneIn, c.FlowOneIn))
+	}
+	if c.FirstPerFlow < 0 || c.FirstPerFlow > maxFirst {
+		errs = errors.Join(errs, fmt.Errorf("packets.first_per_flow must be between 0 (none) and %d, got %d", maxFirst, c.FirstPerFlow))
 	}
 	if c.MaxPerSecond < 1 || c.MaxPerSecond > maxSamples {
-		errs = errors.Join(errs, fmt.Errorf("packets.max_per_second must be between 1 and %d (random_one_in: 0 turns samples off), got %d", maxSamples, c.MaxPerSecond))
+		errs = errors.Join(errs, fmt.Errorf("packets.max_per_second must be between 1 and %d (events: network.packet: enabled: false turns samples off), got %d", maxSamples, c.MaxPerSecond))
 	}
 	if c.SnapLength < minSnapLength || c.SnapLength > maxSnapLength {
 		errs = errors.Join(errs, fmt.Errorf("packets.snap_length must be between %d and %d, got %d", minSnapLength, maxSnapLength, c.SnapLength))
 	}
 	return errs
+}
+
+// kinds are the kinds of samples that are on.
+func (c *PacketsConfig) kinds() (on []packet.Kind) {
+	for kind, setting := range [packet.KindCount]int{
+		packet.KindRandom: c.RandomOneIn, packet.KindFlow: c.FlowOneIn, packet.KindFirst: c.FirstPerFlow,
+	} {
+		if setting > 0 {
+			on = append(on, packet.Kind(kind))
+		}
+	}
+	return on
 }
 
 func (c *Config) validateTunnels() error {

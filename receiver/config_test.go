@@ -58,7 +58,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	want.CardinalityLimit = 500
 	want.SeriesTimeout = time.Minute
 	want.Flows = FlowsConfig{MaxFlows: 1000, IdleTimeout: 3 * time.Second, ActiveTimeout: 30 * time.Second, MaxRecordsPerSecond: 50}
-	want.Packets = PacketsConfig{RandomOneIn: 50, MaxPerSecond: 20, SnapLength: 128, Payload: true}
+	want.Packets = PacketsConfig{RandomOneIn: 50, FlowOneIn: 70, FirstPerFlow: 3, MaxPerSecond: 20, SnapLength: 128, Payload: true}
 	want.AggregationTemporality = temporalityDelta
 	want.Networks = []NetworkConfig{{Name: "office", CIDR: "10.0.0.0/8"}, {CIDR: "2001:db8::/32"}}
 	want.ErrorMode = errorModeIgnore
@@ -102,8 +102,12 @@ func TestBadConfigsNameKeyValueAndRemedy(t *testing.T) {
 		"short_active_timeout":          `flows.active_timeout must be at least 1s, got 0s`,
 		"no_records":                    `flows.max_records_per_second must be between 1 and 1000000 (events: network.flow: enabled: false turns the records off), got 0`,
 		"many_records":                  `flows.max_records_per_second must be between 1 and 1000000 (events: network.flow: enabled: false turns the records off), got 1000001`,
-		"negative_one_in":               `packets.random_one_in must be between 0 (no samples) and 1073741824, got -1`,
-		"no_samples_per_second":         `packets.max_per_second must be between 1 and 1000000 (random_one_in: 0 turns samples off), got 0`,
+		"negative_one_in":               `packets.random_one_in must be between 0 (none at random) and 1073741824, got -1`,
+		"flow_one_in":                   `packets.flow_one_in must be between 0 (of no flow) and 1073741824, got 1073741825`,
+		"negative_flow_one_in":          `packets.flow_one_in must be between 0 (of no flow) and 1073741824, got -1`,
+		"first_per_flow":                `packets.first_per_flow must be between 0 (none) and 1000, got 1001`,
+		"negative_first_per_flow":       `packets.first_per_flow must be between 0 (none) and 1000, got -1`,
+		"no_samples_per_second":         `packets.max_per_second must be between 1 and 1000000 (events: network.packet: enabled: false turns samples off), got 0`,
 		"short_snap":                    `packets.snap_length must be between 128 and 9216, got 127`,
 		"long_snap":                     `packets.snap_length must be between 128 and 9216, got 65536`,
 		"tunnels":                       `tunnels must be outer or inner, got "both"`,

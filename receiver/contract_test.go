@@ -39,7 +39,7 @@ func (g *generator) Generate() []receivertest.UniqueIDAttrVal {
 	s.First, s.Last = 1, 1 // long ago
 	g.count(s)
 	g.do(func() {
-		g.samples = append(g.samples, packet.Sample{Pool: uint64(n), Segments: 1, Data: make([]byte, 14)})
+		g.samples = append(g.samples, packet.Sample{Reasons: packet.ReasonRandom, Pool: uint64(n), Segments: 1, Data: make([]byte, 14)})
 	})
 	select {
 	case g.pressure <- struct{}{}: // a drain, and so a message, for a few of them

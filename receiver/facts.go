@@ -71,3 +71,10 @@ func putTunnel(m pcommon.Map, t *flow.Tunnel) {
 		m.PutInt(attrTunnelID, int64(t.ID))
 	}
 }
+
+// putReverseTunnel writes the id of the tunnel back, where it is another one.
+func putReverseTunnel(m pcommon.Map, r *flow.Record) {
+	if back := r.ReverseTunnelID; back.HasID && back != (flow.TunnelID{ID: r.Key.Tunnel.ID, HasID: r.Key.Tunnel.HasID}) {
+		m.PutInt(attrFlowReverseTunnelID, int64(back.ID))
+	}
+}

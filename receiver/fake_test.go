@@ -65,7 +65,7 @@ type fakeHost struct {
 	draining   atomic.Bool
 	misused    atomic.Bool // Stop and Drain were called at a time
 	watchErr   error
-	kernel.SampleCounts
+	sampled    kernel.Samples
 }
 
 func newFakeHost(names ...string) *fakeHost {
@@ -172,7 +172,7 @@ func (s fakeSource) Drain(visit func(*flow.Slot)) (*kernel.Drained, error) {
 		s.failures--
 		return nil, errTest
 	}
-	d := &kernel.Drained{Time: s.clock().UnixNano(), Classes: s.classes, Slots: len(s.slots), Mismatches: s.mismatches, Samples: s.SampleCounts, LateCPU: s.lateCPU}
+	d := &kernel.Drained{Time: s.clock().UnixNano(), Classes: s.classes, Slots: len(s.slots), Mismatches: s.mismatches, Samples: s.sampled, LateCPU: s.lateCPU}
 	d.Quotes, d.QuotesLost, s.quotes, s.quotesLost = s.quotes, s.quotesLost, nil, 0
 	for i := range s.slots {
 		d.Ledger.Entries[flow.ReasonAccounted].Add(s.slots[i].Volume)
@@ -184,7 +184,7 @@ func (s fakeSource) Drain(visit func(*flow.Slot)) (*kernel.Drained, error) {
 		d.Ledger.Entries[c.Reason].Add(c.Volume)
 		d.Ledger.Seen.Add(c.Volume)
 	}
-	s.slots, s.classes, s.mismatches, s.SampleCounts = nil, nil, nil, kernel.SampleCounts{}
+	s.slots, s.classes, s.mismatches, s.sampled = nil, nil, nil, kernel.Samples{}
 	return d, nil
 }
 

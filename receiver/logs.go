@@ -104,6 +104,7 @@ func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
 		m.PutInt(attrFlowReverseTCPFlags, int64(f.Reverse.TCPFlags))
 	}
 	putEthernet(m, &f.Forward)
+	putReverseTunnel(m, f)
 	forwardFacts.put(m, &f.Forward)
 	reverseFacts.put(m, &f.Reverse)
 }

@@ -97,12 +97,16 @@ func flowCases() map[string]flow.Record {
 	errs.Reverse.Errors = flow.ICMPErrors{Unreachable: 4, TooBig: 5, TimeExceeded: 6}
 	tunnel := flowRecord("10.0.0.1:40000", "10.0.0.2:53", protoUDP, flow.InitiatorPort, half(1, 128, 0), half(1, 228, 0))
 	tunnel.Key.Tunnel = flow.Tunnel{Src: flow.Addr{12: 192, 15: 1}, Dst: flow.Addr{12: 192, 15: 2}, ID: 42, Kind: flow.TunnelVXLAN, HasID: true}
+	tunnel.ReverseTunnelID = flow.TunnelID{ID: 42, HasID: true}
+	turned := tunnel
+	turned.ReverseTunnelID = flow.TunnelID{ID: 43, HasID: true}
 	gre := tunnel
 	gre.Key.Tunnel = flow.Tunnel{Src: flow.Addr{0x20, 1, 15: 1}, Dst: flow.Addr{0x20, 1, 15: 2}, Kind: flow.TunnelGRE, IPv6: true}
 	return map[string]flow.Record{
 		"flow_facts":            facts,
 		"flow_icmp_errors":      errs,
 		"flow_tunnel":           tunnel,
+		"flow_tunnel_ids":       turned,
 		"flow_tunnel_no_id":     gre,
 		"flow_tcp_syn":          handshake,
 		"flow_udp_first_packet": flowRecord("10.0.0.1:40000", "10.0.0.2:9999", protoUDP, flow.InitiatorFirstPacket, half(2, 200, 0), half(2, 600, 0)),

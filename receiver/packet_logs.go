@@ -38,11 +38,12 @@ func (b *batch) full() bool { return len(b.packets) >= maxRecords || len(b.frame
 
 // packetWriter writes network.packet records, one at a time.
 type packetWriter struct {
-	oneIn   int
-	payload bool // packet.data is written
-	decoder packet.Decoder
-	details packet.Details
-	line    []byte
+	oneIn     int
+	flowOneIn int
+	payload   bool // packet.data is written
+	decoder   packet.Decoder
+	details   packet.Details
+	line      []byte
 }
 
 func (w *packetWriter) writeAll(records plog.LogRecordSlice, b *batch) {
@@ -81,6 +82,9 @@ func (w *packetWriter) write(r plog.LogRecord, s *packet.Sample, iface string) {
 		putARP(m, h)
 		fallthrough
 	default:
+		if len(h.Tags) > 0 {
+			m.PutInt(attrVLANID, int64(h.Tags[0].ID()))
+		}
 		if !packet.Cut(s, h.Reason) {
 			m.PutStr(attrPacketLedgerEntry, h.Reason.Entry())
 		}
@@ -110,13 +114,24 @@ func (w *packetWriter) putSample(m pcommon.Map, s *packet.Sample) {
 	m.PutInt(attrPacketCaptured, int64(len(s.Data)))
 	m.PutInt(attrPacketSegments, int64(s.Segments))
 	putReasons(m.PutEmptySlice(attrPacketReasons), s.Reasons)
-	m.PutInt(attrPacketOneIn, int64(w.oneIn))
-	m.PutInt(attrPacketPool, int64(s.Pool))
+	if s.Reasons.Has(packet.KindRandom) {
+		m.PutInt(attrPacketOneIn, int64(w.oneIn))
+		m.PutInt(attrPacketPool, int64(s.Pool))
+	}
+	if s.Reasons.Has(packet.KindFlow) {
+		m.PutInt(attrPacketFlowOneIn, int64(w.flowOneIn))
+		m.PutInt(attrPacketFlowPool, int64(s.FlowPool))
+	}
+	if s.Reasons.Has(packet.KindFirst) {
+		m.PutInt(attrPacketFirstNumber, int64(s.Number))
+	}
 }
 
 func putReasons(s pcommon.Slice, r packet.Reasons) {
-	if r&packet.ReasonRandom != 0 {
-		s.AppendEmpty().SetStr("random")
+	for kind := range packet.KindCount {
+		if r.Has(kind) {
+			s.AppendEmpty().SetStr(kind.String())
+		}
 	}
 }
 
@@ -128,7 +143,7 @@ func putLink(m pcommon.Map, h *packet.Details) {
 	if len(h.Tags) > 0 {
 		m.PutInt(attrPacketVLANPriority, int64(h.Tags[0].Priority()))
 	}
-	if len(h.Tags) > 1 {
+	if inside := h.Key.Tunnel.Kind != 0; len(h.Tags) > 1 || inside && len(h.Tags) > 0 { // network.vlan.id is then that of the packet inside
 		ids := m.PutEmptySlice(attrPacketVLANIDs)
 		for _, t := range h.Tags {
 			ids.AppendEmpty().SetInt(int64(t.ID()))
@@ -215,6 +230,7 @@ func putNames(m pcommon.Map, attribute string, numbers []uint8, name func(uint8)
 
 func putTransport(m pcommon.Map, h *packet.Details) {
 	switch {
+	case h.Beyond: // of no header is told what no packet has
 	case h.HasTCP:
 		putTCP(m, h)
 	case h.HasICMP:

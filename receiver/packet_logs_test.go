@@ -43,14 +43,14 @@ func writePackets(payload bool, samples ...packet.Sample) plog.Logs {
 	for i := range samples {
 		b.addSample(&samples[i], epoch.UnixNano()+6e8)
 	}
-	w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3", packets: packetWriter{oneIn: 1000, payload: payload}}
+	w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3", packets: packetWriter{oneIn: 1000, flowOneIn: 50, payload: payload}}
 	return w.write(b)
 }
 
 // Together these have every attribute.
 var goldenPackets = []string{
 	"a SYN with every usual option, and data", "selective acknowledgements", "urgent data and unusual options", "ARP who-has, with padding",
-	"ARP is-at, with padding", "ARP probe of another operation", "LLDP", "LLC", "two MPLS labels", "QinQ with priorities", "UDP without link header",
+	"ARP is-at, with padding", "ARP probe of another operation", "ARP behind a tag", "ARP behind an offloaded tag", "LLDP", "LLC", "two MPLS labels", "QinQ with priorities", "UDP without link header",
 	"IPv4 with record route", "a first IPv4 fragment with traffic", "a later IPv6 fragment with traffic", "three IPv6 extensions",
 	"an echo with data", "fragmentation needed, quoting TCP with data", "ICMPv6 redirect", "neighbour solicitation", "IGMP 3 report",
 	"MLD 1 report", "SCTP SACK and DATA", "VXLAN", "GRE with key and sequence number",
@@ -69,7 +69,13 @@ func TestPacketRecordsGolden(t *testing.T) {
 	short.L3, short.Data, short.WireLen = false, short.Data[:9], 9
 	inside := carrier(t, "VXLAN")
 	inside.Inside = true
-	compareLogs(t, "packets", writePackets(false, append(samples, segments, cut, short, inside)...))
+	tags := slices.IndexFunc(frames.Inside, func(f frames.Frame) bool {
+		return f.Name == "the tag of a frame in VXLAN names the VLAN, the one outside does not"
+	})
+	ofFlow, thrice := carrier(t, "TCP without options"), carrier(t, "TCP without options")
+	ofFlow.Reasons, ofFlow.FlowPool = packet.ReasonFlow, 5 // its other numbers mean nothing
+	thrice.Reasons, thrice.FlowPool, thrice.Number = packet.ReasonRandom|packet.ReasonFlow|packet.ReasonFirst, 1, 3
+	compareLogs(t, "packets", writePackets(false, append(samples, segments, cut, short, inside, chosen(frames.Inside[tags].Sample()), ofFlow, thrice)...))
 }
 
 func TestPacketRecordsWithPayloadGolden(t *testing.T) {
@@ -102,6 +108,22 @@ func everySample(t *testing.T) (samples []packet.Sample, payloads []int, names [
 			f.Segments, f.WireLen = 40, 40*f.WireLen
 			add(c.Name+", segmented", f, c.Payload)
 		}
+	}
+	// A header behind the end of the packet is none, but for the ports by which the kernel counts.
+	for _, name := range []string{"TCP without options", "selective acknowledgements", "SCTP INIT", "an echo with data", "UDP over IPv6 with traffic"} {
+		s := carrier(t, name)
+		s.Data = slices.Clone(s.Data)
+		behind := 14 + 20
+		if s.Data[14]>>4 == 6 {
+			behind = 14 + 40
+			s.Data[18], s.Data[19] = 0, 0 // payload length
+		} else {
+			s.Data[16], s.Data[17] = 0, 20 // total length
+		}
+		if name != "an echo with data" {
+			behind += 4
+		}
+		add(name+", told to end with IP", s, behind)
 	}
 	// Frames of the corpus end where their headers do: what is put behind them is payload. Not behind one that is cut short,
 	// or that has a header of its own behind the one that counts.

@@ -140,7 +140,7 @@ func (e *engine) load() error {
 	}
 	e.source, err = e.host.load(sourceConfig{
 		filters: filters, tunnels: e.cfg.Tunnels == tunnelsInner, quotes: e.flowRecords,
-		samples: e.packetRecords, packets: e.cfg.Packets,
+		samples: e.packetRecords, packets: e.cfg.Packets, idle: e.cfg.Flows.IdleTimeout,
 	})
 	return err
 }
@@ -166,14 +166,14 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 	}
 	events := &e.cfg.LogsBuilder.Events
 	e.flowRecords = events.NetworkFlow.Enabled
-	e.packetRecords = events.NetworkPacket.Enabled && e.cfg.Packets.RandomOneIn > 0
+	e.packetRecords = events.NetworkPacket.Enabled && len(e.cfg.Packets.kinds()) > 0
 	if !e.flowRecords {
 		e.log.Info("Event network.flow is off: no flow records")
 	}
 	switch {
 	case e.packetRecords:
 	case events.NetworkPacket.Enabled:
-		e.log.Info("packets.random_one_in is 0: no samples")
+		e.log.Info("packets.random_one_in, flow_one_in and first_per_flow are 0: no samples")
 	default:
 		e.log.Info("Event network.packet is off: no samples")
 	}
@@ -185,7 +185,7 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 		next: e.nextLogs,
 		writer: logsWriter{
 			resource: e.resource, version: e.set.BuildInfo.Version, networks: newNetworks(e.cfg.Networks),
-			packets: packetWriter{oneIn: e.cfg.Packets.RandomOneIn, payload: e.cfg.Packets.Payload},
+			packets: packetWriter{oneIn: e.cfg.Packets.RandomOneIn, flowOneIn: e.cfg.Packets.FlowOneIn, payload: e.cfg.Packets.Payload},
 		},
 		obs: obs, tel: e.tel, log: e.log, delays: retryDelays,
 		queue: make(chan *batch, queueLength(e.cfg.Flows.MaxFlows)), ending: make(chan struct{}),
@@ -236,7 +236,10 @@ func (e *engine) attach() error {
 func (e *engine) observed() observed {
 	o := observed{
 		memory: e.source.MemoryBytes(), slots: e.source.SlotLimit(), interfaces: e.interfaces,
-		samples: e.packetRecords, maxSeries: e.cfg.CardinalityLimit,
+		maxSeries: e.cfg.CardinalityLimit,
+	}
+	if e.packetRecords {
+		o.kinds = e.cfg.Packets.kinds()
 	}
 	if e.table != nil {
 		o.maxFlows = e.cfg.Flows.MaxFlows

@@ -5,6 +5,7 @@ package receiver
 
 import (
 	"context"
+	"time"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
@@ -37,6 +38,7 @@ type sourceConfig struct {
 	quotes  bool // count ICMP errors for the flows that they quote
 	samples bool // false: no ring and no sampling at all
 	packets PacketsConfig
+	idle    time.Duration // after which a flow has ended
 }
 
 // platform is the host that the receiver runs on.

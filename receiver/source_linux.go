@@ -23,6 +23,9 @@ func (linux) load(c sourceConfig) (source, error) {
 		Quotes:       c.quotes,
 		Samples:      c.samples,
 		RandomOneIn:  c.packets.RandomOneIn,
+		FlowOneIn:    c.packets.FlowOneIn,
+		FirstPerFlow: c.packets.FirstPerFlow,
+		FirstIdle:    2 * c.idle, // the kernel looks at a flow once between two drains: a third of it
 		MaxPerSecond: c.packets.MaxPerSecond,
 		SnapLength:   c.packets.SnapLength,
 	})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
@@ -27,7 +28,8 @@ type telemetry struct {
 
 	mu      sync.Mutex
 	ledger  kernel.Ledger
-	samples kernel.SampleCounts
+	samples kernel.Samples
+	kinds   []packet.Kind // of samples that are on
 	drained time.Time
 	slots   int
 	flows   int
@@ -62,10 +64,7 @@ func (t *telemetry) add(d *kernel.Drained, flows int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ledger.Add(&d.Ledger)
-	t.samples.Selected += d.Samples.Selected
-	t.samples.Emitted += d.Samples.Emitted
-	t.samples.RateLimited += d.Samples.RateLimited
-	t.samples.RingFull += d.Samples.RingFull
+	t.samples.Add(&d.Samples)
 	t.drained, t.slots, t.flows = t.clock(), d.Slots, flows
 }
 
@@ -163,7 +162,7 @@ type observed struct {
 	maxFlows   int      // 0: no table of flows
 	metrics    []string // enabled
 	maxSeries  int
-	samples    bool
+	kinds      []packet.Kind // of samples that are on
 }
 
 // register lets the collector ask. Only what exists is registered: a zero would say that it was looked at.
@@ -193,7 +192,7 @@ func (t *telemetry) register(o observed) error {
 			t.RegisterEbpfpacketsReceiverSeriesCallback(t.observeMetrics(o.metrics, func(name string) int { return t.series[name] })),
 			t.RegisterEbpfpacketsReceiverSeriesLimitCallback(t.observeMetrics(o.metrics, func(string) int { return o.maxSeries })))
 	}
-	if o.samples {
+	if t.kinds = o.kinds; len(o.kinds) > 0 {
 		errs = append(errs, t.RegisterEbpfpacketsReceiverSamplesCallback(t.observeSamples))
 	}
 	return errors.Join(errs...)
@@ -247,13 +246,16 @@ func (t *telemetry) observeLedger(value func(flow.Volume) uint64) metric.Int64Ca
 func (t *telemetry) observeSamples(_ context.Context, o metric.Int64Observer) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for outcome, n := range map[metadata.AttributeOutcome]uint64{
-		metadata.AttributeOutcomeSelected:    t.samples.Selected,
-		metadata.AttributeOutcomeEmitted:     t.samples.Emitted,
-		metadata.AttributeOutcomeRateLimited: t.samples.RateLimited,
-		metadata.AttributeOutcomeRingFull:    t.samples.RingFull,
-	} {
-		o.Observe(int64(n), t.with(attribute.String("outcome", outcome.String())))
+	for _, kind := range t.kinds {
+		counts := &t.samples[kind]
+		for outcome, n := range map[metadata.AttributeOutcome]uint64{
+			metadata.AttributeOutcomeSelected:    counts.Selected,
+			metadata.AttributeOutcomeEmitted:     counts.Emitted,
+			metadata.AttributeOutcomeRateLimited: counts.RateLimited,
+			metadata.AttributeOutcomeRingFull:    counts.RingFull,
+		} {
+			o.Observe(int64(n), t.with(attribute.String("outcome", outcome.String()), attribute.String("reason", kind.String())))
+		}
 	}
 	return nil
 }

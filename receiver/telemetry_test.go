@@ -6,6 +6,7 @@ package receiver
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,12 +24,13 @@ import (
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadatatest"
 )
 
-// valuesOf returns the values of an own metric by its only attribute.
-func valuesOf(t *testing.T, tel *componenttest.Telemetry, name, attr string) map[string]int64 {
+// valuesOf returns the values of an own metric by the attributes that its points differ in, a space between two.
+func valuesOf(t *testing.T, tel *componenttest.Telemetry, name string, attrs ...attribute.Key) map[string]int64 {
 	t.Helper()
 	m, err := tel.GetMetric(name)
 	require.NoError(t, err)
@@ -41,14 +43,20 @@ func valuesOf(t *testing.T, tel *componenttest.Telemetry, name, attr string) map
 	}
 	values := map[string]int64{}
 	for _, p := range points {
-		v, _ := p.Attributes.Value(attribute.Key(attr))
-		values[v.AsString()] = p.Value
+		var words []string
+		for _, attr := range attrs {
+			v, _ := p.Attributes.Value(attr)
+			words = append(words, v.AsString())
+		}
+		values[strings.Join(words, " ")] = p.Value
 	}
 	return values
 }
 
 func TestLedgerInOwnTelemetry(t *testing.T) {
-	b, tel := measured(t, testConfig(), consumertest.NewNop(), consumertest.NewNop())
+	c := testConfig()
+	c.Packets.FirstPerFlow = 3
+	b, tel := measured(t, c, consumertest.NewNop(), consumertest.NewNop())
 	for range 2 { // running totals
 		b.host.count(conversation("10.0.0.1:40000", "10.0.0.2:443")...)
 		b.host.do(func() {
@@ -58,7 +66,10 @@ func TestLedgerInOwnTelemetry(t *testing.T) {
 				{Reason: flow.ReasonLLC, IfIndex: 1, Volume: flow.Volume{Packets: 1, Bytes: 60}},
 				{Reason: flow.ReasonBadIPv4, IfIndex: 1, Volume: flow.Volume{Packets: 3, Bytes: 180}},
 			}
-			b.host.SampleCounts = kernel.SampleCounts{Selected: 10, Emitted: 7, RateLimited: 2, RingFull: 1}
+			b.host.sampled = kernel.Samples{
+				packet.KindRandom: {Selected: 10, Emitted: 7, RateLimited: 2, RingFull: 1},
+				packet.KindFirst:  {Selected: 200, Emitted: 100, RateLimited: 70, RingFull: 30},
+			}
 		})
 		b.after(time.Second)
 	}
@@ -77,8 +88,10 @@ func TestLedgerInOwnTelemetry(t *testing.T) {
 		}
 	}
 	assert.Equal(t, io[seen], others)
-	assert.Equal(t, map[string]int64{"selected": 20, "emitted": 14, "rate_limited": 4, "ring_full": 2},
-		valuesOf(t, tel, "otelcol_ebpfpackets_receiver_samples", "outcome"))
+	assert.Equal(t, map[string]int64{
+		"random selected": 20, "random emitted": 14, "random rate_limited": 4, "random ring_full": 2,
+		"first selected": 400, "first emitted": 200, "first rate_limited": 140, "first ring_full": 60,
+	}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_samples", "reason", "outcome"), "of the kinds that are on")
 	assert.Equal(t, "Final ledger: seen 44 packets (11048 bytes) = accounted 18 packets (9000 bytes) + filtered 0 packets (0 bytes) + overflow 14 packets (1400 bytes)"+
 		" + not IP 6 packets (288 bytes) + unparsed 6 packets (360 bytes)", b.tel.summary())
 }

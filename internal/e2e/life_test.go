@@ -130,7 +130,7 @@ func TestBadConfigurations(t *testing.T) {
 		{"an interval", `collection_interval: 1ms`,
 			`collection_interval must be at least 100ms, got 1ms`},
 		{"a negative rate", `packets: {random_one_in: -1}`,
-			`packets.random_one_in must be between 0 (no samples) and 1073741824, got -1`},
+			`packets.random_one_in must be between 0 (none at random) and 1073741824, got -1`},
 		{"an error mode", `error_mode: maybe`,
 			`error_mode must be propagate or ignore, got "maybe"`},
 		{"no flows", `flows: {max_flows: 0}`,

@@ -90,13 +90,53 @@ func TestALateICMPErrorIsToldOnce(t *testing.T) {
 	assert.Equal(t, []int64{t0 + 60*sec, t0 + 60*sec}, []int64{got[1].Start, got[1].End}, "its time is that of the last packet")
 }
 
+// in puts a key into a tunnel.
+func in(k Key, src, dst Addr, id uint32) Key {
+	k.Tunnel = Tunnel{Src: src, Dst: dst, ID: id, Kind: TunnelVXLAN, HasID: true}
+	return k
+}
+
+// Cilium, OVN and GRE may use another id for each direction: they are one flow, and each direction tells its own.
+func TestATunnelMayHaveTwoIDs(t *testing.T) {
+	a, b := Addr{12: 192, 15: 1}, Addr{12: 192, 15: 2}
+	table, got := NewTable(testConfig), records(nil)
+	n := table.Add(slot(in(request, a, b, 100), DirectionEgress, syn, 0, 0, 1), got.add)
+	assert.Equal(t, n, table.Add(slot(in(answer, b, a, 200), DirectionIngress, syn|ack, 0, 1, 1), got.add))
+	assert.NotNil(t, table.Get(n, slot(in(answer, b, a, 200), DirectionIngress, syn|ack, 0, 1, 1)))
+	assert.Equal(t, 1, table.Len())
+	assert.True(t, table.Quote(&Quote{Key: in(request, a, b, 200), Direction: DirectionEgress, Error: ICMPTooBig, Count: 1}))
+	table.Flush(EndReasonForcedEnd, got.add)
+	require.Len(t, got, 1)
+	assert.Equal(t, in(request, a, b, 100), got[0].Key)
+	assert.Equal(t, TunnelID{ID: 200, HasID: true}, got[0].ReverseTunnelID)
+	assert.True(t, got[0].Answered)
+	assert.EqualValues(t, 1, got[0].Forward.Errors.TooBig)
+}
+
+// What two tenants say with the same tuple between the same ends is told apart by the tunnels' ids, if those are the same both ways.
+func TestTenantsWithTheSameTuple(t *testing.T) {
+	a, b := Addr{12: 192, 15: 1}, Addr{12: 192, 15: 2}
+	table, got := NewTable(testConfig), records(nil)
+	for _, id := range []uint32{1, 2, 3} {
+		table.Add(slot(in(request, a, b, id), DirectionEgress, ack, 0, 0, int64(id)-1), got.add)
+	}
+	for _, id := range []uint32{3, 2, 1} {
+		table.Add(slot(in(answer, b, a, id), DirectionIngress, ack, 0, 0, int64(id)-1), got.add)
+	}
+	assert.Equal(t, 3, table.Len())
+	table.Flush(EndReasonForcedEnd, got.add)
+	require.Len(t, got, 3)
+	for _, r := range got {
+		assert.Equal(t, TunnelID{ID: r.Key.Tunnel.ID, HasID: true}, r.ReverseTunnelID)
+		assert.Equal(t, uint64(r.Key.Tunnel.ID), r.Forward.Packets)
+		assert.Equal(t, uint64(r.Key.Tunnel.ID), r.Reverse.Packets)
+	}
+	assert.Zero(t, table.apart)
+}
+
 // Two tenants may use the same addresses: the tunnel tells them apart, and turns with the direction.
 func TestTheTunnelBelongsToTheKey(t *testing.T) {
 	a, b := Addr{12: 192, 15: 1}, Addr{12: 192, 15: 2}
-	in := func(k Key, src, dst Addr, id uint32) Key {
-		k.Tunnel = Tunnel{Src: src, Dst: dst, ID: id, Kind: TunnelVXLAN, HasID: true}
-		return k
-	}
 	table, got := NewTable(testConfig), records(nil)
 	table.Add(slot(in(request, a, b, 1), DirectionEgress, ack, 0, 0, 1), got.add)
 	table.Add(slot(in(answer, b, a, 1), DirectionIngress, ack, 0, 0, 1), got.add)

@@ -71,9 +71,10 @@ type Flow struct {
 	synHalf   uint8 // of the SYN at synFirst; noHalf if both have one
 	synack    [2]bool
 	answered  [2]bool
-	halves    [2]tally // since the last record
+	tunnelIDs [2]TunnelID // of the last packets, valid iff in a tunnel
+	halves    [2]tally    // since the last record
 	clues
-	_ [40]byte // to whole cache lines
+	_ [24]byte // to whole cache lines
 }
 
 // Key returns the key of the forward direction as far as known.
@@ -127,6 +128,7 @@ func (f *Flow) add(s *Slot, h uint8) {
 	f.start, f.end = min(f.start, s.First), max(f.end, s.Last)
 	f.last = max(f.last, s.Last)
 	f.halves[h].add(s)
+	f.tunnelIDs[h] = TunnelID{s.Tunnel.ID, s.Tunnel.HasID}
 
 	if !f.exported {
 		f.addFirst(s.First, h)
@@ -199,6 +201,7 @@ func (f *Flow) export(r *Record, reason EndReason) {
 		Direction:       f.direction(f.forward),
 		Forward:         f.halves[f.forward].Half,
 		Reverse:         f.halves[1-f.forward].Half,
+		ReverseTunnelID: f.tunnelIDs[1-f.forward],
 		Start:           f.start,
 		End:             f.end,
 		ConnectionStart: f.first,
@@ -206,6 +209,7 @@ func (f *Flow) export(r *Record, reason EndReason) {
 		Initiator:       f.initiator,
 		Answered:        f.Answered(),
 	}
+	r.Key.Tunnel.ID, r.Key.Tunnel.HasID = f.tunnelIDs[f.forward].ID, f.tunnelIDs[f.forward].HasID
 	f.halves = [2]tally{}
 	f.exported = true
 }

@@ -46,10 +46,13 @@ type Quote struct {
 // added after its slots.
 func (t *Table) Quote(q *Quote) bool {
 	i, h := identify(&Slot{Key: q.Key, Direction: q.Direction})
-	n, ok := t.index[t.memory.hash(&i)]
-	if !ok || t.at(n).id != i {
-		return false
+	n, ok := t.find(&i)
+	if !ok && i.Tunnel.HasID { // the id is that of the error, which came the other way
+		i = i.withoutTunnelID()
+		n, ok = t.find(&i)
 	}
-	t.at(n).halves[h].Errors.add(q.Error, q.Count)
-	return true
+	if ok {
+		t.at(n).halves[h].Errors.add(q.Error, q.Count)
+	}
+	return ok
 }

@@ -14,6 +14,7 @@ type Record struct {
 	Key              Key       // of the forward direction: the initiator's if known, else the first packet's
 	Direction        Direction // the hook's, for the forward half; the reverse half has the other
 	Forward, Reverse Half
+	ReverseTunnelID  TunnelID // as seen so far; that of the forward direction is in Key
 
 	Start, End      int64 // ns since 1970; bound the packets counted in this record; IPFIX 156, 157
 	ConnectionStart int64 // ns since 1970 of the first packet of the whole flow; equal in all records of a flow

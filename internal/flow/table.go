@@ -43,6 +43,7 @@ type Table struct {
 	chunks []*[chunkFlows]Flow
 	used   uint32 // flows with a lower number were handed out before
 	free   uint32 // first of the flows to use again, linked by newer
+	apart  int    // flows whose identity has the id of their tunnel
 
 	memory memory
 	since  map[uint32]int64 // what Watch was told
@@ -77,38 +78,72 @@ func (t *Table) Len() int { return len(t.index) }
 // It returns the number of the flow, for Get.
 func (t *Table) Add(s *Slot, end func(*Record)) Number {
 	i, h := identify(s)
-	hash := t.memory.hash(&i)
-	n, ok := t.index[hash]
-	switch {
-	case !ok:
-	case t.at(n).id != i: // chance gave both one hash, in one of 2^48 look-ups among 65,536 flows
-		t.pushOut(n, end)
-		ok = false
-	case t.at(n).reopenedBy(s):
+	i = t.shared(i, h)
+	n, ok := t.find(&i)
+	if ok && t.at(n).reopenedBy(s) {
 		t.end(n, EndReasonEndOfFlow, end)
 		ok = false
 	}
 	if ok {
 		t.unlink(n)
 	} else {
-		c := t.clues(&i, s) // before another flow may take its place in memory
-		if len(t.index) >= t.config.MaxFlows {
-			t.pushOut(t.oldest, end)
-		}
-		n = t.take()
-		t.at(n).begin(i, c)
-		t.index[hash] = n
+		n = t.begin(&i, s, end)
 	}
 	t.link(n)
 	t.at(n).add(s, h)
 	return Number(n)
 }
 
+// find returns the live flow that i is.
+func (t *Table) find(i *id) (n uint32, ok bool) {
+	n, ok = t.index[t.memory.hash(i)]
+	return n, ok && t.at(n).id == *i
+}
+
+// shared returns the identity under which packets in a tunnel are found: without the id of the tunnel, so that both directions
+// meet, each with its own. Only where the same addresses and ports talk in two tunnels at a time, between the same ends, the
+// one that came later keeps its id: then the two directions meet if they have the same.
+func (t *Table) shared(i id, h uint8) id {
+	if !i.Tunnel.HasID {
+		return i
+	}
+	if t.apart > 0 {
+		if _, ok := t.find(&i); ok {
+			return i
+		}
+	}
+	common := i.withoutTunnelID()
+	if n, ok := t.find(&common); ok && t.at(n).tunnelIDs[h].HasID && t.at(n).tunnelIDs[h] != i.tunnelID() {
+		return i
+	}
+	return common
+}
+
+// begin makes room for a flow that begins with s.
+func (t *Table) begin(i *id, s *Slot, end func(*Record)) (n uint32) {
+	hash := t.memory.hash(i)
+	if n, ok := t.index[hash]; ok { // chance gave both one hash, in one of 2^48 look-ups among 65,536 flows
+		t.pushOut(n, end)
+	}
+	c := t.clues(i, s) // before another flow may take its place in memory
+	if len(t.index) >= t.config.MaxFlows {
+		t.pushOut(t.oldest, end)
+	}
+	n = t.take()
+	t.at(n).begin(*i, c)
+	t.index[hash] = n
+	if i.Tunnel.HasID {
+		t.apart++
+	}
+	return n
+}
+
 // Get returns flow n, which s was added to; nil if that ended since. Its roles rest on the slots added so far: who has
 // more slots of the same drain adds them all and then asks.
 func (t *Table) Get(n Number, s *Slot) *Flow {
 	f := t.at(uint32(n))
-	if i, _ := identify(s); !f.live || f.id != i {
+	i, _ := identify(s)
+	if !f.live || f.id != i && f.id != i.withoutTunnelID() {
 		return nil
 	}
 	return f
@@ -183,6 +218,9 @@ func (t *Table) end(n uint32, reason EndReason, end func(*Record)) {
 	}
 	t.unlink(n)
 	delete(t.index, t.memory.hash(&f.id))
+	if f.id.Tunnel.HasID {
+		t.apart--
+	}
 	f.live = false
 	f.newer, t.free = t.free, n
 }

@@ -17,7 +17,7 @@ const (
 
 var tunnelKinds = [...]string{TunnelVXLAN: "vxlan", TunnelGeneve: "geneve", TunnelGRE: "gre", TunnelIP: "ip"}
 
-// String returns the value of the attribute "flow.tunnel.type".
+// String returns the value of the attribute "network.tunnel.type".
 func (k TunnelKind) String() string {
 	if int(k) >= len(tunnelKinds) {
 		return ""
@@ -29,7 +29,7 @@ func (k TunnelKind) String() string {
 // the flows of one tunnel over paths.
 type Tunnel struct {
 	Src, Dst Addr   // of the outer packets
-	ID       uint32 // VNI of VXLAN and Geneve, key of GRE; valid iff HasID
+	ID       uint32 // VNI of VXLAN and Geneve, key of GRE; valid iff HasID. Each direction may have its own
 	Kind     TunnelKind
 	IPv6     bool // of Src and Dst
 	HasID    bool
@@ -40,3 +40,20 @@ func (t *Tunnel) From() netip.Addr { return t.Src.IP(t.IPv6) }
 
 // To returns the address that the outer packets go to.
 func (t *Tunnel) To() netip.Addr { return t.Dst.IP(t.IPv6) }
+
+// TunnelID is the id of a tunnel in one direction.
+type TunnelID struct {
+	ID    uint32
+	HasID bool
+}
+
+// withoutTunnelID is the identity that both directions share where each has an id of its own, as in GRE between peers that
+// chose their keys, in Geneve of OVN, and in VXLAN of Cilium, where it is the identity of the sender.
+func (i *id) withoutTunnelID() id {
+	common := *i
+	common.Tunnel.ID, common.Tunnel.HasID = 0, false
+	return common
+}
+
+// tunnelID returns the id that the packets of i carry.
+func (i *id) tunnelID() TunnelID { return TunnelID{i.Tunnel.ID, i.Tunnel.HasID} }

@@ -14,7 +14,7 @@ type Interface struct {
 	Master       uint32 // index of the bridge, bond or failover interface this one is a port of; 0: none
 	Up           bool   // IFF_UP: administratively
 	Loopback     bool   // IFF_LOOPBACK
-	PointToPoint bool   // IFF_POINTOPOINT: of a tunnel, it has one remote address
+	PointToPoint bool   // IFF_POINTOPOINT without IFF_BROADCAST: of a tunnel, it has one remote address, and that is no group
 	Device       bool   // backed by a device: NIC, virtio, VF, wifi
 	DefaultRoute bool   // holds a default route of the main table; looked up only where no interface is backed by a device
 }

@@ -122,7 +122,7 @@ func parseLink(data []byte) (Interface, error) {
 		HWType:       msg.Type,
 		Up:           msg.Flags&unix.IFF_UP != 0,
 		Loopback:     msg.Flags&unix.IFF_LOOPBACK != 0,
-		PointToPoint: msg.Flags&unix.IFF_POINTOPOINT != 0,
+		PointToPoint: msg.Flags&(unix.IFF_POINTOPOINT|unix.IFF_BROADCAST) == unix.IFF_POINTOPOINT,
 	}
 	var address []byte
 	for _, a := range attrs {

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type apartBeginning struct {
+	_       structs.HostLayout
+	Packets uint32
+	Last    uint32
+}
+
 type apartControl struct {
 	_      structs.HostLayout
 	Active uint32
@@ -93,26 +99,29 @@ type apartPressure struct {
 type apartRegion struct {
 	_      structs.HostLayout
 	Header struct {
-		_                  structs.HostLayout
-		BuffersSeen        uint64
-		BuffersCounted     uint64
-		Packets            uint64
-		Bytes              uint64
-		Reentered          uint64
-		Busy               uint32
-		Colds              uint32
-		ClockNs            uint64
-		ClockJiffies       uint32
-		ClockClaims        uint32
-		HashKeys           [12]uint32
-		HashOdd            uint64
-		HashOuter          uint64
-		SamplesSelected    uint64
-		SamplesEmitted     uint64
-		SamplesRateLimited uint64
-		SamplesRingFull    uint64
-		QuotesLost         uint64
-		Pad2               [3]uint64
+		_              structs.HostLayout
+		BuffersSeen    uint64
+		BuffersCounted uint64
+		Packets        uint64
+		Bytes          uint64
+		Reentered      uint64
+		Busy           uint32
+		Colds          uint32
+		ClockNs        uint64
+		ClockJiffies   uint32
+		ClockClaims    uint32
+		HashKeys       [12]uint32
+		HashOdd        uint64
+		HashOuter      uint64
+		Samples        [3]struct {
+			_           structs.HostLayout
+			Selected    uint64
+			Emitted     uint64
+			RateLimited uint64
+			RingFull    uint64
+		}
+		QuotesLost uint64
+		Pad2       [3]uint64
 	}
 	Classes [320]struct {
 		_        structs.HostLayout
@@ -174,6 +183,8 @@ type apartSample struct {
 	_         structs.HostLayout
 	BootNs    uint64
 	Pool      uint64
+	FlowPool  uint32
+	Number    uint32
 	Ifindex   uint32
 	WireBytes uint32
 	Segments  uint32
@@ -193,17 +204,17 @@ type apartSampleScratch struct {
 
 type apartSampler struct {
 	_         structs.HostLayout
-	Pool      uint64
+	Pools     [3]uint64
+	Used      [3]uint32
 	Gap       uint32
 	Countdown uint32
 	Cursor    uint32
-	Used      uint32
-	Pad0      [5]uint64
-	Allowed   uint32
+	Pad0      [2]uint64
+	Allowed   [3]uint32
 	Plenty    uint32
 	Key       uint64
 	Chance    uint32
-	Pad1      [11]uint32
+	Pad1      [9]uint32
 	Skips     [1024]uint32
 }
 
@@ -211,6 +222,7 @@ type apartSampler struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	apartMapBeginnings    = "beginnings"
 	apartMapFragments     = "fragments"
 	apartMapInners        = "inners"
 	apartMapPressure      = "pressure"
@@ -227,6 +239,11 @@ const (
 	apartVarControl       = "control"
 	apartVarFilterCount   = "filter_count"
 	apartVarFilters       = "filters"
+	apartVarFirstIdle     = "first_idle"
+	apartVarFirstPerFlow  = "first_per_flow"
+	apartVarFlowLimit     = "flow_limit"
+	apartVarFlowSeed      = "flow_seed"
+	apartVarFragmentKeys  = "fragment_keys"
 	apartVarFragmentNs    = "fragment_ns"
 	apartVarHashShift     = "hash_shift"
 	apartVarNetns         = "netns"
@@ -236,6 +253,7 @@ const (
 	apartVarSlotMask      = "slot_mask"
 	apartVarSnapLength    = "snap_length"
 	apartVarTunnels       = "tunnels"
+	apartVarYoungPackets  = "young_packets"
 )
 
 // loadApart returns the embedded CollectionSpec for apart.
@@ -291,13 +309,14 @@ type apartProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type apartMapSpecs struct {
-	Fragments *ebpf.MapSpec `ebpf:"fragments"`
-	Inners    *ebpf.MapSpec `ebpf:"inners"`
-	Pressure  *ebpf.MapSpec `ebpf:"pressure"`
-	Regions   *ebpf.MapSpec `ebpf:"regions"`
-	Samplers  *ebpf.MapSpec `ebpf:"samplers"`
-	Samples   *ebpf.MapSpec `ebpf:"samples"`
-	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
+	Beginnings *ebpf.MapSpec `ebpf:"beginnings"`
+	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
+	Inners     *ebpf.MapSpec `ebpf:"inners"`
+	Pressure   *ebpf.MapSpec `ebpf:"pressure"`
+	Regions    *ebpf.MapSpec `ebpf:"regions"`
+	Samplers   *ebpf.MapSpec `ebpf:"samplers"`
+	Samples    *ebpf.MapSpec `ebpf:"samples"`
+	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
 }
 
 // apartVariableSpecs contains global variables before they are loaded into the kernel.
@@ -308,6 +327,11 @@ type apartVariableSpecs struct {
 	Control       *ebpf.VariableSpec `ebpf:"control"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
+	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
+	FlowLimit     *ebpf.VariableSpec `ebpf:"flow_limit"`
+	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
+	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
@@ -317,6 +341,7 @@ type apartVariableSpecs struct {
 	SlotMask      *ebpf.VariableSpec `ebpf:"slot_mask"`
 	SnapLength    *ebpf.VariableSpec `ebpf:"snap_length"`
 	Tunnels       *ebpf.VariableSpec `ebpf:"tunnels"`
+	YoungPackets  *ebpf.VariableSpec `ebpf:"young_packets"`
 }
 
 // apartObjects contains all objects after they have been loaded into the kernel.
@@ -339,17 +364,19 @@ func (o *apartObjects) Close() error {
 //
 // It can be passed to loadApartObjects or ebpf.CollectionSpec.LoadAndAssign.
 type apartMaps struct {
-	Fragments *ebpf.Map `ebpf:"fragments"`
-	Inners    *ebpf.Map `ebpf:"inners"`
-	Pressure  *ebpf.Map `ebpf:"pressure"`
-	Regions   *ebpf.Map `ebpf:"regions"`
-	Samplers  *ebpf.Map `ebpf:"samplers"`
-	Samples   *ebpf.Map `ebpf:"samples"`
-	Scratch   *ebpf.Map `ebpf:"scratch"`
+	Beginnings *ebpf.Map `ebpf:"beginnings"`
+	Fragments  *ebpf.Map `ebpf:"fragments"`
+	Inners     *ebpf.Map `ebpf:"inners"`
+	Pressure   *ebpf.Map `ebpf:"pressure"`
+	Regions    *ebpf.Map `ebpf:"regions"`
+	Samplers   *ebpf.Map `ebpf:"samplers"`
+	Samples    *ebpf.Map `ebpf:"samples"`
+	Scratch    *ebpf.Map `ebpf:"scratch"`
 }
 
 func (m *apartMaps) Close() error {
 	return _ApartClose(
+		m.Beginnings,
 		m.Fragments,
 		m.Inners,
 		m.Pressure,
@@ -368,6 +395,11 @@ type apartVariables struct {
 	Control       *ebpf.Variable `ebpf:"control"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
+	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`
+	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
+	FlowLimit     *ebpf.Variable `ebpf:"flow_limit"`
+	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
+	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
@@ -377,6 +409,7 @@ type apartVariables struct {
 	SlotMask      *ebpf.Variable `ebpf:"slot_mask"`
 	SnapLength    *ebpf.Variable `ebpf:"snap_length"`
 	Tunnels       *ebpf.Variable `ebpf:"tunnels"`
+	YoungPackets  *ebpf.Variable `ebpf:"young_packets"`
 }
 
 // apartPrograms contains all programs after they have been loaded into the kernel.

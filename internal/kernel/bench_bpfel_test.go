@@ -80,6 +80,11 @@ const (
 	benchVarFailures       = "failures"
 	benchVarFilterCount    = "filter_count"
 	benchVarFilters        = "filters"
+	benchVarFirstIdle      = "first_idle"
+	benchVarFirstPerFlow   = "first_per_flow"
+	benchVarFlowLimit      = "flow_limit"
+	benchVarFlowSeed       = "flow_seed"
+	benchVarFragmentKeys   = "fragment_keys"
 	benchVarFragmentNs     = "fragment_ns"
 	benchVarHashShift      = "hash_shift"
 	benchVarNetns          = "netns"
@@ -89,6 +94,7 @@ const (
 	benchVarSlotMask       = "slot_mask"
 	benchVarSnapLength     = "snap_length"
 	benchVarTunnels        = "tunnels"
+	benchVarYoungPackets   = "young_packets"
 )
 
 // loadBench returns the embedded CollectionSpec for bench.
@@ -162,6 +168,11 @@ type benchVariableSpecs struct {
 	Failures      *ebpf.VariableSpec `ebpf:"failures"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
+	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
+	FlowLimit     *ebpf.VariableSpec `ebpf:"flow_limit"`
+	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
+	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
@@ -171,6 +182,7 @@ type benchVariableSpecs struct {
 	SlotMask      *ebpf.VariableSpec `ebpf:"slot_mask"`
 	SnapLength    *ebpf.VariableSpec `ebpf:"snap_length"`
 	Tunnels       *ebpf.VariableSpec `ebpf:"tunnels"`
+	YoungPackets  *ebpf.VariableSpec `ebpf:"young_packets"`
 }
 
 // benchObjects contains all objects after they have been loaded into the kernel.
@@ -221,6 +233,11 @@ type benchVariables struct {
 	Failures      *ebpf.Variable `ebpf:"failures"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
+	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`
+	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
+	FlowLimit     *ebpf.Variable `ebpf:"flow_limit"`
+	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
+	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
@@ -230,6 +247,7 @@ type benchVariables struct {
 	SlotMask      *ebpf.Variable `ebpf:"slot_mask"`
 	SnapLength    *ebpf.Variable `ebpf:"snap_length"`
 	Tunnels       *ebpf.Variable `ebpf:"tunnels"`
+	YoungPackets  *ebpf.Variable `ebpf:"young_packets"`
 }
 
 // benchPrograms contains all programs after they have been loaded into the kernel.

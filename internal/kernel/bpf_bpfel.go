@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfBeginning struct {
+	_       structs.HostLayout
+	Packets uint32
+	Last    uint32
+}
+
 type bpfCold struct {
 	_         structs.HostLayout
 	FirstNs   uint64
@@ -116,32 +122,37 @@ type bpfRegion struct {
 }
 
 type bpfRegionHeader struct {
-	_                  structs.HostLayout
-	BuffersSeen        uint64
-	BuffersCounted     uint64
-	Packets            uint64
-	Bytes              uint64
-	Reentered          uint64
-	Busy               uint32
-	Colds              uint32
-	ClockNs            uint64
-	ClockJiffies       uint32
-	ClockClaims        uint32
-	HashKeys           [12]uint32
-	HashOdd            uint64
-	HashOuter          uint64
-	SamplesSelected    uint64
-	SamplesEmitted     uint64
-	SamplesRateLimited uint64
-	SamplesRingFull    uint64
-	QuotesLost         uint64
-	Pad2               [3]uint64
+	_              structs.HostLayout
+	BuffersSeen    uint64
+	BuffersCounted uint64
+	Packets        uint64
+	Bytes          uint64
+	Reentered      uint64
+	Busy           uint32
+	Colds          uint32
+	ClockNs        uint64
+	ClockJiffies   uint32
+	ClockClaims    uint32
+	HashKeys       [12]uint32
+	HashOdd        uint64
+	HashOuter      uint64
+	Samples        [3]struct {
+		_           structs.HostLayout
+		Selected    uint64
+		Emitted     uint64
+		RateLimited uint64
+		RingFull    uint64
+	}
+	QuotesLost uint64
+	Pad2       [3]uint64
 }
 
 type bpfSample struct {
 	_         structs.HostLayout
 	BootNs    uint64
 	Pool      uint64
+	FlowPool  uint32
+	Number    uint32
 	Ifindex   uint32
 	WireBytes uint32
 	Segments  uint32
@@ -161,17 +172,17 @@ type bpfSampleScratch struct {
 
 type bpfSampler struct {
 	_         structs.HostLayout
-	Pool      uint64
+	Pools     [3]uint64
+	Used      [3]uint32
 	Gap       uint32
 	Countdown uint32
 	Cursor    uint32
-	Used      uint32
-	Pad0      [5]uint64
-	Allowed   uint32
+	Pad0      [2]uint64
+	Allowed   [3]uint32
 	Plenty    uint32
 	Key       uint64
 	Chance    uint32
-	Pad1      [11]uint32
+	Pad1      [9]uint32
 	Skips     [1024]uint32
 }
 
@@ -196,6 +207,7 @@ type bpfSlot struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapBeginnings    = "beginnings"
 	bpfMapFragments     = "fragments"
 	bpfMapInners        = "inners"
 	bpfMapPressure      = "pressure"
@@ -212,6 +224,11 @@ const (
 	bpfVarControl       = "control"
 	bpfVarFilterCount   = "filter_count"
 	bpfVarFilters       = "filters"
+	bpfVarFirstIdle     = "first_idle"
+	bpfVarFirstPerFlow  = "first_per_flow"
+	bpfVarFlowLimit     = "flow_limit"
+	bpfVarFlowSeed      = "flow_seed"
+	bpfVarFragmentKeys  = "fragment_keys"
 	bpfVarFragmentNs    = "fragment_ns"
 	bpfVarHashShift     = "hash_shift"
 	bpfVarNetns         = "netns"
@@ -221,6 +238,7 @@ const (
 	bpfVarSlotMask      = "slot_mask"
 	bpfVarSnapLength    = "snap_length"
 	bpfVarTunnels       = "tunnels"
+	bpfVarYoungPackets  = "young_packets"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -276,13 +294,14 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Fragments *ebpf.MapSpec `ebpf:"fragments"`
-	Inners    *ebpf.MapSpec `ebpf:"inners"`
-	Pressure  *ebpf.MapSpec `ebpf:"pressure"`
-	Regions   *ebpf.MapSpec `ebpf:"regions"`
-	Samplers  *ebpf.MapSpec `ebpf:"samplers"`
-	Samples   *ebpf.MapSpec `ebpf:"samples"`
-	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
+	Beginnings *ebpf.MapSpec `ebpf:"beginnings"`
+	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
+	Inners     *ebpf.MapSpec `ebpf:"inners"`
+	Pressure   *ebpf.MapSpec `ebpf:"pressure"`
+	Regions    *ebpf.MapSpec `ebpf:"regions"`
+	Samplers   *ebpf.MapSpec `ebpf:"samplers"`
+	Samples    *ebpf.MapSpec `ebpf:"samples"`
+	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -293,6 +312,11 @@ type bpfVariableSpecs struct {
 	Control       *ebpf.VariableSpec `ebpf:"control"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
+	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
+	FlowLimit     *ebpf.VariableSpec `ebpf:"flow_limit"`
+	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
+	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
@@ -302,6 +326,7 @@ type bpfVariableSpecs struct {
 	SlotMask      *ebpf.VariableSpec `ebpf:"slot_mask"`
 	SnapLength    *ebpf.VariableSpec `ebpf:"snap_length"`
 	Tunnels       *ebpf.VariableSpec `ebpf:"tunnels"`
+	YoungPackets  *ebpf.VariableSpec `ebpf:"young_packets"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -324,17 +349,19 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Fragments *ebpf.Map `ebpf:"fragments"`
-	Inners    *ebpf.Map `ebpf:"inners"`
-	Pressure  *ebpf.Map `ebpf:"pressure"`
-	Regions   *ebpf.Map `ebpf:"regions"`
-	Samplers  *ebpf.Map `ebpf:"samplers"`
-	Samples   *ebpf.Map `ebpf:"samples"`
-	Scratch   *ebpf.Map `ebpf:"scratch"`
+	Beginnings *ebpf.Map `ebpf:"beginnings"`
+	Fragments  *ebpf.Map `ebpf:"fragments"`
+	Inners     *ebpf.Map `ebpf:"inners"`
+	Pressure   *ebpf.Map `ebpf:"pressure"`
+	Regions    *ebpf.Map `ebpf:"regions"`
+	Samplers   *ebpf.Map `ebpf:"samplers"`
+	Samples    *ebpf.Map `ebpf:"samples"`
+	Scratch    *ebpf.Map `ebpf:"scratch"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Beginnings,
 		m.Fragments,
 		m.Inners,
 		m.Pressure,
@@ -353,6 +380,11 @@ type bpfVariables struct {
 	Control       *ebpf.Variable `ebpf:"control"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
+	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`
+	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
+	FlowLimit     *ebpf.Variable `ebpf:"flow_limit"`
+	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
+	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
@@ -362,6 +394,7 @@ type bpfVariables struct {
 	SlotMask      *ebpf.Variable `ebpf:"slot_mask"`
 	SnapLength    *ebpf.Variable `ebpf:"snap_length"`
 	Tunnels       *ebpf.Variable `ebpf:"tunnels"`
+	YoungPackets  *ebpf.Variable `ebpf:"young_packets"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

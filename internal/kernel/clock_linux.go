@@ -28,11 +28,17 @@ type instant struct {
 }
 
 func newClock(jiffies *ebpf.Program) (*clock, error) {
+	tick, err := tickLength()
+	return &clock{jiffies: jiffies, tick: tick}, err
+}
+
+// tickLength is that of one jiffy in ns.
+func tickLength() (int64, error) {
 	var tick unix.Timespec // the coarse clock moves once per tick; HZ is not told to user space
 	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &tick); err != nil {
-		return nil, fmt.Errorf("read the length of a tick: %w", err)
+		return 0, fmt.Errorf("read the length of a tick: %w", err)
 	}
-	return &clock{jiffies: jiffies, tick: tick.Nano()}, nil
+	return tick.Nano(), nil
 }
 
 // now reads all clocks.

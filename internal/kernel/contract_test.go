@@ -85,8 +85,12 @@ func TestBitsAreInSyncWithContract(t *testing.T) {
 			"FILTER_SKIP": filterSkip, "FILTER_PORT": filterPort, "FILTER_PROTOCOL": filterProtocol,
 			"FILTER_IPV4": filterIPv4, "FILTER_IPV6": filterIPv6,
 		},
-		"sample_bits":   {"SAMPLE_EGRESS": sampleEgress, "SAMPLE_L3": sampleL3, "SAMPLE_TAGGED": sampleTagged, "SAMPLE_NOT_IP": sampleNotIP},
-		"sample_reason": {"SAMPLE_RANDOM": int(packet.ReasonRandom)},
+		"sample_bits": {"SAMPLE_EGRESS": sampleEgress, "SAMPLE_L3": sampleL3, "SAMPLE_TAGGED": sampleTagged, "SAMPLE_NOT_IP": sampleNotIP},
+		"cold_bits":   {"COLD_INDEX": coldIndex, "COLD_CHOSEN": coldIndex + 1},
+		"sample_kind": {
+			"KIND_RANDOM": int(packet.KindRandom), "KIND_FLOW": int(packet.KindFlow), "KIND_FIRST": int(packet.KindFirst),
+			"KIND_COUNT": int(packet.KindCount),
+		},
 	} {
 		_, got := enumerators(t, enum)
 		require.Equal(t, want, got, "enum %s is not in sync with contract.h", enum)
@@ -115,11 +119,13 @@ func TestSharedStructsHaveTheirSizes(t *testing.T) {
 	require.EqualValues(t, 64, unsafe.Sizeof(bpfSlot{}))
 	require.EqualValues(t, 32, unsafe.Sizeof(bpfCold{}))
 	require.EqualValues(t, 40, unsafe.Sizeof(bpfOuter{}))
-	require.EqualValues(t, 192, unsafe.Sizeof(bpfRegionHeader{}))
+	require.EqualValues(t, 256, unsafe.Sizeof(bpfRegionHeader{}))
 	require.EqualValues(t, 64, unsafe.Offsetof(bpfRegionHeader{}.HashKeys), "user space and programs write different lines")
 	require.EqualValues(t, 64, unsafe.Offsetof(bpfSampler{}.Allowed), "user space and programs write different lines")
 	require.EqualValues(t, 64, unsafe.Offsetof(bpfControl{}.Late), "the active buffer has a line of its own")
 	require.EqualValues(t, regionSize(DefaultSlots, true), unsafe.Sizeof(bpfRegion{}))
 	require.LessOrEqual(t, regionSize(MaxSlots, false), maxRegionSize, "5.10 refuses larger map values")
+	require.Len(t, bpfSampler{}.Used, int(packet.KindCount))
+	require.LessOrEqual(t, MaxSlots-1, coldIndex, "every cold entry has an index")
 	require.LessOrEqual(t, MaxSnapLength, len(bpfSampleScratch{}.Data))
 }

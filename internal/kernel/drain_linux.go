@@ -15,6 +15,7 @@ import (
 	"unsafe"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 )
 
 const (
@@ -123,7 +124,7 @@ func (r *region) takeSlots(at *instant, visit func(*flow.Slot), d *Drained) (sum
 			s := r.slotOf(&block[i])
 			convert(s, &block[i], at, &out)
 			if s.Netns&keyTunnelled != 0 {
-				out.Tunnel = tunnel(&r.outers[s.Cold])
+				out.Tunnel = tunnel(&r.outers[s.Cold&coldIndex])
 			}
 			if kind := s.Netns & keyQuoted >> keyQuotedShift; kind != 0 {
 				sum.Packets -= out.Packets // it has none of its own
@@ -169,30 +170,34 @@ func (r *region) takeClasses(d *Drained) (sum flow.Volume) {
 
 // check compares what the region says of itself; every difference is a defect of this project.
 func (d *Drained) check(number int, h *bpfRegionHeader, sum flow.Volume) {
-	for _, identity := range []struct {
-		name      string
-		want, got uint64
-	}{
-		{"buffers", h.BuffersSeen, h.BuffersCounted},
-		{"packets", h.Packets, sum.Packets},
-		{"bytes", h.Bytes, sum.Bytes},
-		{"reentered", 0, h.Reentered},
-		{"samples", h.SamplesSelected, h.SamplesEmitted + h.SamplesRateLimited + h.SamplesRingFull},
-	} {
-		if identity.want != identity.got {
-			d.Mismatches = append(d.Mismatches, Mismatch{identity.name, number, identity.want, identity.got})
+	equal := func(identity string, want, got uint64) {
+		if want != got {
+			d.Mismatches = append(d.Mismatches, Mismatch{identity, number, want, got})
 		}
+	}
+	equal("buffers", h.BuffersSeen, h.BuffersCounted)
+	equal("packets", h.Packets, sum.Packets)
+	equal("bytes", h.Bytes, sum.Bytes)
+	equal("reentered", 0, h.Reentered)
+	for kind := range packet.KindCount {
+		n := h.Samples[kind]
+		equal("samples_"+kind.String(), n.Selected, n.Emitted+n.RateLimited+n.RingFull)
 	}
 }
 
 func (d *Drained) takeHeader(h *bpfRegionHeader) {
 	d.Ledger.Seen.Add(flow.Volume{Packets: h.Packets, Bytes: h.Bytes})
-	d.Samples.Selected += h.SamplesSelected
-	d.Samples.Emitted += h.SamplesEmitted
-	d.Samples.RateLimited += h.SamplesRateLimited
-	d.Samples.RingFull += h.SamplesRingFull
+	d.Samples.Add(samples(h))
 	d.QuotesLost += h.QuotesLost
 	*h = bpfRegionHeader{}
+}
+
+func samples(h *bpfRegionHeader) *Samples {
+	var all Samples
+	for kind, n := range h.Samples {
+		all[kind] = SampleCounts{Selected: n.Selected, Emitted: n.Emitted, RateLimited: n.RateLimited, RingFull: n.RingFull}
+	}
+	return &all
 }
 
 // takeLate takes what CPUs counted that have no region.
@@ -219,6 +224,8 @@ const (
 	keyIPv6          = 0x4000
 	keyEgress        = 0x8000
 )
+
+const coldIndex = 0x7fff // COLD_INDEX, enum cold_bits
 
 // enum netns_bits
 const (

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 )
 
 // At the load regions are sized for, half full, structured addresses must spread as random ones would.
@@ -252,7 +253,10 @@ func TestMismatchesAreSeen(t *testing.T) {
 		"buffers": func(h *bpfRegionHeader) { h.BuffersSeen++ },
 		"packets": func(h *bpfRegionHeader) { h.Packets++ },
 		"bytes":   func(h *bpfRegionHeader) { h.Bytes-- },
-		"samples": func(h *bpfRegionHeader) { h.SamplesSelected++ },
+
+		"samples_random": func(h *bpfRegionHeader) { h.Samples[packet.KindRandom].Selected++ },
+		"samples_flow":   func(h *bpfRegionHeader) { h.Samples[packet.KindFlow].Emitted++ },
+		"samples_first":  func(h *bpfRegionHeader) { h.Samples[packet.KindFirst].RateLimited++ },
 	} {
 		k := load(t, Config{cpus: []int{0}})
 		pin(t, 0)

@@ -159,7 +159,7 @@ type account struct {
 	overflow map[place]flow.Volume
 	flows    map[sideKey]flow.Volume // nil: not wanted
 	each     func(*flow.Slot)        // nil: not wanted
-	samples  SampleCounts
+	samples  Samples
 	fullest  int    // slots in use in the fullest region of all drains
 	largest  uint64 // packets of one slot
 	drains   int
@@ -202,10 +202,7 @@ func (a *account) drain(tb testing.TB, k *Kernel) *Drained {
 			addTo(a.overflow, place{c.IfIndex, c.Direction}, c.Volume)
 		}
 	}
-	a.samples.Selected += d.Samples.Selected
-	a.samples.Emitted += d.Samples.Emitted
-	a.samples.RateLimited += d.Samples.RateLimited
-	a.samples.RingFull += d.Samples.RingFull
+	a.samples.Add(&d.Samples)
 	a.fullest = max(a.fullest, d.Slots)
 	return d
 }

@@ -164,7 +164,7 @@ func (e *experiment) start(t *testing.T) {
 	e.k = load(t, Config{
 		Samples: true, RandomOneIn: e.oneIn, SnapLength: 64, MaxPerSecond: experimentBudget, Seed: [32]byte{2}, cpus: e.cpus, injected: true,
 	})
-	e.now = e.k.sampling.credit.last
+	e.now = e.k.sampling.credit[packet.KindRandom].last
 	e.random = rand.New(rand.NewPCG(1, 2))
 	e.https = make([]int, 1, sequenceLength+1)
 	e.driver = newDriver(t, e.k, func(i uint64) benchStep {
@@ -303,7 +303,7 @@ func TestIntervalsCoverTheTruth(t *testing.T) {
 			seconds := float64(runs) * (float64(e.polls)*pollInterval.Seconds() + e.idle.Seconds())
 			got := drain(t, e.k)
 			require.Equal(t, e.sent, got.Ledger.Seen, "the truth is what was sent")
-			require.LessOrEqual(t, float64(got.Samples.Emitted), experimentBudget*(seconds+1))
+			require.LessOrEqual(t, float64(got.Samples[packet.KindRandom].Emitted), experimentBudget*(seconds+1))
 		})
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 )
 
@@ -237,12 +238,12 @@ func TestAStalledReaderLosesNothing(t *testing.T) {
 	a.drain(t, k)
 	require.Equal(t, s.sent(), a.places)
 	require.Len(t, a.overflow, len(s.places))
-	require.Positive(t, a.samples.RateLimited, "nobody grants credit while nobody reads")
-	require.Len(t, read(t, k), int(a.samples.Emitted))
+	require.Positive(t, a.samples[packet.KindRandom].RateLimited, "nobody grants credit while nobody reads")
+	require.Len(t, read(t, k), int(a.samples[packet.KindRandom].Emitted))
 	t.Logf("%d packets in %v, %d slots in use, %.1f %% in overflow, %+v", total(a.places).Packets, stall, a.fullest,
 		100*float64(total(a.overflow).Packets)/float64(total(a.places).Packets), a.samples)
 
-	stalled := a.samples.Emitted
+	stalled := a.samples[packet.KindRandom].Emitted
 	a.each = nil
 	ended := s.start(k, &f, after(time.Second))
 	for last := false; !last; {
@@ -251,7 +252,7 @@ func TestAStalledReaderLosesNothing(t *testing.T) {
 		read(t, k)
 	}
 	require.Equal(t, s.sent(), a.places)
-	require.Greater(t, a.samples.Emitted, stalled, "samples come again")
+	require.Greater(t, a.samples[packet.KindRandom].Emitted, stalled, "samples come again")
 }
 
 func after(d time.Duration) func(*driver) bool {

@@ -25,10 +25,14 @@ type Config struct {
 	Tunnels       bool     // the flow of a packet inside of a tunnel is the inner one
 	Quotes        bool     // count the ICMP errors that quote a flow
 	Samples       bool     // false: no ring, no sampling
-	RandomOneIn   int      // 1 in N buffers is sampled; 0: none
+	RandomOneIn   int      // 1 in N buffers is a sample; 0: none
+	FlowOneIn     int      // every packet of 1 flow in N is; 0: none
+	FirstPerFlow  int      // the first packets of every flow are: so many; 0: none
 	SnapLength    int      // bytes copied of a sample, 1 to MaxSnapLength
-	MaxPerSecond  int      // samples of all CPUs together
-	Seed          [32]byte // of sampling; zero: drawn from crypto/rand
+	MaxPerSecond  int      // samples of each kind, of all CPUs together
+	Seed          [32]byte // of random samples; zero: drawn from crypto/rand
+
+	FirstIdle time.Duration // without a packet after which a flow is a new one to FirstPerFlow; 0: DefaultFirstIdle
 
 	// For tests:
 	cpus      []int          // that get a region; nil: those online
@@ -36,6 +40,8 @@ type Config struct {
 	fragments time.Duration  // how long a first fragment is remembered; 0: fragmentTime, negative: not at all
 	injected  bool           // frames come from BPF_PROG_TEST_RUN, which makes a protocol up
 	apart     bool           // the programs for old verifiers, whatever this kernel's is
+	flowSeed  uint64         // 0: that of bpf/config.h
+	firsts    int            // beginnings of flows remembered; 0: firstFlows
 }
 
 const (
@@ -45,7 +51,10 @@ const (
 	MinSlots             = 256
 	DefaultMemoryCeiling = 64 << 20
 	MaxSnapLength        = 9216
+	MaxFirstPerFlow      = 1000
+	DefaultFirstIdle     = 30 * time.Second
 
+	firstFlows   = 65536            // beginnings of flows remembered
 	fragmentTime = 30 * time.Second // net.ipv4.ipfrag_time
 )
 
@@ -96,7 +105,7 @@ func Load(cfg Config) (*Kernel, error) {
 // Pressure delivers when a region is half full: a drain that waits longer may overflow.
 func (k *Kernel) Pressure() <-chan struct{} { return k.pressure }
 
-// MemoryBytes is the memory of all maps as the kernel charges it, to the memory cgroup of the process from 5.11 on.
+// MemoryBytes is the memory of all maps, but for 20 kB of constants and of the barrier, as the kernel charges it, to the memory cgroup of the process from 5.11 on.
 func (k *Kernel) MemoryBytes() int { return k.memory }
 
 // SlotLimit is the number of flow slots of one region.
@@ -160,7 +169,7 @@ func (o *objects) close() error {
 
 // memory sums up what the kernel charges for the maps.
 func (o *objects) memory() (bytes int, err error) {
-	for _, m := range []*ebpf.Map{o.Regions, o.Samplers, o.Samples, o.Pressure, o.Scratch, o.Fragments, o.BSS} {
+	for _, m := range []*ebpf.Map{o.Regions, o.Samplers, o.Samples, o.Pressure, o.Scratch, o.Fragments, o.Inners, o.Beginnings, o.BSS} {
 		info, err := m.Info()
 		if err != nil {
 			return 0, fmt.Errorf("ask for the size of %s: %w", m, err)

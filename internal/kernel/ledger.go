@@ -3,7 +3,10 @@
 
 package kernel
 
-import "github.com/ebpfpackets/ebpfpackets/internal/flow"
+import (
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+)
 
 // Class is traffic counted at an interface without a flow.
 type Class struct {
@@ -29,9 +32,22 @@ func (l *Ledger) Add(o *Ledger) {
 	}
 }
 
-// SampleCounts account for every frame chosen: Selected = Emitted + RateLimited + RingFull.
+// SampleCounts account for every frame that one kind chose: Selected = Emitted + RateLimited + RingFull.
 type SampleCounts struct {
 	Selected, Emitted, RateLimited, RingFull uint64
+}
+
+// Samples are the counts of each kind. A frame that several chose is in those of each.
+type Samples [packet.KindCount]SampleCounts
+
+// Add adds o to s.
+func (s *Samples) Add(o *Samples) {
+	for kind := range s {
+		s[kind].Selected += o[kind].Selected
+		s[kind].Emitted += o[kind].Emitted
+		s[kind].RateLimited += o[kind].RateLimited
+		s[kind].RingFull += o[kind].RingFull
+	}
 }
 
 // Drained is what one drain took from the kernel besides the slots.
@@ -39,7 +55,7 @@ type Drained struct {
 	Time       int64 // ns since 1970 of the flip; no time in a slot is later
 	Classes    []Class
 	Ledger     Ledger
-	Samples    SampleCounts
+	Samples    Samples
 	Mismatches []Mismatch // empty unless the program disagrees with itself
 	Slots      int        // slots in use in the fullest region
 	Quotes     []flow.Quote
@@ -49,7 +65,7 @@ type Drained struct {
 
 // Mismatch is an identity that did not hold in one region at one drain: a defect of this project, never of the traffic.
 type Mismatch struct {
-	Identity  string // buffers, packets, bytes, reentered, samples
+	Identity  string // buffers, packets, bytes, reentered, samples_<kind>
 	Region    int
 	Want, Got uint64
 }

@@ -8,7 +8,9 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
+	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
@@ -69,20 +71,39 @@ func fit(cfg Config) (Config, error) {
 	for cfg.Slots > MinSlots && tooLarge() {
 		cfg.Slots /= 2
 	}
-	if cfg.RandomOneIn < 0 {
-		return cfg, fmt.Errorf("1 in N samples must be 0 (none) or more, got %d", cfg.RandomOneIn)
-	}
 	if len(cfg.Filters) > MaxFilters {
 		return cfg, fmt.Errorf("there must be at most %d filters, got %d", MaxFilters, len(cfg.Filters))
 	}
-	if !cfg.Samples {
-		cfg.RandomOneIn = 0
+	return fitSamples(cfg)
+}
+
+func fitSamples(cfg Config) (Config, error) {
+	if cfg.RandomOneIn < 0 {
+		return cfg, fmt.Errorf("1 in N samples must be 0 (none) or more, got %d", cfg.RandomOneIn)
 	}
-	if cfg.RandomOneIn > 0 && (cfg.SnapLength < 1 || cfg.SnapLength > MaxSnapLength) {
+	if cfg.FlowOneIn < 0 {
+		return cfg, fmt.Errorf("samples of 1 flow in N must be 0 (none) or more, got %d", cfg.FlowOneIn)
+	}
+	if cfg.FirstPerFlow < 0 || cfg.FirstPerFlow > MaxFirstPerFlow {
+		return cfg, fmt.Errorf("first samples of a flow must be 0 (none) to %d, got %d", MaxFirstPerFlow, cfg.FirstPerFlow)
+	}
+	if !cfg.Samples {
+		cfg.RandomOneIn, cfg.FlowOneIn, cfg.FirstPerFlow = 0, 0, 0
+	}
+	if cfg.sampling() && (cfg.SnapLength < 1 || cfg.SnapLength > MaxSnapLength) {
 		return cfg, fmt.Errorf("snap length must be from 1 to %d bytes, got %d", MaxSnapLength, cfg.SnapLength)
+	}
+	if cfg.FirstIdle == 0 {
+		cfg.FirstIdle = DefaultFirstIdle
+	}
+	if cfg.firsts == 0 {
+		cfg.firsts = firstFlows
 	}
 	return cfg, nil
 }
+
+// sampling reports whether any kind of samples is on.
+func (c *Config) sampling() bool { return c.RandomOneIn > 0 || c.FlowOneIn > 0 || c.FirstPerFlow > 0 }
 
 func (k *Kernel) loadObjects() error {
 	spec, err := loadSpec(k.cfg)
@@ -124,7 +145,10 @@ func sizeMaps(spec *ebpf.CollectionSpec, cfg Config) {
 	spec.Maps[bpfMapSamplers].MaxEntries = uint32(len(cfg.cpus))
 	// A kernel that runs low on free entries of an LRU gives 128 at a time to a CPU, which others cannot use.
 	spec.Maps[bpfMapFragments].MaxEntries = uint32(max(1024, 256*len(cfg.cpus)))
-	if cfg.RandomOneIn == 0 { // nothing is ever written to these
+	if cfg.FirstPerFlow > 0 {
+		spec.Maps[bpfMapBeginnings].MaxEntries = uint32(max(cfg.firsts, 256*len(cfg.cpus)))
+	}
+	if !cfg.sampling() { // nothing is ever written to these
 		spec.Maps[bpfMapSamples].MaxEntries = page
 		scratch := spec.Maps[bpfMapScratch]
 		scratch.ValueSize, scratch.Value = 8, nil
@@ -140,11 +164,16 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 			regionOfCPU[cpu] = uint16(region + 1)
 		}
 	}
-	var errs []error
+	tick, err := tickLength()
+	if err != nil {
+		return err
+	}
+	errs := []error{setFlowSeed(spec, cfg)}
 	for name, value := range map[string]any{
 		bpfVarRegionOfCpu:   regionOfCPU,
 		bpfVarSlotMask:      uint32(cfg.Slots - 1),
 		bpfVarHashShift:     uint32(64 - bits.TrailingZeros(uint(cfg.Slots))),
+		bpfVarFragmentKeys:  fragmentKeys(),
 		bpfVarFragmentNs:    uint64(max(cfg.fragments, 0)),
 		bpfVarCheckProtocol: knob(!cfg.injected),
 		bpfVarFilterCount:   uint32(len(cfg.Filters)),
@@ -152,6 +181,10 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 		bpfVarTunnels:       knob(cfg.Tunnels),
 		bpfVarQuotes:        knob(cfg.Quotes),
 		bpfVarSampleRandom:  uint32(min(cfg.RandomOneIn, 1)),
+		bpfVarFlowLimit:     flowLimit(cfg.FlowOneIn),
+		bpfVarFirstPerFlow:  uint32(cfg.FirstPerFlow),
+		bpfVarFirstIdle:     uint32(min(int64(cfg.FirstIdle)/tick, math.MaxInt32)),
+		bpfVarYoungPackets:  youngPackets(cfg),
 		bpfVarSnapLength:    uint32(max(cfg.SnapLength, 1)),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -159,6 +192,37 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func setFlowSeed(spec *ebpf.CollectionSpec, cfg Config) error {
+	if cfg.flowSeed == 0 {
+		return nil
+	}
+	return spec.Variables[bpfVarFlowSeed].Set(cfg.flowSeed)
+}
+
+// flowLimit is the largest hash of a chosen flow. So whoever chooses 1 flow in 100 chooses among those of 1 in 10.
+func flowLimit(oneIn int) uint64 {
+	if oneIn == 0 {
+		return 0
+	}
+	return math.MaxUint64 / uint64(oneIn)
+}
+
+// youngPackets is how long a slot is looked at: to choose its flow at its first packet, to number its packets as long as they
+// may be among the first of the flow.
+func youngPackets(cfg Config) uint32 {
+	if cfg.FlowOneIn == 0 && cfg.FirstPerFlow == 0 {
+		return 0
+	}
+	return uint32(max(cfg.FirstPerFlow, 1))
+}
+
+func fragmentKeys() (keys [2 * unsafe.Sizeof(bpfOuter{}) / 8]uint32) {
+	for i := range keys {
+		keys[i] = rand.Uint32()
+	}
+	return keys
 }
 
 // knob is how a switch of bpf/config.h is set.
@@ -190,7 +254,7 @@ func (k *Kernel) open() error {
 	if k.pressed, err = ringbuf.NewReader(k.objects.Pressure); err != nil {
 		return fmt.Errorf("open the pressure ring: %w", err)
 	}
-	if k.cfg.RandomOneIn > 0 {
+	if k.cfg.sampling() {
 		samplers, err := k.mmap(k.objects.Samplers)
 		if err != nil {
 			return err

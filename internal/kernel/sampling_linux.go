@@ -30,9 +30,9 @@ type sampling struct {
 	drawn    []uint32 // by sampler: entries of skips replaced so far, modulo 2^32
 	demands  []demand // by sampler
 	random   *rand.Rand
-	oneIn    float64
-	inside   bool // of tunnels is where flows are
-	credit   *credit
+	oneIn    float64                   // 0: none at random
+	inside   bool                      // of tunnels is where flows are
+	credit   [packet.KindCount]*credit // of each kind, which are off too: nobody asks for that
 	record   ringbuf.Record
 	out      packet.Sample
 }
@@ -55,12 +55,15 @@ func newSampling(cfg Config, ring *ebpf.Map, memory []byte) (*sampling, error) {
 		random:   random,
 		oneIn:    float64(cfg.RandomOneIn),
 		inside:   cfg.Tunnels,
-		credit:   newCredit(float64(cfg.MaxPerSecond), regions, time.Now(), random),
+	}
+	now := time.Now()
+	for kind := range s.credit {
+		s.credit[kind] = newCredit(float64(cfg.MaxPerSecond), regions, now, random)
 	}
 	for i := range s.samplers {
 		s.begin(&s.samplers[i])
 	}
-	s.grant(s.credit.last)
+	s.grant(s.credit[packet.KindRandom].last)
 	return s, nil
 }
 
@@ -90,7 +93,7 @@ func (s *sampling) refresh(now time.Time) {
 		one := &s.samplers[i]
 		cursor := atomic.LoadUint32(&one.Cursor)
 		selected := cursor - s.drawn[i]
-		s.demands[i].note(selected, now.Sub(s.credit.last))
+		s.demands[i].note(selected, now.Sub(s.credit[packet.KindRandom].last))
 		used := min(selected, uint32(len(one.Skips)))
 		for n := range used {
 			one.Skips[(cursor-1-n)%uint32(len(one.Skips))] = s.skip()
@@ -101,20 +104,24 @@ func (s *sampling) refresh(now time.Time) {
 
 func (s *sampling) grant(now time.Time) {
 	outstanding := make([]uint32, len(s.samplers))
-	for i := range s.samplers {
-		outstanding[i] = s.samplers[i].Allowed - atomic.LoadUint32(&s.samplers[i].Used)
-	}
-	for i, n := range s.credit.grants(now, outstanding) {
-		one := &s.samplers[i]
-		chance, plenty := s.demands[i].spread(outstanding[i] + n)
-		atomic.StoreUint32(&one.Chance, uint32(chance*(1<<31)))
-		atomic.StoreUint32(&one.Plenty, plenty)
-		atomic.StoreUint32(&one.Allowed, one.Allowed+n)
+	for kind, c := range s.credit {
+		for i := range s.samplers {
+			outstanding[i] = s.samplers[i].Allowed[kind] - atomic.LoadUint32(&s.samplers[i].Used[kind])
+		}
+		for i, n := range c.grants(now, outstanding) {
+			one := &s.samplers[i]
+			if packet.Kind(kind) == packet.KindRandom {
+				chance, plenty := s.demands[i].spread(outstanding[i] + n)
+				atomic.StoreUint32(&one.Chance, uint32(chance*(1<<31)))
+				atomic.StoreUint32(&one.Plenty, plenty)
+			}
+			atomic.StoreUint32(&one.Allowed[kind], one.Allowed[kind]+n)
+		}
 	}
 }
 
 // ReadSamples passes on every sample in the ring, without waiting for more, and grants credit for the next ones. Call it
-// every 100 ms or less: MaxPerSecond is reached only if it is. It returns the number of samples read.
+// every 100 ms or less: MaxPerSecond of a kind is reached only if it is. It returns the number of samples read.
 func (k *Kernel) ReadSamples(visit func(*packet.Sample)) (int, error) {
 	if k.sampling == nil {
 		return 0, nil
@@ -171,6 +178,8 @@ func (s *sampling) decode(now instant) error {
 		Direction: flow.Direction(h.Bits & sampleEgress),
 		Reasons:   packet.Reasons(h.Reasons),
 		Pool:      h.Pool,
+		FlowPool:  h.FlowPool,
+		Number:    h.Number,
 		Segments:  h.Segments,
 		WireLen:   h.WireBytes,
 		Inside:    s.inside,

@@ -57,7 +57,7 @@ func TestSamplesAreOneInN(t *testing.T) {
 	require.InDelta(t, buffers/n, samples, 3.29*math.Sqrt(buffers*(1.0/n)*(1-1.0/n)))
 	require.InDelta(t, samples/n, chosenTwice, 3.29*math.Sqrt(float64(samples)*(1.0/n)*(1-1.0/n)), "gaps are geometric: one in N is 0")
 	got := drain(t, k)
-	require.Equal(t, SampleCounts{Selected: uint64(samples), Emitted: uint64(samples)}, got.Samples)
+	require.Equal(t, Samples{{Selected: uint64(samples), Emitted: uint64(samples)}}, got.Samples)
 	require.LessOrEqual(t, pools, uint64(buffers))
 	require.Greater(t, pools, uint64(buffers-200), "all but the buffers after the last sample")
 }
@@ -94,7 +94,7 @@ func TestSamplesOverTheBudgetAreCounted(t *testing.T) {
 	}
 	require.Len(t, read(t, k), 1, "a tenth of a second's worth")
 	got := drain(t, k).Samples
-	require.Equal(t, SampleCounts{Selected: 100, Emitted: 1, RateLimited: 99}, got)
+	require.Equal(t, Samples{{Selected: 100, Emitted: 1, RateLimited: 99}}, got)
 	time.Sleep(150 * time.Millisecond)
 	read(t, k) // grants; as many as before are expected, so any of the next ones may come out
 	var after []packet.Sample
@@ -116,9 +116,9 @@ func TestFullRingIsCounted(t *testing.T) {
 		inject(t, k.objects.EgressL2, frame, nil)
 	}
 	got := drain(t, k)
-	require.Positive(t, got.Samples.RingFull)
+	require.Positive(t, got.Samples[packet.KindRandom].RingFull)
 	require.Equal(t, uint64(buffers), got.Ledger.Seen.Packets)
-	require.Len(t, read(t, k), int(got.Samples.Emitted))
+	require.Len(t, read(t, k), int(got.Samples[packet.KindRandom].Emitted))
 }
 
 func TestSkipsAreGeometric(t *testing.T) {

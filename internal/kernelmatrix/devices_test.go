@@ -103,6 +103,9 @@ func TestDevicesThatAreNot(t *testing.T) {
 		"gre to many": func(a netlink.LinkAttrs, l *testenv.End) netlink.Link {
 			return &netlink.Gretun{LinkAttrs: a, Local: ip(l.V4), Remote: net.IPv4zero.To4()}
 		},
+		"gre to a group": func(a netlink.LinkAttrs, l *testenv.End) netlink.Link {
+			return &netlink.Gretun{LinkAttrs: a, Local: ip(l.V4), Remote: net.IPv4(239, 1, 1, 1), Link: uint32(l.Index)}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			left, _ := testenv.Pair(t, testenv.PairConfig{})

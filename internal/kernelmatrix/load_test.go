@@ -42,6 +42,7 @@ func TestLoad(t *testing.T) {
 	}{
 		{"without samples", kernel.Config{Quotes: true}},
 		{"with samples", kernel.Config{Samples: true, RandomOneIn: 10, SnapLength: 256, MaxPerSecond: 100}},
+		{"with samples of flows", kernel.Config{Samples: true, FlowOneIn: 10, FirstPerFlow: 3, SnapLength: 256, MaxPerSecond: 100}},
 		{"with longest samples", kernel.Config{Samples: true, RandomOneIn: 1, SnapLength: kernel.MaxSnapLength, MaxPerSecond: 100}},
 		{"with most slots", kernel.Config{Slots: kernel.MaxSlots, MemoryCeiling: 1 << 30}},
 		{"with fewest slots", kernel.Config{Slots: kernel.MinSlots}},
@@ -80,7 +81,7 @@ func TestLoad(t *testing.T) {
 func everything() kernel.Config {
 	return kernel.Config{
 		Filters: filters(), Tunnels: true, Quotes: true,
-		Samples: true, RandomOneIn: 10, SnapLength: 256, MaxPerSecond: 100,
+		Samples: true, RandomOneIn: 10, FlowOneIn: 10, FirstPerFlow: 3, SnapLength: 256, MaxPerSecond: 100,
 	}
 }
 

@@ -70,9 +70,11 @@ func (p *Packet) ip(c *cursor, version int) (reason flow.Reason) {
 // cursor is a place in a frame. It may be moved past the end: that is found out by the next take.
 type cursor struct {
 	data    []byte
-	off     int // from the first byte of the frame
-	network int // where the IP header begins, once it was looked for
-	behind  int // where what follows IP and its extensions begins, once they were read
+	off     int  // from the first byte of the frame
+	network int  // where the IP header begins, once it was looked for
+	behind  int  // where what follows IP and its extensions begins, once they were read
+	carrier int  // where the IP header of the tunnel begins, once it was entered
+	short   bool // a take came to the end; of a packet that is accounted, inside of the tunnel that it is
 }
 
 // from returns what was captured from off on, perhaps nothing.
@@ -81,6 +83,7 @@ func (c *cursor) from(off int) []byte { return c.data[min(off, len(c.data)):] }
 // take returns the next n bytes and moves past them, or nil, without moving, if they are not all there.
 func (c *cursor) take(n int) []byte {
 	if len(c.data)-c.off < n {
+		c.short = true
 		return nil
 	}
 	b := c.data[c.off : c.off+n]

@@ -45,6 +45,7 @@ type Details struct {
 	FragmentOffset uint32 // bytes
 	HasPayloadLen  bool
 	PayloadLen     uint32 // bytes on the wire behind the transport header, of all segments; padding is none
+	Beyond         bool   // the transport header lies behind the end of the IP packet: all that is told of it are the ports in Key
 
 	TCPUrgent        uint16  // valid iff the URG flag is set
 	TCPOptions       []uint8 // by kind, as sent
@@ -82,6 +83,7 @@ type Details struct {
 	TunnelID    uint32 // VNI; key of GRE
 	HasInner    bool
 	Inner       flow.Key // of the packet that it carries
+	InsideCut   bool     // the flow should be that inside of a tunnel, but its headers go on behind the captured bytes: this is the outer one
 }
 
 // MAC is an address of Ethernet.
@@ -111,7 +113,6 @@ type ARPEndpoint struct {
 // used again. A Decoder is for one goroutine.
 type Decoder struct {
 	arp   layers.ARP
-	ipv4  layers.IPv4
 	tcp   layers.TCP
 	nd    layers.ICMPv6Options
 	gre   layers.GRE
@@ -134,10 +135,12 @@ func (d *Decoder) Decode(s *Sample, h *Details) {
 	case flow.ReasonARP:
 		d.readARP(h, c.from(c.off))
 	case flow.ReasonAccounted:
-		d.network(h, &c)
+		h.InsideCut = c.short && s.cut()
+		c.end(s, &h.Key)
+		h.network(&c)
 		h.payloadLen(s, &c)
-		if !h.Key.LaterFragment {
-			d.transport(h, &c)
+		if h.Beyond = !c.holds(&h.Packet); !h.Beyond && !h.Key.LaterFragment {
+			d.transport(h, s, &c)
 		}
 	}
 }
@@ -151,13 +154,13 @@ func (h *Details) reset() {
 }
 
 // transport reads what is behind the IP header of anything but a later fragment.
-func (d *Decoder) transport(h *Details, c *cursor) {
+func (d *Decoder) transport(h *Details, s *Sample, c *cursor) {
 	b := c.from(c.behind)
 	switch h.Key.Proto {
 	case protoTCP:
 		d.readTCP(h, b[:min(len(b), int(h.HeaderLen)-c.behind)])
 	case protoUDP:
-		d.udpTunnel(h, b[udpLen:])
+		d.udpTunnel(h, s, b[udpLen:])
 	case protoSCTP:
 		h.sctp(b)
 	case protoICMP:
@@ -173,40 +176,73 @@ func (d *Decoder) transport(h *Details, c *cursor) {
 			h.igmp(b)
 		}
 	case protoGRE:
-		d.readGRE(h, b)
+		d.readGRE(h, s, b)
 	case protoIPv4, protoIPv6:
-		h.ipip(b)
+		h.ipip(s, b)
 	}
 }
 
 // payloadLen works out what was sent behind the transport header. Of one packet the IP header tells: a frame may be longer,
-// by padding. Of several, and of BIG TCP, which tells 0, the bytes on the wire do.
+// by padding. Of several, and of those that tell no length, the bytes on the wire do.
 func (h *Details) payloadLen(s *Sample, c *cursor) {
-	told := int(binary.BigEndian.Uint16(c.data[c.network+2:])) // IPv4 total length
-	if h.Key.IPv6 {
-		told = int(binary.BigEndian.Uint16(c.data[c.network+4:]))
-		if told > 0 {
-			told += ipv6Len
-		}
-	}
+	ip := c.data[c.network:]
+	told := toldLen(ip, h.Key.IPv6, s.Segments)
 	n := c.network + told - int(h.HeaderLen)
 	if told == 0 || s.Segments > 1 {
-		headers := int(h.HeaderLen) - h.jumbo(c)
-		if s.Tagged && !s.L3 {
-			headers += vlanTagLen
+		headers := int(h.HeaderLen)
+		if s.Segments > 1 && h.Key.IPv6 && isJumbo(ip) {
+			headers -= ipv6ExtensionLen // BIG TCP adds it before segmentation, and no wire sees it
 		}
-		n = int(s.WireLen) - int(s.Segments)*headers
+		n = int(s.WireLen) - s.offloaded() - int(s.Segments)*headers
 	}
 	if n >= 0 {
 		h.HasPayloadLen, h.PayloadLen = true, uint32(n)
 	}
 }
 
-// jumbo is the length of the hop-by-hop header that BIG TCP adds before segmentation and that no wire sees; RFC 2675 2.
-func (h *Details) jumbo(c *cursor) int {
-	const option = 0xc2
-	if len(h.Extensions) > 0 && h.Extensions[0] == extensionHopByHop && c.data[c.network+ipv6Len+2] == option {
-		return ipv6ExtensionLen
+// end ends c where the IP packet ends, and the one that carries it: what the frame has behind that is padding, or a trailer,
+// and no record tells of it. The IP header stays. Segments are no exception: their headers are in the first.
+func (c *cursor) end(s *Sample, k *flow.Key) {
+	end := c.endOfIP(c.network, k.IPv6, s.Segments)
+	if k.Tunnel.Kind != 0 {
+		end = min(end, c.endOfIP(c.carrier, k.Tunnel.IPv6, s.Segments))
 	}
-	return 0
+	least := ipv4Len
+	if k.IPv6 {
+		least = ipv6Len
+	}
+	c.data = c.data[:max(end, c.network+least)]
+}
+
+func (c *cursor) endOfIP(network int, ipv6 bool, segments uint32) int {
+	told := toldLen(c.data[network:], ipv6, segments)
+	if told == 0 {
+		return len(c.data)
+	}
+	return min(network+told, len(c.data))
+}
+
+// holds reports whether the transport header that p was read of, if any, is in c, but for options.
+func (c *cursor) holds(p *Packet) bool {
+	n := p.transportLen()
+	return n == 0 || c.behind+n <= len(c.data)
+}
+
+// toldLen is the length of an IP packet as its header, which b begins with, tells it. It is 0 where that tells none: BIG TCP,
+// jumbograms, and IPv4 with a total length of 0.
+func toldLen(b []byte, ipv6 bool, segments uint32) int {
+	if !ipv6 {
+		return int(binary.BigEndian.Uint16(b[2:]))
+	}
+	n := int(binary.BigEndian.Uint16(b[4:]))
+	if n == 0 && (segments > 1 || isJumbo(b)) {
+		return 0
+	}
+	return ipv6Len + n
+}
+
+// isJumbo reports whether an IPv6 packet has the option of jumbograms; RFC 2675 2.
+func isJumbo(b []byte) bool {
+	const option = 0xc2
+	return b[6] == extensionHopByHop && len(b) > ipv6Len+2 && b[ipv6Len+2] == option
 }

@@ -121,12 +121,16 @@ func (d *Decoder) linkLayer(h *Details, b []byte) {
 	}
 }
 
-// quote reads the packet that an error quotes: its addresses, and its ports, for which there are 8 bytes (RFC 792).
+// quote reads the packet that an error quotes: its addresses, and its ports, for which there are 8 bytes (RFC 792). It is of
+// the same version of IP as the error.
 func (h *Details) quote(b []byte) {
+	version := 4
+	if h.Key.IPv6 {
+		version = 6
+	}
 	c := cursor{data: b}
 	var p Packet
-	version, reason := versionNibble(&c, &Sample{})
-	if reason != flow.ReasonAccounted || p.ip(&c, version) != flow.ReasonAccounted {
+	if p.ip(&c, version) != flow.ReasonAccounted {
 		return
 	}
 	if p.Key.HasPorts() && p.ports(c.take(4)) != flow.ReasonAccounted {

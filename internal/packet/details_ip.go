@@ -15,7 +15,7 @@ const (
 )
 
 // network reads the rest of the IP header. It is there, with its options or extensions: the packet is accounted.
-func (d *Decoder) network(h *Details, c *cursor) {
+func (h *Details) network(c *cursor) {
 	b := c.data[c.network:]
 	if h.Key.IPv6 {
 		h.FlowLabel = binary.BigEndian.Uint32(b) & flowLabelMask
@@ -26,10 +26,26 @@ func (d *Decoder) network(h *Details, c *cursor) {
 	flagsOffset := binary.BigEndian.Uint16(b[6:])
 	h.DontFragment = flagsOffset&flagDontFragment != 0
 	h.fragment(uint32(flagsOffset&ipv4FragmentOffset)*8, flagsOffset&flagMoreFragments != 0)
-	if headerLen := int(b[0]&0x0f) * 4; headerLen > ipv4Len && d.ipv4.DecodeFromBytes(b[:headerLen], feedback{}) == nil {
-		for i := range d.ipv4.Options {
-			h.IPOptions = append(h.IPOptions, d.ipv4.Options[i].OptionType)
+	h.ipv4Options(b[ipv4Len:min(int(b[0]&0x0f)*4, len(b))])
+}
+
+// ipv4Options walks options to the end of the list or to one that has no such length; RFC 791 3.1. gopacket has an error
+// instead of a list if one is broken.
+func (h *Details) ipv4Options(b []byte) {
+	const end, noOperation = 0, 1
+	for len(b) > 0 {
+		length := 1
+		if kind := b[0]; kind != end && kind != noOperation {
+			if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
+				return
+			}
+			length = int(b[1])
 		}
+		h.IPOptions = append(h.IPOptions, b[0])
+		if b[0] == end {
+			return
+		}
+		b = b[length:]
 	}
 }
 
@@ -45,6 +61,9 @@ func (h *Details) extensions(c *cursor) {
 	next := c.data[c.network+6]
 	for off := c.network + ipv6Len; off < c.behind && len(h.Extensions) < maxIPv6Extensions; {
 		b := c.from(off)
+		if len(b) < ipv6ExtensionLen {
+			return // behind the end of the packet
+		}
 		h.Extensions = append(h.Extensions, next)
 		if next == extensionFragment {
 			offsetMore := binary.BigEndian.Uint16(b[2:])

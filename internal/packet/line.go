@@ -38,14 +38,15 @@ func AppendLine(b []byte, s *Sample, h *Details) []byte {
 	if s.Segments > 1 {
 		l.str(" in ").num(uint64(s.Segments)).str(" packets")
 	}
+	if h.InsideCut {
+		l.str(" (inside cut)")
+	}
 	return l
 }
 
 // Cut reports whether the headers go on behind the captured bytes. The kernel saw all of them: how it counted the packet
 // cannot be told from the part.
-func Cut(s *Sample, reason flow.Reason) bool {
-	return len(s.Data) < int(s.WireLen) && reason.Short()
-}
+func Cut(s *Sample, reason flow.Reason) bool { return reason.Short() && s.cut() }
 
 func (l *line) unread(s *Sample, h *Details) {
 	switch {
@@ -100,7 +101,7 @@ func (l *line) ip(h *Details) {
 	}
 	length := uint64(h.PayloadLen)
 	switch {
-	case h.Key.LaterFragment:
+	case h.Key.LaterFragment || h.Beyond:
 		l.protocol(h.Key.Proto)
 	case h.HasTCP:
 		l.tcp(h)

@@ -5,11 +5,31 @@ package packet
 
 import "github.com/ebpfpackets/ebpfpackets/internal/flow"
 
-// Reasons says why a frame was chosen; a frame chosen for several reasons is copied once.
+// Kind is a way to choose frames. Each has a budget of its own.
+type Kind uint8
+
+const (
+	KindRandom Kind = iota // 1 buffer in N, with geometric gaps
+	KindFlow               // every packet of 1 flow in N
+	KindFirst              // the first packets of every flow
+	KindCount
+)
+
+var kinds = [KindCount]string{"random", "flow", "first"}
+
+func (k Kind) String() string { return kinds[k] }
+
+// Reasons are the kinds that chose a frame, one bit for each: it is copied once.
 type Reasons uint8
 
-// ReasonRandom marks a frame chosen by the geometric 1-in-N skip.
-const ReasonRandom Reasons = 1 << 0
+const (
+	ReasonRandom Reasons = 1 << KindRandom
+	ReasonFlow   Reasons = 1 << KindFlow
+	ReasonFirst  Reasons = 1 << KindFirst
+)
+
+// Has reports whether a kind is among the reasons.
+func (r Reasons) Has(k Kind) bool { return r&(1<<k) != 0 }
 
 // Sample is one chosen frame as the kernel saw it. Data is valid only until the callback that received it returns.
 type Sample struct {
@@ -18,7 +38,9 @@ type Sample struct {
 	NetNS     uint16
 	Direction flow.Direction
 	Reasons   Reasons
-	Pool      uint64 // buffers seen on this CPU since its last emitted sample of this kind, this one included: the weight for estimates
+	Pool      uint64 // iff ReasonRandom: buffers seen on this CPU since its last emitted sample of that kind, this one included: the weight for estimates
+	FlowPool  uint32 // iff ReasonFlow: buffers of chosen flows on this CPU since its last emitted sample of that kind, this one included
+	Number    uint32 // iff ReasonFirst: which packet of its flow this is, from 1; of several segments the first
 	Segments  uint32 // wire packets this buffer stands for (GSO, GRO); at least 1
 	WireLen   uint32 // bytes of all segments on the wire, link header and tags included
 	Inside    bool   // of a tunnel is where the flow is
@@ -29,3 +51,14 @@ type Sample struct {
 	VLANProto uint16 // ethertype of the offloaded tag, 0x8100 or 0x88a8; host byte order
 	Data      []byte // captured bytes from the link header on, at most snap_length
 }
+
+// offloaded is the part of WireLen that can never be in Data: each segment has the tag that was offloaded.
+func (s *Sample) offloaded() int {
+	if !s.Tagged {
+		return 0
+	}
+	return int(s.Segments) * vlanTagLen
+}
+
+// cut reports whether the packet goes on behind Data.
+func (s *Sample) cut() bool { return len(s.Data) < int(s.WireLen)-s.offloaded() }

@@ -53,6 +53,21 @@ func (p *Packet) transportHeader(c *cursor) flow.Reason {
 	return flow.ReasonAccounted
 }
 
+// transportLen is how much must be there of the header behind IP.
+func (p *Packet) transportLen() int {
+	switch {
+	case p.HasTCP:
+		return tcpLen
+	case p.HasICMP:
+		return icmpLen
+	case p.Key.HasPorts() && p.Key.Proto == protoUDP:
+		return udpLen
+	case p.Key.HasPorts():
+		return sctpLen
+	}
+	return 0
+}
+
 // tcp reads a TCP header. Its options are not looked at and need not be there: the kernel program counts a packet before
 // it would come to them.
 func (p *Packet) tcp(c *cursor) flow.Reason {

@@ -41,6 +41,10 @@ var tsharkDisagrees = map[string]struct {
 	"traffic to the port of VXLAN with bits that are reserved": {"goes by the port", []string{"vxlan.vni"}},
 	"traffic to the port of VXLAN that is none":                {"goes by the port", []string{"vxlan.vni"}},
 	"traffic to the port of Geneve that is none":               {"goes by the port", []string{"geneve.vni"}},
+	"GRE with a strict source route":                           {"reads on behind it", []string{"ip.src", "ip.dst", "udp.srcport", "udp.dstport"}},
+	"IGMP 2 report without a group, with a trailer":            {"tells the half", []string{"igmp.type"}},
+	"an IPv4 header that goes on behind the end of the packet": {"tells nothing", []string{"ip.src", "ip.dst", "(ip.id)", "(ip.flags.df)", "(ip.flags.mf)", "(ip.frag_offset)"}},
+	"time exceeded, quoting IPv6":                              {"goes by the first digit", []string{"ipv6.src", "ipv6.dst", "udp.srcport", "udp.dstport"}},
 	"linux.pcap, frame 52":                                     {"tells half of a quote that is cut", []string{"ipv6.src"}},
 	"linux.pcap, frame 54":                                     {"tells half of a quote that is cut", []string{"ipv6.src"}},
 }

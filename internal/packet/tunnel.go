@@ -29,7 +29,7 @@ const (
 	greChecksum = 0x8000 // RFC 2784
 	greKey      = 0x2000 // RFC 2890
 	greSequence = 0x1000
-	greOther    = 0x4fff // routing of RFC 1701, reserved bits, version: not read
+	greOther    = 0x4c07 // bits 1, 4 and 5, which RFC 1701 had for routes, and the version: not read; RFC 2784 2.3, RFC 2890 2
 )
 
 // enter makes p the packet inside of the tunnel that p is, if there is one and it can be read; else p stays as it is. One
@@ -38,10 +38,11 @@ func (p *Packet) enter(outer *cursor, s *Sample) {
 	if p.Key.LaterFragment {
 		return
 	}
-	c := cursor{data: s.Data, off: int(p.HeaderLen)}
+	c := cursor{data: s.Data, off: int(p.HeaderLen), carrier: outer.network}
 	t, etherType := p.tunnel(&c)
 	inner := Packet{Key: sampleKey(s)}
-	if inner.inside(&c, etherType) != flow.ReasonAccounted {
+	if reason := inner.inside(&c, etherType); reason != flow.ReasonAccounted {
+		outer.short = c.short || reason.Short()
 		return
 	}
 	t.Src, t.Dst, t.IPv6 = p.Key.SrcAddr, p.Key.DstAddr, p.Key.IPv6

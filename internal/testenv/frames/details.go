@@ -15,7 +15,7 @@ type Carrier struct {
 var Traffic = []byte("\xf1\xe7\xd9\xc5\xb3\xa9\x9b\x8d\xf3\xe5\xdb\xc7\xb5\xad\x97\x83\xf1\xe7\xd9\xc5\xb3\xa9\x9b\x8d\xf3\xe5\xdb\xc7\xb5\xad\x97\x83")
 
 // Carriers holds a frame of everything that details are read of.
-var Carriers = slices.Concat(carriersLink(), carriersIP(), carriersTCP(), carriersICMP(), carriersGroups(), carriersSCTP(), carriersTunnels())
+var Carriers = slices.Concat(carriersLink(), carriersIP(), carriersTCP(), carriersICMP(), carriersGroups(), carriersSCTP(), carriersTunnels(), carriersTrailers())
 
 // carry builds a frame whose last bytes, so many, are traffic.
 func carry(name string, traffic int, frame []byte) Carrier {
@@ -29,6 +29,8 @@ const (
 )
 
 func carriersLink() []Carrier {
+	offloadedARP := carry("ARP behind an offloaded tag", 18, ethernet(typeARP, arp(1, [6]byte{}), Traffic[:18]))
+	offloadedARP.Tagged, offloadedARP.VLANTCI = true, 5<<13|100
 	third := carry("three inline tags and traffic", len(Traffic), ethernet(typeVLAN, vlan(1, typeVLAN, vlan(2, typeVLAN, Traffic))))
 	offloaded := carry("an offloaded tag outside of an inline one", len(Traffic), ethernet(typeVLAN, vlan(2<<13|200, typeIPv4, ip4(protoUDP, udp(Traffic)))))
 	offloaded.Tagged, offloaded.VLANTCI = true, 5<<13|100
@@ -39,6 +41,8 @@ func carriersLink() []Carrier {
 		carry("ARP is-at, with padding", 18, ethernet(typeARP, arp(2, [6]byte{2, 0, 0, 0, 0, 0x0b}), Traffic[:18])),
 		carry("ARP probe of another operation", 18, ethernet(typeARP, arp(9, [6]byte{}), Traffic[:18])),
 		carry("RARP request", 18, ethernet(typeRARP, arp(3, [6]byte{2, 0, 0, 0, 0, 0x0a}), Traffic[:18])),
+		carry("ARP behind a tag", 14, ethernet(typeVLAN, vlan(5<<13|100, typeARP, arp(1, [6]byte{}), Traffic[:14]))),
+		offloadedARP,
 		carry("ARP for another kind of hardware", len(Traffic), ethernet(typeARP, []byte{0, 6, 8, 0, 8, 4, 0, 1}, Traffic)),
 		carry("ARP that is cut", 10, ethernet(typeARP, []byte{0, 1, 8, 0, 6, 4, 0, 1}, Traffic[:10])),
 		carry("LLC", len(Traffic), ethernet(uint16(len(Traffic)), Traffic)),
@@ -61,6 +65,8 @@ func carriersIP() []Carrier {
 	padded := carry("UDP with an Ethernet trailer", len(Traffic), slices.Concat(ethernet(typeIPv4, ip4(protoUDP, udp())), Traffic))
 	return []Carrier{
 		carry("IPv4 with record route", len(Traffic), ethernet(typeIPv4, ip4Header(0x48, dontFragment, protoUDP, recordRoute, udp(Traffic)))),
+		carry("IPv4 with router alert and an option longer than its header", len(Traffic), ethernet(typeIPv4,
+			ip4Header(0x47, dontFragment, protoUDP, alert, []byte{7, 40, 0, 0}, udp(Traffic)))),
 		carry("IPv4 with router alert", len(Traffic), ethernet(typeIPv4, ip4Header(0x46, dontFragment, protoUDP, alert, udp(Traffic)))),
 		carry("a first IPv4 fragment with traffic", len(Traffic), ethernet(typeIPv4, ip4Fragment(moreFragments, protoUDP, udp(Traffic)))),
 		carry("a later IPv4 fragment with traffic", len(Traffic), ethernet(typeIPv4, ip4Fragment(185, protoTCP, Traffic))),
@@ -116,6 +122,8 @@ func carriersICMP() []Carrier {
 		v4("fragmentation needed, quoting TCP with data", len(Traffic), message(3, 4, []byte{0, 0, 5, 0x14}, ip4(protoTCP, tcp(0x10, Traffic)))),
 		v4("time exceeded, quoting ESP", len(Traffic), message(11, 0, zero, ip4(protoESP, Traffic))),
 		v4("time exceeded, quoting nothing that is IP", len(Traffic), message(11, 0, zero, Traffic)),
+		v4("time exceeded, quoting IPv6", 40+8+len(Traffic), message(11, 0, zero, ip6(protoUDP, udp(Traffic)))),
+		v6("ICMPv6 time exceeded, quoting IPv4", 20+8+len(Traffic), message(3, 0, zero, ip4(protoUDP, udp(Traffic)))),
 		v4("redirect", len(Traffic), message(5, 1, []byte{192, 0, 2, 9}, ip4(protoUDP, udp(Traffic)))),
 		v6("an ICMPv6 echo with data", len(Traffic), icmp(128, 0, Traffic)),
 		v6("packet too big, quoting UDP with data", len(Traffic), message(2, 0, []byte{0, 0, 5, 0}, ip6(protoUDP, udp(Traffic)))),
@@ -162,6 +170,37 @@ func carriersSCTP() []Carrier {
 	}
 }
 
+// carriersTrailers end before their frames do. What follows would be told if it were theirs.
+func carriersTrailers() []Carrier {
+	zero := make([]byte, 4)
+	target := []byte{0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 2}
+	group6 := []byte{0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0x0d, 0xb8, 0, 0, 0, 1}
+	quote, quote6 := ip4(protoUDP, udp()), ip6(protoUDP, udp())
+	v4 := func(name string, proto byte, b, trailer []byte) Carrier {
+		return carry(name, len(trailer), ethernet(typeIPv4, ip4(proto, b), trailer))
+	}
+	v6 := func(name string, b, trailer []byte) Carrier {
+		return carry(name, len(trailer), ethernet(typeIPv6, ip6(protoICMPv6, b), trailer))
+	}
+	options := v4("an IPv4 header that goes on behind the end of the packet", 253, nil, []byte{148, 4, 0, 0})
+	options.Data[14] = 0x46
+	return []Carrier{
+		options,
+		v4("SCTP COOKIE ACK with a trailer", protoSCTP, sctp([]byte{11, 0, 0, 4}), []byte("Secret pas")),
+		v4("port unreachable that quotes nothing, with a trailer", protoICMP, message(3, 3, zero), quote),
+		v4("IGMP 2 report without a group, with a trailer", 2, []byte{0x16, 0, 0, 0}, []byte{233, 252, 0, 1}),
+		v4("IGMP 3 report that counts a group more than it has, with a trailer", 2,
+			[]byte{0x22, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 233, 252, 0, 1}, []byte{1, 0, 0, 0, 233, 252, 0, 2}),
+		v6("packet too big that quotes nothing, with a trailer", message(2, 0, []byte{0, 0, 5, 0}), quote6),
+		v6("MLD 1 report without a group, with a trailer", message(131, 0, zero), group6),
+		v6("neighbour solicitation without options, with a trailer", message(135, 0, zero, target), []byte{1, 1, 2, 0, 0, 0, 0, 0x0a}),
+		v4("nothing in IP in IP, with a trailer", protoIPIP, nil, quote),
+		v4("nothing in GRE, with a trailer", protoGRE, []byte{0, 0, 8, 0}, quote),
+		v4("no VXLAN, with a trailer", protoUDP, udpTo(portVXLAN), vxlan(ethernet(typeIPv4, quote))),
+		v4("nothing in VXLAN, with a trailer", protoUDP, udpTo(portVXLAN, vxlan()), ethernet(typeIPv4, quote)),
+	}
+}
+
 func carriersTunnels() []Carrier {
 	to := func(port uint16, payload ...[]byte) []byte {
 		b := udp(payload...)
@@ -190,6 +229,8 @@ func carriersTunnels() []Carrier {
 		v4("GRE with key and sequence number", protoGRE, gre(0x3000, typeIPv6, []byte{0, 0, 0, 5, 0, 0, 0, 1}, ip6(protoUDP, udp(Traffic)))),
 		v4("GRE with Ethernet", protoGRE, gre(0, typeBridging, inner)),
 		v4("GRE with something else", protoGRE, gre(0, 0x88be, Traffic)),
+		v4("GRE with reserved bits that receivers ignore", protoGRE, gre(0x03f8, typeIPv4, ip4(protoUDP, udp(Traffic)))),
+		v4("GRE with a strict source route", protoGRE, gre(0x0800, typeIPv4, ip4(protoUDP, udp(Traffic)))),
 		v4("PPTP", protoGRE, gre(0x2001, 0x880b, Traffic)),
 		v4("IP in IPv4", 4, ip4(protoUDP, udp(Traffic))),
 		v4("IPv6 in IPv4", 41, ip6(protoTCP, tcp(0x18, Traffic))),

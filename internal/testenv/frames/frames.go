@@ -32,9 +32,13 @@ var ICMP = icmpTypes()
 
 // Sample returns f as the kernel would have sampled it, whole. The sample shares f's bytes.
 func (f *Frame) Sample() packet.Sample {
+	wireLen := uint32(len(f.Data))
+	if f.Tagged {
+		wireLen += 4
+	}
 	return packet.Sample{
 		Segments: 1,
-		WireLen:  uint32(len(f.Data)),
+		WireLen:  wireLen,
 		Inside:   f.Inside,
 		L3:       f.L3,
 		Tagged:   f.Tagged,

@@ -189,6 +189,26 @@ var Inside = inside([]Frame{
 		Want: seen4(47, 14+20),
 	},
 	{
+		Name: "GRE with reserved bits that receivers ignore",
+		Data: ethernet(typeIPv4, ip4(protoGRE, gre(0x03f8, typeIPv4, ip4(protoTCP, tcp(ack))))), // RFC 2784 2.3
+		Want: in(flow.Tunnel{Kind: flow.TunnelGRE}, isTCP(ack, seen4(6, 14+20+4+20+20))),
+	},
+	{
+		Name: "GRE with routing of RFC 1701",
+		Data: ethernet(typeIPv4, ip4(protoGRE, gre(0x4000, typeIPv4, make([]byte, 4), ip4(protoTCP, tcp(ack))))),
+		Want: seen4(47, 14+20),
+	},
+	{
+		Name: "GRE with a strict source route of RFC 1701",
+		Data: ethernet(typeIPv4, ip4(protoGRE, gre(0x0800, typeIPv4, ip4(protoTCP, tcp(ack))))),
+		Want: seen4(47, 14+20),
+	},
+	{
+		Name: "GRE with the last of the bits that receivers may not ignore",
+		Data: ethernet(typeIPv4, ip4(protoGRE, gre(0x0400, typeIPv4, ip4(protoTCP, tcp(ack))))),
+		Want: seen4(47, 14+20),
+	},
+	{
 		Name: "GRE that carries something else",
 		Data: ethernet(typeIPv4, ip4(protoGRE, gre(0, 0x88be, make([]byte, 60)))), // ERSPAN
 		Want: seen4(47, 14+20),

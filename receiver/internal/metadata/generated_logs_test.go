@@ -128,10 +128,10 @@ func TestLogsBuilder(t *testing.T) {
 			allEventsCount := 0
 			defaultEventsCount++
 			allEventsCount++
-			lb.RecordNetworkFlowEvent(ctx, timestamp, "event_source.address-val", 17, "event_destination.address-val", 22, "event_source.cidr-val", "event_destination.cidr-val", "event_client.address-val", 11, "event_server.address-val", 17, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 21, "flow.community_id-val", 21, 10, 8, AttributeFlowEndReasonIdleTimeout, 14, 14, AttributeFlowInitiatorMethodSyn, true, 13, 15, 21, 23, 14, 22, "flow.ethernet.destination-val", "flow.ethernet.source-val", 30, 24, 28, 18, 12, false, 18, 15, 15, 38, 32, 36, 26, 20, false, 26, 23, 23, "network.tunnel.destination.address-val", 17, "network.tunnel.source.address-val", AttributeNetworkTunnelTypeVxlan)
+			lb.RecordNetworkFlowEvent(ctx, timestamp, "event_source.address-val", 17, "event_destination.address-val", 22, "event_source.cidr-val", "event_destination.cidr-val", "event_client.address-val", 11, "event_server.address-val", 17, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 21, "flow.community_id-val", 21, 10, 8, AttributeFlowEndReasonIdleTimeout, 14, 14, AttributeFlowInitiatorMethodSyn, true, 13, 15, 21, 23, 14, 22, "flow.ethernet.destination-val", "flow.ethernet.source-val", 30, 24, 28, 18, 12, false, 18, 15, 15, 38, 32, 36, 26, 20, false, 26, 23, 23, 22, "network.tunnel.destination.address-val", 17, "network.tunnel.source.address-val", AttributeNetworkTunnelTypeVxlan)
 			defaultEventsCount++
 			allEventsCount++
-			lb.RecordNetworkPacketEvent(ctx, timestamp, "event_source.address-val", 17, "event_destination.address-val", 22, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 21, "packet.arp.operation-val", "packet.arp.sender.address-val", "packet.arp.sender.mac-val", "packet.arp.target.address-val", "packet.arp.target.mac-val", 22, []byte("packet.data-val"), "packet.ethernet.destination-val", "packet.ethernet.source-val", 16, 16, "packet.icmp.destination.address-val", 14, "packet.icmp.link_layer_address-val", 15, 20, "packet.icmp.target.address-val", 16, 16, "packet.inner.destination.address-val", 29, "packet.inner.source.address-val", 24, "packet.inner.transport-val", false, 14, 13, []any{"packet.ip.extensions-item1", "packet.ip.extensions-item2"}, 20, false, 25, 12, []any{"packet.ip.options-item1", "packet.ip.options-item2"}, 13, "packet.ledger_entry-val", 13, []any{"packet.mpls.labels-item1", "packet.mpls.labels-item2"}, []any{"packet.multicast.groups-item1", "packet.multicast.groups-item2"}, 21, "packet.quoted.destination.address-val", 30, "packet.quoted.source.address-val", 25, "packet.quoted.transport-val", 22, 20, []any{"packet.sampling.reasons-item1", "packet.sampling.reasons-item2"}, []any{"packet.sctp.chunks-item1", "packet.sctp.chunks-item2"}, 28, 15, 26, 16, 14, []any{"packet.tcp.sack_blocks-item1", "packet.tcp.sack_blocks-item2"}, false, 19, 20, 25, 17, 17, 23, 16, AttributePacketTunnelTypeVxlan, []any{"packet.vlan.ids-item1", "packet.vlan.ids-item2"}, 20, "network.tunnel.destination.address-val", 17, "network.tunnel.source.address-val", AttributeNetworkTunnelTypeVxlan)
+			lb.RecordNetworkPacketEvent(ctx, timestamp, "event_source.address-val", 17, "event_destination.address-val", 22, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 21, "packet.arp.operation-val", "packet.arp.sender.address-val", "packet.arp.sender.mac-val", "packet.arp.target.address-val", "packet.arp.target.mac-val", 22, []byte("packet.data-val"), "packet.ethernet.destination-val", "packet.ethernet.source-val", 16, 16, "packet.icmp.destination.address-val", 14, "packet.icmp.link_layer_address-val", 15, 20, "packet.icmp.target.address-val", 16, 16, "packet.inner.destination.address-val", 29, "packet.inner.source.address-val", 24, "packet.inner.transport-val", false, 14, 13, []any{"packet.ip.extensions-item1", "packet.ip.extensions-item2"}, 20, false, 25, 12, []any{"packet.ip.options-item1", "packet.ip.options-item2"}, 13, "packet.ledger_entry-val", 13, []any{"packet.mpls.labels-item1", "packet.mpls.labels-item2"}, []any{"packet.multicast.groups-item1", "packet.multicast.groups-item2"}, 21, "packet.quoted.destination.address-val", 30, "packet.quoted.source.address-val", 25, "packet.quoted.transport-val", 28, 27, 25, 22, 20, []any{"packet.sampling.reasons-item1", "packet.sampling.reasons-item2"}, []any{"packet.sctp.chunks-item1", "packet.sctp.chunks-item2"}, 28, 15, 26, 16, 14, []any{"packet.tcp.sack_blocks-item1", "packet.tcp.sack_blocks-item2"}, false, 19, 20, 25, 17, 17, 23, 16, AttributePacketTunnelTypeVxlan, []any{"packet.vlan.ids-item1", "packet.vlan.ids-item2"}, 20, "network.tunnel.destination.address-val", 17, "network.tunnel.source.address-val", AttributeNetworkTunnelTypeVxlan)
 
 			rb := lb.NewResourceBuilder()
 			rb.SetHostName("host.name-val")
@@ -314,6 +314,9 @@ func TestLogsBuilder(t *testing.T) {
 					attrVal, ok = lr.Attributes().Get("flow.reverse.ip.ttl.min")
 					assert.True(t, ok)
 					assert.EqualValues(t, 23, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("flow.reverse.tunnel.id")
+					assert.True(t, ok)
+					assert.EqualValues(t, 22, attrVal.Int())
 					attrVal, ok = lr.Attributes().Get("network.tunnel.destination.address")
 					assert.True(t, ok)
 					assert.Equal(t, "network.tunnel.destination.address-val", attrVal.Str())
@@ -492,6 +495,15 @@ func TestLogsBuilder(t *testing.T) {
 					attrVal, ok = lr.Attributes().Get("packet.quoted.transport")
 					assert.True(t, ok)
 					assert.Equal(t, "packet.quoted.transport-val", attrVal.Str())
+					attrVal, ok = lr.Attributes().Get("packet.sampling.first_number")
+					assert.True(t, ok)
+					assert.EqualValues(t, 28, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("packet.sampling.flow_one_in")
+					assert.True(t, ok)
+					assert.EqualValues(t, 27, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("packet.sampling.flow_pool")
+					assert.True(t, ok)
+					assert.EqualValues(t, 25, attrVal.Int())
 					attrVal, ok = lr.Attributes().Get("packet.sampling.one_in")
 					assert.True(t, ok)
 					assert.EqualValues(t, 22, attrVal.Int())

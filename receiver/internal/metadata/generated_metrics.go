@@ -438,6 +438,36 @@ var MapAttributePacketTunnelType = map[string]AttributePacketTunnelType{
 	"ip":     AttributePacketTunnelTypeIP,
 }
 
+// AttributeReason specifies the value reason attribute.
+type AttributeReason int
+
+const (
+	_ AttributeReason = iota
+	AttributeReasonRandom
+	AttributeReasonFlow
+	AttributeReasonFirst
+)
+
+// String returns the string representation of the AttributeReason.
+func (av AttributeReason) String() string {
+	switch av {
+	case AttributeReasonRandom:
+		return "random"
+	case AttributeReasonFlow:
+		return "flow"
+	case AttributeReasonFirst:
+		return "first"
+	}
+	return ""
+}
+
+// MapAttributeReason is a helper map of string to AttributeReason attribute value.
+var MapAttributeReason = map[string]AttributeReason{
+	"random": AttributeReasonRandom,
+	"flow":   AttributeReasonFlow,
+	"first":  AttributeReasonFirst,
+}
+
 // AttributeState specifies the value state attribute.
 type AttributeState int
 

@@ -430,7 +430,7 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	errs = errors.Join(errs, err)
 	builder.EbpfpacketsReceiverSamples, err = builder.meter.Int64ObservableCounter(
 		"otelcol_ebpfpackets_receiver_samples",
-		metric.WithDescription("Packets chosen as samples in the kernel. [Development]"),
+		metric.WithDescription("Packets chosen as samples in the kernel, for each kind of sampling that is on. One that several kinds chose is counted by each. [Development]"),
 		metric.WithUnit("{sample}"),
 	)
 	errs = errors.Join(errs, err)

@@ -347,7 +347,7 @@ func AssertEqualEbpfpacketsReceiverRecords(t *testing.T, tt *componenttest.Telem
 func AssertEqualEbpfpacketsReceiverSamples(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_ebpfpackets_receiver_samples",
-		Description: "Packets chosen as samples in the kernel. [Development]",
+		Description: "Packets chosen as samples in the kernel, for each kind of sampling that is on. One that several kinds chose is counted by each. [Development]",
 		Unit:        "{sample}",
 		Data: metricdata.Sum[int64]{
 			Temporality: metricdata.CumulativeTemporality,
