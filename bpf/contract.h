@@ -278,7 +278,10 @@ struct sampler {
 	__u64 _pad0[2];
 
 	__u32 allowed[KIND_COUNT]; // credits granted, modulo 2^32; equal to used: none left
-	__u32 _pad1[13];
+	__u32 plenty; // random samples: credits left that are as good as more; fewer lower the chance
+	__u64 key; // of the coins
+	__u32 chance; // of a selected buffer for each credit left, up to plenty, in 2^-31
+	__u32 _pad1[9];
 
 	__u32 skips[SKIPS]; // geometric with p = 1/N: buffers to skip before the next selected one
 };

@@ -167,6 +167,19 @@ static __always_inline bool emit(struct __sk_buff *skb, struct sample_scratch *s
 	return !bpf_ringbuf_output(&samples, s, sizeof(s->head) + length, BPF_RB_NO_WAKEUP);
 }
 
+/*
+ * Credit of random samples is spread at random over all that is selected until the next grant, or who comes first would get it all.
+ * When less is left than user space planned for, it gets thinner; none left is no chance. The coin is a hash of the
+ * selection's number, so that user space's seed decides.
+ */
+static __always_inline bool admitted(const struct sampler *s)
+{
+	__u64 coin = mix(0, s->key + s->cursor) * MIX;
+	__u32 left = s->allowed[KIND_RANDOM] - s->used[KIND_RANDOM];
+
+	return coin >> 33 < (__u64)s->chance * (left < s->plenty ? left : s->plenty);
+}
+
 /* The pool of random samples grows by whole gaps. */
 static __always_inline void next_gap(struct sampler *s)
 {
@@ -185,7 +198,7 @@ static __always_inline __u32 spend(struct region_header *h, struct sampler *s, _
 			continue;
 		h->samples[kind].selected++;
 		s->pools[kind]++;
-		if (s->used[kind] == s->allowed[kind]) {
+		if (kind == KIND_RANDOM ? !admitted(s) : s->used[kind] == s->allowed[kind]) {
 			h->samples[kind].rate_limited++;
 			continue;
 		}

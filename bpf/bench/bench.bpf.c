@@ -4,6 +4,7 @@
  * internal/kernel/bench_test.go loads this object. docs/performance.md says what is measured how.
  *
  *   drive_*: rewrite the packet to the next flow of a prepared sequence, then tail-call the program under test
+ *   copy: what a sample costs at least, 128 bytes from the packet to a ring
  *   noop, reference, percpu: programs under test beside our own; they parse with ../parse.h, so only accounting differs
  */
 #include <stdbool.h>
@@ -82,6 +83,37 @@ int drive_ipv6(struct __sk_buff *skb)
 SEC("tc")
 int noop(struct __sk_buff *skb __attribute__((unused)))
 {
+	return TCX_NEXT;
+}
+
+#define COPY 128
+
+struct copied {
+	__u8 bytes[COPY];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct copied);
+	__uint(max_entries, 1);
+} copy_scratch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} copies SEC(".maps");
+
+SEC("tc")
+int copy(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct copied *c = bpf_map_lookup_elem(&copy_scratch, &zero);
+
+	if (!c)
+		return TCX_NEXT;
+	if (bpf_skb_load_bytes(skb, 0, c->bytes, COPY) || bpf_ringbuf_output(&copies, c, COPY, BPF_RB_NO_WAKEUP))
+		failures++;
 	return TCX_NEXT;
 }
 

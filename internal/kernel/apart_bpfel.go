@@ -211,7 +211,10 @@ type apartSampler struct {
 	Cursor    uint32
 	Pad0      [2]uint64
 	Allowed   [3]uint32
-	Pad1      [13]uint32
+	Plenty    uint32
+	Key       uint64
+	Chance    uint32
+	Pad1      [9]uint32
 	Skips     [1024]uint32
 }
 

@@ -13,6 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type benchCopied struct {
+	_     structs.HostLayout
+	Bytes [128]uint8
+}
+
 type benchFilter struct {
 	_       structs.HostLayout
 	Addr    [2]uint64
@@ -58,10 +63,13 @@ type benchStep struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	benchMapCopies         = "copies"
+	benchMapCopyScratch    = "copy_scratch"
 	benchMapPercpuFlows    = "percpu_flows"
 	benchMapReferenceFlows = "reference_flows"
 	benchMapSequence       = "sequence"
 	benchMapUnderTest      = "under_test"
+	benchProgCopy          = "copy"
 	benchProgDriveIpv4     = "drive_ipv4"
 	benchProgDriveIpv6     = "drive_ipv6"
 	benchProgNoop          = "noop"
@@ -131,6 +139,7 @@ type benchSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchProgramSpecs struct {
+	Copy      *ebpf.ProgramSpec `ebpf:"copy"`
 	DriveIpv4 *ebpf.ProgramSpec `ebpf:"drive_ipv4"`
 	DriveIpv6 *ebpf.ProgramSpec `ebpf:"drive_ipv6"`
 	Noop      *ebpf.ProgramSpec `ebpf:"noop"`
@@ -142,6 +151,8 @@ type benchProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchMapSpecs struct {
+	Copies         *ebpf.MapSpec `ebpf:"copies"`
+	CopyScratch    *ebpf.MapSpec `ebpf:"copy_scratch"`
 	PercpuFlows    *ebpf.MapSpec `ebpf:"percpu_flows"`
 	ReferenceFlows *ebpf.MapSpec `ebpf:"reference_flows"`
 	Sequence       *ebpf.MapSpec `ebpf:"sequence"`
@@ -194,6 +205,8 @@ func (o *benchObjects) Close() error {
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchMaps struct {
+	Copies         *ebpf.Map `ebpf:"copies"`
+	CopyScratch    *ebpf.Map `ebpf:"copy_scratch"`
 	PercpuFlows    *ebpf.Map `ebpf:"percpu_flows"`
 	ReferenceFlows *ebpf.Map `ebpf:"reference_flows"`
 	Sequence       *ebpf.Map `ebpf:"sequence"`
@@ -202,6 +215,8 @@ type benchMaps struct {
 
 func (m *benchMaps) Close() error {
 	return _BenchClose(
+		m.Copies,
+		m.CopyScratch,
 		m.PercpuFlows,
 		m.ReferenceFlows,
 		m.Sequence,
@@ -239,6 +254,7 @@ type benchVariables struct {
 //
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchPrograms struct {
+	Copy      *ebpf.Program `ebpf:"copy"`
 	DriveIpv4 *ebpf.Program `ebpf:"drive_ipv4"`
 	DriveIpv6 *ebpf.Program `ebpf:"drive_ipv6"`
 	Noop      *ebpf.Program `ebpf:"noop"`
@@ -248,6 +264,7 @@ type benchPrograms struct {
 
 func (p *benchPrograms) Close() error {
 	return _BenchClose(
+		p.Copy,
 		p.DriveIpv4,
 		p.DriveIpv6,
 		p.Noop,

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 )
 
 // _test.go in the names of what this makes keeps it out of every build.
@@ -153,9 +154,10 @@ type subject struct {
 	take    func(b *testing.B) // adds to packets and bytes what was counted since the last call; nil: it counts nothing
 	forget  func(b *testing.B) // empties the table after take; nil: it needs not
 
-	kernel         *Kernel // ours
-	packets, bytes uint64  // taken and not yet compared
-	last           int     // flows of the last take
+	kernel         *Kernel      // ours
+	packets, bytes uint64       // taken and not yet compared
+	last           int          // flows of the last take
+	samples        SampleCounts // random
 }
 
 // fill is what lies in the active buffer of ours: slots in use and packets that found none.
@@ -244,6 +246,7 @@ func (r *rig) ours(k *Kernel, name string) *subject {
 		require.Equal(b, d.Ledger.Seen, sum)
 		s.packets += sum.Packets
 		s.bytes += sum.Bytes
+		s.samples = d.Samples[packet.KindRandom]
 	}
 	return s
 }

@@ -4,6 +4,7 @@
 package kernel
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -15,10 +16,11 @@ type credit struct {
 	budget float64 // earned and not granted yet, at most one second's worth
 	held   []uint32
 	last   time.Time
+	random *rand.Rand
 }
 
-func newCredit(rate float64, cpus int, now time.Time) *credit {
-	return &credit{rate: rate, budget: max(rate/10, 1), held: make([]uint32, cpus), last: now}
+func newCredit(rate float64, cpus int, now time.Time, random *rand.Rand) *credit {
+	return &credit{rate: rate, budget: max(rate/10, 1), held: make([]uint32, cpus), last: now, random: random}
 }
 
 // grants returns what each CPU gets, given what each still holds of earlier grants. The sum of all grants up to any moment
@@ -45,7 +47,7 @@ func (c *credit) grants(now time.Time, outstanding []uint32) []uint32 {
 // evenly is not always the same CPU's, and a budget smaller than their number starves none.
 func (c *credit) busy(outstanding []uint32) []int {
 	var busy []int
-	first := rand.IntN(len(outstanding))
+	first := c.random.IntN(len(outstanding))
 	for n := range outstanding {
 		i := (first + n) % len(outstanding)
 		if outstanding[i] == 0 || outstanding[i] < c.held[i] {
@@ -53,4 +55,24 @@ func (c *credit) busy(outstanding []uint32) []int {
 		}
 	}
 	return busy
+}
+
+// demand is how many buffers one CPU is expected to select until the next poll: as many as between any two of late, so that
+// bursts that come again find credit left.
+type demand float64
+
+const (
+	demandHalfLife = time.Second
+	spreadPolls    = 5 // credit left is to last so many polls; a second, which is what credit holds at most, has eleven
+)
+
+func (d *demand) note(selected uint32, elapsed time.Duration) {
+	*d = max(demand(selected), *d*demand(math.Exp2(-elapsed.Seconds()/demandHalfLife.Seconds())))
+}
+
+// spread says how likely a selected buffer is to be emitted: chance x the lesser of plenty and the credits left, of which there
+// are so many now. At a chance of 1 none is left out while there is credit.
+func (d demand) spread(credits uint32) (chance float64, plenty uint32) {
+	plenty = max(credits/2, 1)
+	return min(1, float64(credits)/float64(plenty)/(spreadPolls*max(float64(d), 1e-9))), plenty
 }

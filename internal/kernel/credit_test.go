@@ -14,7 +14,7 @@ import (
 // simulate polls every 100 ms; use says how many samples each CPU wants between two polls. It returns what each one got.
 func simulate(rate float64, polls int, wants func(cpu int) int, cpus int) []int {
 	now := time.Unix(0, 0)
-	c := newCredit(rate, cpus, now)
+	c := newCredit(rate, cpus, now, rand.New(rand.NewPCG(3, 4)))
 	left, got := c.grants(now, make([]uint32, cpus)), make([]int, cpus)
 	for range polls {
 		for i := range left {
@@ -66,4 +66,41 @@ func TestBudgetIsNeverExceeded(t *testing.T) {
 		got := simulate(rate, 50, func(int) int { return random.IntN(100) }, cpus)
 		require.LessOrEqual(t, float64(sum(got)), rate*5+max(rate/10, 1))
 	}
+}
+
+// used is how much of its credit a CPU uses that selects so many buffers before the next poll, on average.
+func used(d demand, credits uint32, selected int) float64 {
+	chance, plenty := d.spread(credits)
+	left := float64(credits)
+	for range selected {
+		left -= min(1, chance*min(left, float64(plenty)))
+	}
+	return float64(credits) - left
+}
+
+func TestCreditIsForWhoeverComesWhileDemandIsLow(t *testing.T) {
+	var d demand
+	require.InDelta(t, 100, used(d, 100, 100), 1e-9, "nothing is known")
+	d.note(10, time.Second)
+	require.InDelta(t, 10, used(d, 100, 10), 1e-9, "far below what there is")
+}
+
+func TestCreditOutlastsThePoll(t *testing.T) {
+	var d demand
+	d.note(9000, time.Second)
+	require.InDelta(t, 50.0/spreadPolls, used(d, 50, 9000), 0.01)
+	require.Less(t, used(d, 50, 90_000), 49.0, "of ten times as many buffers, the last ones have a chance, too")
+}
+
+func TestDemandRemembersBursts(t *testing.T) {
+	var d demand
+	d.note(8000, time.Second)
+	for range 10 {
+		d.note(0, 100*time.Millisecond)
+	}
+	require.InDelta(t, 4000, float64(d), 0.1, "half after a second")
+	d.note(0, time.Minute)
+	require.Less(t, float64(d), 1e-9)
+	d.note(7, time.Minute)
+	require.InDelta(t, 7, float64(d), 1e-9)
 }

@@ -87,28 +87,37 @@ type placeContext struct {
 
 // burst sends n packets of one length at one place, or more if a signal makes the library start again: sent knows.
 func (d *driver) burst(p place, n, length int) error {
-	if observer := d.observers[p.Direction]; d.under != observer {
-		if err := d.programs.UnderTest.Put(uint32(0), observer); err != nil {
-			return fmt.Errorf("choose the program under test: %w", err)
-		}
-		d.under = observer
-	}
 	opts := &ebpf.RunOptions{Data: udpFrame(0, 0, 0, 0, length), Repeat: uint32(n), Context: placeContext{IfIndex: p.ifindex}}
 	if d.tcp {
 		opts.Data = tcpFrame(tcpSYN, length)
 	}
+	driven, err := d.run(p.Direction, opts)
+	if err != nil {
+		return err
+	}
+	d.add(p, driven, uint64(length))
+	return nil
+}
+
+// run drives packets in one direction and returns how many it has driven since its beginning.
+func (d *driver) run(direction flow.Direction, opts *ebpf.RunOptions) (driven uint64, err error) {
+	if observer := d.observers[direction]; d.under != observer {
+		if err := d.programs.UnderTest.Put(uint32(0), observer); err != nil {
+			return 0, fmt.Errorf("choose the program under test: %w", err)
+		}
+		d.under = observer
+	}
 	if _, err := d.programs.Drive.Run(opts); err != nil {
-		return fmt.Errorf("drive %d packets: %w", n, err)
+		return 0, fmt.Errorf("drive %d packets: %w", opts.Repeat, err)
 	}
 	var now struct{ Failures, Driven uint64 }
 	if err := d.programs.BSS.Lookup(uint32(0), &now); err != nil {
-		return fmt.Errorf("read how many were driven: %w", err)
+		return 0, fmt.Errorf("read how many were driven: %w", err)
 	}
 	if now.Failures != 0 {
-		return fmt.Errorf("%d packets did not reach the program under test", now.Failures)
+		return 0, fmt.Errorf("%d packets did not reach the program under test", now.Failures)
 	}
-	d.add(p, now.Driven, uint64(length))
-	return nil
+	return now.Driven, nil
 }
 
 // add notes the packets from d.driven up to driven.

@@ -28,6 +28,7 @@ type sampling struct {
 	ring     *ringbuf.Reader
 	samplers []bpfSampler
 	drawn    []uint32 // by sampler: entries of skips replaced so far, modulo 2^32
+	demands  []demand // by sampler
 	random   *rand.Rand
 	oneIn    float64                   // 0: none at random
 	inside   bool                      // of tunnels is where flows are
@@ -45,21 +46,24 @@ func newSampling(cfg Config, ring *ebpf.Map, memory []byte) (*sampling, error) {
 	if cfg.Seed == ([32]byte{}) {
 		_, _ = crand.Read(cfg.Seed[:]) // never fails
 	}
+	random := rand.New(rand.NewChaCha8(cfg.Seed))
 	s := &sampling{
 		ring:     reader,
 		samplers: unsafe.Slice((*bpfSampler)(unsafe.Pointer(&memory[0])), regions),
 		drawn:    make([]uint32, regions),
-		random:   rand.New(rand.NewChaCha8(cfg.Seed)),
+		demands:  make([]demand, regions),
+		random:   random,
 		oneIn:    float64(cfg.RandomOneIn),
 		inside:   cfg.Tunnels,
 	}
+	now := time.Now()
 	for kind := range s.credit {
-		s.credit[kind] = newCredit(float64(cfg.MaxPerSecond), regions, time.Now())
+		s.credit[kind] = newCredit(float64(cfg.MaxPerSecond), regions, now, random)
 	}
 	for i := range s.samplers {
 		s.begin(&s.samplers[i])
 	}
-	s.grant()
+	s.grant(s.credit[packet.KindRandom].last)
 	return s, nil
 }
 
@@ -70,6 +74,7 @@ func (s *sampling) begin(one *bpfSampler) {
 	}
 	one.Gap = s.skip()
 	one.Countdown = one.Gap
+	one.Key = s.random.Uint64()
 }
 
 // skip draws the number of buffers before the next sample: geometric, so that every buffer is chosen with probability 1/N
@@ -83,11 +88,13 @@ func (s *sampling) skip() uint32 {
 }
 
 // refresh replaces the skips that were used since the last time.
-func (s *sampling) refresh() {
+func (s *sampling) refresh(now time.Time) {
 	for i := range s.samplers {
 		one := &s.samplers[i]
 		cursor := atomic.LoadUint32(&one.Cursor)
-		used := min(cursor-s.drawn[i], uint32(len(one.Skips)))
+		selected := cursor - s.drawn[i]
+		s.demands[i].note(selected, now.Sub(s.credit[packet.KindRandom].last))
+		used := min(selected, uint32(len(one.Skips)))
 		for n := range used {
 			one.Skips[(cursor-1-n)%uint32(len(one.Skips))] = s.skip()
 		}
@@ -95,14 +102,20 @@ func (s *sampling) refresh() {
 	}
 }
 
-func (s *sampling) grant() {
-	now, outstanding := time.Now(), make([]uint32, len(s.samplers))
+func (s *sampling) grant(now time.Time) {
+	outstanding := make([]uint32, len(s.samplers))
 	for kind, c := range s.credit {
 		for i := range s.samplers {
 			outstanding[i] = s.samplers[i].Allowed[kind] - atomic.LoadUint32(&s.samplers[i].Used[kind])
 		}
 		for i, n := range c.grants(now, outstanding) {
-			atomic.StoreUint32(&s.samplers[i].Allowed[kind], s.samplers[i].Allowed[kind]+n)
+			one := &s.samplers[i]
+			if packet.Kind(kind) == packet.KindRandom {
+				chance, plenty := s.demands[i].spread(outstanding[i] + n)
+				atomic.StoreUint32(&one.Chance, uint32(chance*(1<<31)))
+				atomic.StoreUint32(&one.Plenty, plenty)
+			}
+			atomic.StoreUint32(&one.Allowed[kind], one.Allowed[kind]+n)
 		}
 	}
 }
@@ -110,12 +123,15 @@ func (s *sampling) grant() {
 // ReadSamples passes on every sample in the ring, without waiting for more, and grants credit for the next ones. Call it
 // every 100 ms or less: MaxPerSecond of a kind is reached only if it is. It returns the number of samples read.
 func (k *Kernel) ReadSamples(visit func(*packet.Sample)) (int, error) {
-	s := k.sampling
-	if s == nil {
+	if k.sampling == nil {
 		return 0, nil
 	}
-	s.refresh()
-	defer s.grant()
+	return k.sampling.poll(time.Now(), visit)
+}
+
+func (s *sampling) poll(at time.Time, visit func(*packet.Sample)) (int, error) {
+	s.refresh(at)
+	defer s.grant(at)
 	now, err := wallClock()
 	if err != nil {
 		return 0, err
