@@ -13,6 +13,7 @@
 #define MPLS_DEPTH 8 // labels walked
 #define IPV6_EXTENSION_DEPTH 8 // extension headers walked
 #define FILTERS_MAX 16 // rules; a packet that none matches pays for all of them (docs/performance.md)
+#define GOLDEN 0x9e3779b97f4a7c15ULL // 2^64 / golden ratio, odd: a multiplier that mixes; Knuth, TAOCP 3, 6.4
 #define FRAGMENT_CONTEST_NS 1000000000 // two first fragments apart by more are of two packets: identifications are used again
 #define SNAP_MAX 16384 // largest snap_length; a power of two, since 5.10 bounds helper lengths by masks only
 

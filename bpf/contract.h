@@ -263,7 +263,8 @@ struct control {
 
 /*
  * Drawn skips at hand for one CPU; user space replaces the used ones at every poll. A CPU that selects more between two polls
- * (at N = 10 and 90 ms: above 110,000 buffers a second) uses some of them again, far beyond any budget of emitted samples.
+ * (at N = 10 and 90 ms: above 110,000 buffers a second) uses some of them again: the gaps are then no longer independent. Emitted are
+ * no more of them than the budget has.
  */
 #define SKIPS 1024
 

@@ -7,11 +7,9 @@
 
 #include "region.h"
 
-#define MIX 0x9e3779b97f4a7c15ULL // 2^64 / golden ratio, odd
-
 static __always_inline __u64 mix(__u64 sum, __u64 value)
 {
-	sum = (sum ^ value) * MIX;
+	sum = (sum ^ value) * GOLDEN;
 	return sum ^ sum >> 32;
 }
 
@@ -174,7 +172,7 @@ static __always_inline bool emit(struct __sk_buff *skb, struct sample_scratch *s
  */
 static __always_inline bool admitted(const struct sampler *s)
 {
-	__u64 coin = mix(0, s->key + s->cursor) * MIX;
+	__u64 coin = mix(0, s->key + s->cursor) * GOLDEN;
 	__u32 left = s->allowed[KIND_RANDOM] - s->used[KIND_RANDOM];
 
 	return coin >> 33 < (__u64)s->chance * (left < s->plenty ? left : s->plenty);

@@ -203,8 +203,6 @@ static __always_inline __u8 parse_inner(struct __sk_buff *skb, struct packet *p,
 	return parse_network(skb, p, NOT_USUAL);
 }
 
-#define GOLDEN 0x9e3779b97f4a7c15ULL // 2^64 / golden ratio, odd; Knuth, TAOCP 3, 6.4
-
 /* 24 bits that differ between tunnels: NH (UMAC, RFC 4418 5.2.2) with keys that nobody outside knows. */
 static __always_inline __u32 tunnel_hash(const struct outer *outer)
 {

@@ -24,7 +24,8 @@ func newCredit(rate float64, cpus int, now time.Time, random *rand.Rand) *credit
 }
 
 // grants returns what each CPU gets, given what each still holds of earlier grants. The sum of all grants up to any moment
-// is at most rate x time + the first tenth of a second's worth; what a CPU holds is at most its share of one second's.
+// is at most rate x time + the first tenth of a second's worth; what a CPU holds is at most its share of one second's, and it keeps
+// that while it is idle: when all CPUs become busy at once, as many second's worths as there are CPUs may be used at once.
 func (c *credit) grants(now time.Time, outstanding []uint32) []uint32 {
 	c.budget = min(c.budget+c.rate*now.Sub(c.last).Seconds(), max(c.rate, 1))
 	c.last = now
