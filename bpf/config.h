@@ -25,13 +25,20 @@ volatile const __u32 filter_count = 0; // rules in use; 0: no program filters
 volatile const struct filter filters[FILTERS_MAX] = {}; // the first that matches decides
 volatile const __u64 fragment_ns = 30000000000; // how long a first fragment is remembered: ipfrag_time of IPv4; 0: not at all
 volatile const __u32 fragment_keys[2 * OUTER_WORDS] = {}; // secret, of the hash that tells the fragments of two tunnels apart
-volatile const __u32 tunnels = 0; // 1: the flow of a packet inside of a tunnel is the inner one
 volatile const __u32 quotes = 0; // 0: what ICMP errors quote is not looked at
 volatile const __u32 sample_random = 0; // 0: no program samples at random
-volatile const __u64 flow_limit = 0; // flows whose hash is not above are samples: 2^64 / N; 0: none
 volatile const __u64 flow_seed = 0x6562706670616b74; // of that hash: the same on every host
 volatile const __u32 first_per_flow = 0; // packets of every flow that are samples, from its first on
 volatile const __u32 first_idle = 0; // jiffies without a packet after which a flow is a new one to first_per_flow
-volatile const __u32 young_packets = 0; // a slot with fewer is looked at for the two kinds above; 0: none is
 volatile const __u32 snap_length = 256; // bytes of a sample copied, 1 to SNAP_MAX
 volatile const __u16 netns = 0; // number of the network namespace this instance is attached in
+
+#ifdef PLAIN // off for good, as for most: packets then cost a tenth less (docs/performance.md)
+#define tunnels 0
+#define flow_limit 0
+#define young_packets 0
+#else
+volatile const __u32 tunnels = 0; // 1: the flow of a packet inside of a tunnel is the inner one
+volatile const __u64 flow_limit = 0; // flows whose hash is not above are samples: 2^64 / N; 0: none
+volatile const __u32 young_packets = 0; // a slot with fewer is looked at for samples of flows and of their beginnings; 0: none is
+#endif

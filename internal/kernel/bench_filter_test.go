@@ -44,14 +44,14 @@ func BenchmarkFilters(b *testing.B) {
 			cfg.Filters = l.filters
 			subjects = append(subjects, r.ours(load(b, cfg), l.name))
 		}
-		committed := _BpfBytes
+		committed := _PlainBytes
 		for _, path := range candidates() {
 			var err error
-			_BpfBytes, err = os.ReadFile(path)
+			_PlainBytes, err = os.ReadFile(path)
 			require.NoError(b, err)
 			subjects = append(subjects, r.ours(load(b, plain), path))
 		}
-		_BpfBytes = committed
+		_PlainBytes = committed
 		measured = nil
 		for _, s := range subjects {
 			measured = append(measured, s.name)

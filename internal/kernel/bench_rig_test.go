@@ -223,10 +223,10 @@ func candidates() []string { return filepath.SplitList(os.Getenv("EBPFPACKETS_BE
 
 func loadCandidate(b *testing.B, path string, cfg Config) *Kernel {
 	b.Helper()
-	committed := _BpfBytes
-	defer func() { _BpfBytes = committed }()
+	committed := _PlainBytes
+	defer func() { _PlainBytes = committed }()
 	var err error
-	_BpfBytes, err = os.ReadFile(path)
+	_PlainBytes, err = os.ReadFile(path)
 	require.NoError(b, err)
 	return load(b, cfg)
 }

@@ -39,7 +39,7 @@ type Config struct {
 	loaded    func(*objects) // what to spoil before the objects are opened
 	fragments time.Duration  // how long a first fragment is remembered; 0: fragmentTime, negative: not at all
 	injected  bool           // frames come from BPF_PROG_TEST_RUN, which makes a protocol up
-	apart     bool           // the programs for old verifiers, whatever this kernel's is
+	object    object         // which programs, whatever this kernel and the rest of the configuration need
 	flowSeed  uint64         // 0: that of bpf/config.h
 	firsts    int            // beginnings of flows remembered; 0: firstFlows
 }

@@ -111,9 +111,6 @@ func (k *Kernel) loadObjects() error {
 		return err
 	}
 	sizeMaps(spec, k.cfg)
-	if err := setKnobs(spec, k.cfg); err != nil {
-		return err
-	}
 	if err := spec.LoadAndAssign(&k.objects, nil); err != nil {
 		return err
 	}
@@ -123,15 +120,52 @@ func (k *Kernel) loadObjects() error {
 	return nil
 }
 
-// loadSpec reads the programs that this kernel's verifier accepts: bpf/apart.h says what the two differ in. What a verifier can do
-// is not probed, since it takes seconds to give up: 6.12 is the oldest known to accept the faster ones. A kernel whose version
-// cannot be told may be older.
-func loadSpec(cfg Config) (*ebpf.CollectionSpec, error) {
+// object is one of the forms that the programs are compiled to.
+type object uint8
+
+const (
+	objectAny   object = iota // as choose says
+	objectPlain               // without what few ask for: the fastest
+	objectFull                // with everything
+	objectApart               // with everything, for verifiers before 6.12; bpf/apart.h
+)
+
+// choose returns the fastest form that does what is asked for and that this kernel's verifier accepts. What a verifier can do is
+// not probed, since it takes seconds to give up: 6.12 is the oldest known to accept all. A kernel whose version cannot be told may
+// be older.
+func (c *Config) choose() object {
 	const firstAble = 6<<16 | 12<<8 // KERNEL_VERSION(6, 12, 0)
-	if version, err := features.LinuxVersionCode(); err != nil || version < firstAble || cfg.apart {
-		return loadApart()
+	version, err := features.LinuxVersionCode()
+	switch {
+	case c.object != objectAny:
+		return c.object
+	case err != nil || version < firstAble:
+		return objectApart
+	case c.Tunnels || c.FlowOneIn > 0 || c.FirstPerFlow > 0:
+		return objectFull
+	default:
+		return objectPlain
 	}
-	return loadBpf()
+}
+
+// loadSpec reads the programs and sets their knobs.
+func loadSpec(cfg Config) (*ebpf.CollectionSpec, error) {
+	form := cfg.choose()
+	load := map[object]func() (*ebpf.CollectionSpec, error){objectPlain: loadPlain, objectFull: loadBpf, objectApart: loadApart}
+	spec, err := load[form]()
+	if err != nil {
+		return nil, err
+	}
+	values, err := knobs(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if form == objectPlain {
+		for _, name := range []string{bpfVarTunnels, bpfVarFlowLimit, bpfVarYoungPackets} {
+			delete(values, name) // off for good
+		}
+	}
+	return spec, setKnobs(spec, values)
 }
 
 func sizeMaps(spec *ebpf.CollectionSpec, cfg Config) {
@@ -157,7 +191,8 @@ func sizeMaps(spec *ebpf.CollectionSpec, cfg Config) {
 
 const maxCPUs = 4096 // MAX_CPUS of bpf/config.h
 
-func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
+// knobs are the values of the variables in bpf/config.h, by name.
+func knobs(cfg Config) (map[string]any, error) {
 	var regionOfCPU [maxCPUs]uint16
 	for region, cpu := range cfg.cpus {
 		if cpu < len(regionOfCPU) {
@@ -166,10 +201,9 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 	}
 	tick, err := tickLength()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	errs := []error{setFlowSeed(spec, cfg)}
-	for name, value := range map[string]any{
+	values := map[string]any{
 		bpfVarRegionOfCpu:   regionOfCPU,
 		bpfVarSlotMask:      uint32(cfg.Slots - 1),
 		bpfVarHashShift:     uint32(64 - bits.TrailingZeros(uint(cfg.Slots))),
@@ -186,19 +220,21 @@ func setKnobs(spec *ebpf.CollectionSpec, cfg Config) error {
 		bpfVarFirstIdle:     uint32(min(int64(cfg.FirstIdle)/tick, math.MaxInt32)),
 		bpfVarYoungPackets:  youngPackets(cfg),
 		bpfVarSnapLength:    uint32(max(cfg.SnapLength, 1)),
-	} {
+	}
+	if cfg.flowSeed != 0 {
+		values[bpfVarFlowSeed] = cfg.flowSeed
+	}
+	return values, nil
+}
+
+func setKnobs(spec *ebpf.CollectionSpec, values map[string]any) error {
+	var errs []error
+	for name, value := range values {
 		if err := spec.Variables[name].Set(value); err != nil {
 			errs = append(errs, fmt.Errorf("set %s: %w", name, err))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func setFlowSeed(spec *ebpf.CollectionSpec, cfg Config) error {
-	if cfg.flowSeed == 0 {
-		return nil
-	}
-	return spec.Variables[bpfVarFlowSeed].Set(cfg.flowSeed)
 }
 
 // flowLimit is the largest hash of a chosen flow. So whoever chooses 1 flow in 100 chooses among those of 1 in 10.

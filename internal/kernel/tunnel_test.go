@@ -7,7 +7,6 @@ package kernel
 
 import (
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"testing"
 
@@ -29,11 +28,11 @@ func vxlan(from, to, id uint32, inner []byte) []byte {
 	return append(f, inner...)
 }
 
-// eachObject runs a test with the programs for new verifiers and with those for old ones.
+// eachObject runs a test with each object that knows tunnels.
 func eachObject(t *testing.T, cfg Config, test func(t *testing.T, k *Kernel)) {
-	for _, apart := range []bool{false, true} {
-		t.Run(fmt.Sprintf("apart %v", apart), func(t *testing.T) {
-			cfg.apart = apart
+	for name, o := range map[string]object{"full": objectFull, "apart": objectApart} {
+		t.Run(name, func(t *testing.T) {
+			cfg.object = o
 			k := load(t, cfg)
 			pin(t, 0)
 			test(t, k)
