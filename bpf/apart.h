@@ -2,7 +2,7 @@
 /*
  * Parsing apart from counting. Verifiers before 6.12 walk all that follows the parsers once for each set of values that those
  * may leave, and give up at a million instructions. Of a function that is not static they look at the body once, and what it
- * leaves in a map is any value to them: what follows is walked once. It costs about 15 ns a packet (docs/performance.md), which
+ * leaves in a map is any value to them: what follows is walked once. It costs 15 to 18 ns a packet (docs/performance.md), which
  * newer kernels are spared.
  */
 #pragma once

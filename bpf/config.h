@@ -40,5 +40,5 @@ volatile const __u16 netns = 0; // number of the network namespace this instance
 #else
 volatile const __u32 tunnels = 0; // 1: the flow of a packet inside of a tunnel is the inner one
 volatile const __u64 flow_limit = 0; // flows whose hash is not above are samples: 2^64 / N; 0: none
-volatile const __u32 young_packets = 0; // a slot with fewer is looked at for samples of flows and of their beginnings; 0: none is
+volatile const __u32 young_packets = 0; // a slot with fewer is looked at for samples of flows and their beginnings
 #endif

@@ -21,7 +21,7 @@
 #include "quote.h"
 #include "sample.h"
 #include "tunnel.h"
-#ifdef APART // compiled twice: this is for verifiers before 6.12
+#ifdef APART // for verifiers before 6.12
 #include "apart.h"
 #endif
 
