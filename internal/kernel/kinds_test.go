@@ -331,7 +331,7 @@ func TestFirstPacketsAreForgotten(t *testing.T) {
 // Two CPUs that count both directions of a flow at the same time number its packets together.
 func TestFirstPacketsOnTwoCPUs(t *testing.T) {
 	if runtime.NumCPU() < 2 {
-		t.Skip("needs two CPUs")
+		testenv.LeaveOut(t, "needs two CPUs")
 	}
 	const first, conversations = 500, 20
 	k := load(t, flows(Config{FirstPerFlow: first}))
