@@ -88,6 +88,7 @@ const (
 	benchVarFragmentNs     = "fragment_ns"
 	benchVarHashShift      = "hash_shift"
 	benchVarNetns          = "netns"
+	benchVarProtocols      = "protocols"
 	benchVarQuotes         = "quotes"
 	benchVarRegionOfCpu    = "region_of_cpu"
 	benchVarSampleRandom   = "sample_random"
@@ -176,6 +177,7 @@ type benchVariableSpecs struct {
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
+	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
 	Quotes        *ebpf.VariableSpec `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.VariableSpec `ebpf:"region_of_cpu"`
 	SampleRandom  *ebpf.VariableSpec `ebpf:"sample_random"`
@@ -241,6 +243,7 @@ type benchVariables struct {
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
+	Protocols     *ebpf.Variable `ebpf:"protocols"`
 	Quotes        *ebpf.Variable `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.Variable `ebpf:"region_of_cpu"`
 	SampleRandom  *ebpf.Variable `ebpf:"sample_random"`

@@ -56,6 +56,15 @@ type bpfFilter struct {
 	Pad     uint32
 }
 
+type bpfFollow struct {
+	_        structs.HostLayout
+	Key      uint64
+	Tail     uint32
+	Bytes    uint16
+	Packets  uint8
+	Protocol uint8
+}
+
 type bpfFragment struct {
 	_         structs.HostLayout
 	SeenNs    uint64
@@ -136,7 +145,7 @@ type bpfRegionHeader struct {
 	HashKeys       [12]uint32
 	HashOdd        uint64
 	HashOuter      uint64
-	Samples        [3]struct {
+	Samples        [4]struct {
 		_           structs.HostLayout
 		Selected    uint64
 		Emitted     uint64
@@ -144,7 +153,7 @@ type bpfRegionHeader struct {
 		RingFull    uint64
 	}
 	QuotesLost uint64
-	Pad2       [3]uint64
+	Pad2       [7]uint64
 }
 
 type bpfSample struct {
@@ -165,24 +174,33 @@ type bpfSample struct {
 }
 
 type bpfSampleScratch struct {
-	_    structs.HostLayout
-	Head bpfSample
-	Data [16384]uint8
+	_       structs.HostLayout
+	Head    bpfSample
+	Data    [16384]uint8
+	Message struct {
+		_        structs.HostLayout
+		Key      uint64
+		Tail     uint32
+		Offset   uint32
+		Bytes    uint32
+		Packets  uint16
+		Protocol uint16
+	}
 }
 
 type bpfSampler struct {
 	_         structs.HostLayout
-	Pools     [3]uint64
-	Used      [3]uint32
+	Pools     [4]uint64
+	Used      [4]uint32
 	Gap       uint32
 	Countdown uint32
 	Cursor    uint32
-	Pad0      [2]uint64
-	Allowed   [3]uint32
+	Pad0      uint32
+	Allowed   [4]uint32
 	Plenty    uint32
-	Key       uint64
 	Chance    uint32
-	Pad1      [9]uint32
+	Key       uint64
+	Pad1      [4]uint64
 	Skips     [1024]uint32
 }
 
@@ -208,6 +226,7 @@ type bpfSlot struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfMapBeginnings    = "beginnings"
+	bpfMapFollows       = "follows"
 	bpfMapFragments     = "fragments"
 	bpfMapInners        = "inners"
 	bpfMapPressure      = "pressure"
@@ -232,6 +251,7 @@ const (
 	bpfVarFragmentNs    = "fragment_ns"
 	bpfVarHashShift     = "hash_shift"
 	bpfVarNetns         = "netns"
+	bpfVarProtocols     = "protocols"
 	bpfVarQuotes        = "quotes"
 	bpfVarRegionOfCpu   = "region_of_cpu"
 	bpfVarSampleRandom  = "sample_random"
@@ -295,6 +315,7 @@ type bpfProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
 	Beginnings *ebpf.MapSpec `ebpf:"beginnings"`
+	Follows    *ebpf.MapSpec `ebpf:"follows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Inners     *ebpf.MapSpec `ebpf:"inners"`
 	Pressure   *ebpf.MapSpec `ebpf:"pressure"`
@@ -320,6 +341,7 @@ type bpfVariableSpecs struct {
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
+	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
 	Quotes        *ebpf.VariableSpec `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.VariableSpec `ebpf:"region_of_cpu"`
 	SampleRandom  *ebpf.VariableSpec `ebpf:"sample_random"`
@@ -350,6 +372,7 @@ func (o *bpfObjects) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
 	Beginnings *ebpf.Map `ebpf:"beginnings"`
+	Follows    *ebpf.Map `ebpf:"follows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Inners     *ebpf.Map `ebpf:"inners"`
 	Pressure   *ebpf.Map `ebpf:"pressure"`
@@ -362,6 +385,7 @@ type bpfMaps struct {
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Beginnings,
+		m.Follows,
 		m.Fragments,
 		m.Inners,
 		m.Pressure,
@@ -388,6 +412,7 @@ type bpfVariables struct {
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
+	Protocols     *ebpf.Variable `ebpf:"protocols"`
 	Quotes        *ebpf.Variable `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.Variable `ebpf:"region_of_cpu"`
 	SampleRandom  *ebpf.Variable `ebpf:"sample_random"`
