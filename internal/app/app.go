@@ -104,6 +104,8 @@ type TLS struct {
 	Resumed      bool   // an earlier session, or an external key, was taken up
 	RetryRequest bool   // a HelloRetryRequest; RFC 8446 4.1.4
 	ChosenALPN   string // of TLS 1.2 and before; later ones encrypt it
+
+	sessionID string // of both; TLS.resumes compares them
 }
 
 // HTTP is what the head of an HTTP/1.x message says (RFC 9112), or that the connection speaks HTTP/2 in the clear (RFC 9113 3.4).
