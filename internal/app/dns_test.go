@@ -78,7 +78,7 @@ func built(b *dnsmessage.Builder) []byte {
 
 // resolved is an answer as a resolver sends it: an alias, more addresses than are told, OPT.
 func resolved() []byte {
-	name := func(s string) dnsmessage.Name { return dnsmessage.MustNewName(s) }
+	name := dnsmessage.MustNewName
 	header := func(s string) dnsmessage.ResourceHeader {
 		return dnsmessage.ResourceHeader{Name: name(s), Class: dnsmessage.ClassINET, TTL: 60}
 	}

@@ -179,15 +179,15 @@ func (r *recorded) Write(b []byte) (int, error) {
 }
 
 // serverConfig has a certificate of its own making, that nobody verifies.
-func serverConfig(t testing.TB) *tls.Config {
+func serverConfig(t *testing.T) *tls.Config {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"}}
 	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	require.NoError(t, err)
-	config := &tls.Config{
+	config := &tls.Config{ //nolint:gosec // old versions are to be read, too
 		Certificates: []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: key}},
-		MinVersion:   tls.VersionTLS10, //nolint:gosec // old versions are to be read, too
+		MinVersion:   tls.VersionTLS10,
 	}
 	config.SetSessionTicketKeys([][32]byte{{1}}) // the same in every clone
 	return config
@@ -197,7 +197,7 @@ var errStop = errors.New("that was all")
 
 // goReads returns what crypto/tls reads of a ClientHello, or nil if it finds none.
 func goReads(stream []byte) (hello *tls.ClientHelloInfo) {
-	server := tls.Server(&deaf{Reader: bytes.NewReader(stream)}, &tls.Config{
+	server := tls.Server(&deaf{Reader: bytes.NewReader(stream)}, &tls.Config{ //nolint:gosec // it speaks to nobody
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			hello = h
 			return nil, errStop
