@@ -143,6 +143,9 @@ var dnsCases = []dnsCase{
 	{"a question of multicast DNS that asks for a unicast answer",
 		slices.Concat(dnsHeader(0, 2, 0, 0, 0), question(12, 0x8001, "_http", "_tcp", "local"), question(255, 1, "me", "local")),
 		DNS{ID: 0x1234, HasQuestion: true, Type: 12, Class: 1, Name: "_http._tcp.local"}},
+	{"a question of multicast DNS with an answer that is known (RFC 6762 7.1): none that answers",
+		slices.Concat(dnsHeader(0, 1, 1, 0, 1), question(1, 1, "me", "local"), record(12, 1, 1, 60, "\xc0\x00\x02\x01"), opt(1)),
+		DNS{ID: 0x1234, HasQuestion: true, Type: 1, Class: 1, Name: "me.local", AnswerCount: 1}},
 	{"an answer of multicast DNS: no question, the bit that says flush, a label with a dot in between",
 		slices.Concat(dnsHeader(qr|1<<10, 0, 3, 0, 0),
 			slices.Concat(dnsLabels("me", "local"), []byte{0, 1, 0x80, 1, 0, 0, 0, 120, 0, 4, 192, 0, 2, 1}),
@@ -175,6 +178,7 @@ var notDNS = map[string][]byte{
 	"a name that points at itself":     slices.Concat(dnsHeader(rd, 1, 0, 0, 0), []byte{0xc0, 12, 0, 1, 0, 1}),
 	"a name that points forward":       slices.Concat(dnsHeader(rd, 1, 0, 0, 0), []byte{0xc0, 18, 0, 1, 0, 1}, dnsLabels("a")),
 	"a label of a kind that never was": slices.Concat(dnsHeader(rd, 1, 0, 0, 0), []byte{0x41, 'a', 0, 0, 1, 0, 1}),
+	"a label of 64 bytes":              slices.Concat(dnsHeader(rd, 1, 0, 0, 0), question(1, 1, longLabel+"l")),
 	"a name of 256 bytes":              slices.Concat(dnsHeader(rd, 1, 0, 0, 0), question(1, 1, longLabel, longLabel, longLabel, longLabel[:62])),
 }
 

@@ -63,7 +63,8 @@ func (o *offer) ja4() string {
 	slices.Sort(types)
 	types = slices.DeleteFunc(types, func(typ uint16) bool { return typ == extensionServerName || typ == extensionALPN })
 	list := appendJA4List(hashed[:0], slices.Values(types))
-	if more := appendJA4List(append(list, '_'), numbers(o.algorithms)); len(list) > 0 && len(more) > len(list)+1 {
+	// Algorithms come in an extension, so list is not empty.
+	if more := appendJA4List(append(list, '_'), numbers(o.algorithms)); len(more) > len(list)+1 {
 		list = more
 	}
 	return string(appendJA4Hash(append(out, '_'), list))

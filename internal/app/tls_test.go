@@ -114,6 +114,7 @@ var notTLS = map[string][]byte{
 	"no list of formats":                    records(1000, client(0x0303, extension(extensionPointFormats))),
 	"a protocol that goes on":               records(1000, client(0x0303, extension(extensionALPN, behind16([]byte{2, 'h'})))),
 	"a server with two versions":            records(1000, server(0x0303, extension(extensionSupportedVersions, u16s(0x0304, 0x0303)))),
+	"a server's extension that goes on":     records(1000, server(0x0303, []byte{0, 21, 0, 1})),
 	"a server with two protocols":           records(1000, server(0x0303, alpnExtension("a", "b"))),
 	"a server's hello that is cut":          records(1000, message(handshakeServer, serverHello(0x0303, anyRandom, 1)[:50])),
 }
@@ -122,8 +123,10 @@ var notTLS = map[string][]byte{
 func read(t *testing.T, b []byte) (TLS, int) {
 	t.Helper()
 	var m Message
-	n, err := readTLS(slices.Clip(b), &m)
+	before := slices.Clone(b)
+	n, err := readTLS(b[:len(b):len(b)], &m)
 	require.NoError(t, err)
+	require.Equal(t, before, b, "the stream was written to")
 	require.NotNil(t, m.TLS)
 	assert.Equal(t, Message{TLS: m.TLS}, m)
 	got := *m.TLS
@@ -222,6 +225,7 @@ func TestHandshakes(t *testing.T) {
 		s := shake(t, &tls.Config{MinVersion: tls.VersionTLS10, InsecureSkipVerify: true}, plain) //nolint:gosec // as above
 		require.Empty(t, s.hello.ServerName)
 		require.Len(t, s.hello.SupportedVersions, 4)
+		require.Contains(t, s.hello.SupportedCurves, tls.X25519MLKEM768, "a key of 1,216 bytes")
 		requireAgrees(t, &s)
 	})
 	t.Run("a name of 253 bytes, many protocols", func(t *testing.T) {
@@ -335,6 +339,15 @@ func requireAgreesWithOpenSSL(t *testing.T, openssl string, args []string) {
 	require.NotNil(t, s.hello, string(out))
 	require.True(t, s.state.HandshakeComplete, string(out))
 	requireAgrees(t, &s)
+}
+
+// TestResumes has what no handshake above shows.
+func TestResumes(t *testing.T) {
+	one := TLS{sessionID: "1", Version: 0x0303}
+	assert.True(t, one.resumes(&TLS{sessionID: "1"}))
+	assert.False(t, one.resumes(&TLS{sessionID: "2"}))
+	assert.False(t, (&TLS{Version: 0x0303}).resumes(&TLS{}), "no session at all")
+	assert.False(t, (&TLS{sessionID: "1", Version: 0x0304}).resumes(&TLS{sessionID: "1"}), "TLS 1.3 repeats any")
 }
 
 func TestTLSNames(t *testing.T) {

@@ -26,11 +26,12 @@ var tsharkDisagrees = map[string]struct {
 	why    string
 	fields []string
 }{
-	"a name with every kind of odd byte":                       {"escapes in octal, and neither dots nor what is UTF-8", []string{"dns.qry.name"}},
-	"an answer with an alias and more addresses than are told": {"tells all, and those of other sections", []string{"dns.a"}},
-	"a bad cookie, OPT behind another record":                  {"tells addresses of other sections", []string{"dns.a"}},
-	"addresses of the wrong length and of another class":       {"minds neither length nor class", []string{"dns.a", "dns.aaaa"}},
-	"an answer whose name points at itself: counted only":      {"reads on behind the name", []string{"dns.a"}},
+	"a name with every kind of odd byte":                                                         {"escapes in octal, and neither dots nor what is UTF-8", []string{"dns.qry.name"}},
+	"an answer with an alias and more addresses than are told":                                   {"tells all, and those of other sections", []string{"dns.a"}},
+	"a bad cookie, OPT behind another record":                                                    {"tells addresses of other sections", []string{"dns.a"}},
+	"a question of multicast DNS with an answer that is known (RFC 6762 7.1): none that answers": {"tells of queries, too", []string{"dns.a", "dns.resp.ext_rcode"}},
+	"addresses of the wrong length and of another class":                                         {"minds neither length nor class", []string{"dns.a", "dns.aaaa"}},
+	"an answer whose name points at itself: counted only":                                        {"reads on behind the name", []string{"dns.a"}},
 
 	"a client of today": {"tells GREASE", []string{"tls.handshake.extensions_alpn_str"}},
 	"protocols with odd bytes, GREASE and an empty one": {"tells GREASE and does not escape", []string{"tls.handshake.extensions_alpn_str"}},
