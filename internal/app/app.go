@@ -83,8 +83,8 @@ type DNS struct {
 	Class        uint16   // without the top bit of multicast DNS, which asks for a unicast answer
 	ResponseCode uint16   // 12 bits with those of EDNS (RFC 6891 6.1.3); valid iff Response
 	Name         string   // presentation form (RFC 4343), without the final dot; the root is "."
-	Answers      []string // addresses among the answers, at most MaxAnswers
-	AnswerCount  int      // of all records in the answer section
+	Answers      []string // of a response: addresses among the answers, at most MaxAnswers
+	AnswerCount  int      // of all records in the answer section, as the header says
 }
 
 // TLS is what a ClientHello or a ServerHello says; RFC 8446 4.1, RFC 5246 7.4.1.
@@ -93,10 +93,10 @@ type TLS struct {
 
 	// ClientHello
 	ServerName string   // RFC 6066 3; lower case
-	ALPN       []string // offered, RFC 7301; without GREASE
-	Versions   []uint16 // offered, in the client's order; without GREASE (RFC 8701)
+	ALPN       []string // offered, RFC 7301; without GREASE, at most 32, odd bytes as \DDD
+	Versions   []uint16 // offered, in the client's order; without GREASE (RFC 8701), at most 32
 	JA4        string
-	JA3        string
+	JA3        string // empty where Go may not use MD5: GODEBUG=fips140=only
 
 	// ServerHello
 	Version      uint16 // chosen
@@ -104,6 +104,8 @@ type TLS struct {
 	Resumed      bool   // an earlier session, or an external key, was taken up
 	RetryRequest bool   // a HelloRetryRequest; RFC 8446 4.1.4
 	ChosenALPN   string // of TLS 1.2 and before; later ones encrypt it
+
+	sessionID string // of both; TLS.resumes compares them
 }
 
 // HTTP is what the head of an HTTP/1.x message says (RFC 9112), or that the connection speaks HTTP/2 in the clear (RFC 9113 3.4).
