@@ -313,6 +313,21 @@ func TestAMessageMayFollowWhatOnlyLookedLikeOne(t *testing.T) {
 	r.requireIdentity(t)
 }
 
+// TestOldPiecesAreForgotten: a later connection with the same ports may have the same sequence numbers, and its SYN is not seen.
+func TestOldPiecesAreForgotten(t *testing.T) {
+	r, k := newRig(), v4(protoTCP, 40000, 80)
+	for i := range 3 {
+		r.read(ask(k, 0, getRequest))
+		r.read(ask(k, 0, getRequest))
+		assert.Len(t, r.told, i+1, "once for each connection")
+		r.now += int64(4 * time.Second)
+		r.read(ask(k, 5000, "body"))
+		r.now += int64(2 * time.Second)
+		r.read(ask(k, 9000, "body"))
+	}
+	r.requireIdentity(t)
+}
+
 // TestHostileSegments: memory stays under its bound, and nothing is lost count of, whatever comes.
 func TestHostileSegments(t *testing.T) {
 	l := defaultLimits
