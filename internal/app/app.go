@@ -31,7 +31,8 @@ type Segment struct {
 	Time      int64    // ns since 1970
 	Key       flow.Key // as the packet travelled
 	Direction flow.Direction
-	Seq       uint32 // of the first byte of Payload; TCP only
+	Seq       uint32 // of the first byte of Payload, so one more than the header's if that has SYN; TCP only
+	Ack       uint32 // of the header; TCP with ACK only
 	TCPFlags  uint8
 	Payload   []byte // as far as it was captured
 	Length    int    // bytes of payload on the wire, never less than len(Payload)
@@ -113,8 +114,8 @@ type TLS struct {
 type HTTP struct {
 	Response bool
 	Version  string // 1.0, 1.1; 2: the preface of HTTP/2, of which nothing else is told but GRPC
-	GRPC     bool   // HTTP/2 that announces application/grpc
-	Cut      bool   // the head goes on behind what was captured
+	GRPC     bool   // HTTP/2 that announces application/grpc in the same packet as the preface
+	Cut      bool   // the end of the head was not seen
 
 	Method        string // of a request; RFC 9110 9, or any token of at most 32 bytes
 	Path          string // of a request, without query and fragment; RFC 3986 3.3, at most MaxPath bytes
@@ -123,9 +124,9 @@ type HTTP struct {
 	UserAgent     string
 	Status        int    // of a response
 	ContentType   string // without parameters
-	ContentLength int64  // -1: none was said
+	ContentLength int64  // -1: none was said, or none that is a number
 
-	AuthScheme string // of Authorization, lower case; RFC 9110 11.1
+	AuthScheme string // of Authorization, lower case, RFC 9110 11.1; "other" if it is none that is known: it may be the secret itself
 	APIKey     bool   // a header that is known to carry an API key was there
 
 	HasTrace   bool // a valid traceparent; W3C Trace Context
