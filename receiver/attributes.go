@@ -138,6 +138,43 @@ const (
 	attrTunnelID                         = "network.tunnel.id"
 	attrTunnelSourceAddress              = "network.tunnel.source.address"
 	attrTunnelType                       = "network.tunnel.type"
+	attrProtocolName                     = "network.protocol.name"
+	attrProtocolVersion                  = "network.protocol.version"
+	attrErrorType                        = "error.type"
+	attrDNSQuestionName                  = "dns.question.name"
+	attrDNSAnswers                       = "dns.answers"
+	attrTLSProtocolName                  = "tls.protocol.name"
+	attrTLSProtocolVersion               = "tls.protocol.version"
+	attrTLSCipher                        = "tls.cipher"
+	attrTLSResumed                       = "tls.resumed"
+	attrTLSNextProtocol                  = "tls.next_protocol"
+	attrTLSJA3                           = "tls.client.ja3"
+	attrHTTPMethod                       = "http.request.method"
+	attrHTTPStatus                       = "http.response.status_code"
+	attrHTTPRequestSize                  = "http.request.body.size"
+	attrHTTPResponseSize                 = "http.response.body.size"
+	attrHTTPRequestContentType           = "http.request.header.content-type"
+	attrHTTPResponseContentType          = "http.response.header.content-type"
+	attrURLPath                          = "url.path"
+	attrUserAgent                        = "user_agent.original"
+	attrRPCSystem                        = "rpc.system.name"
+	attrMessageType                      = "packet.message.type"
+	attrMessageResponseTime              = "packet.message.response_time"
+	attrMessageCut                       = "packet.message.cut"
+	attrDNSID                            = "packet.dns.id"
+	attrDNSQuestionType                  = "packet.dns.question.type"
+	attrDNSQuestionClass                 = "packet.dns.question.class"
+	attrDNSResponseCode                  = "packet.dns.response_code"
+	attrDNSTruncated                     = "packet.dns.truncated"
+	attrDNSAnswerCount                   = "packet.dns.answer_count"
+	attrTLSALPN                          = "packet.tls.alpn"
+	attrTLSVersions                      = "packet.tls.versions"
+	attrTLSJA4                           = "packet.tls.client.ja4"
+	attrTLSRetryRequest                  = "packet.tls.retry_request"
+	attrHTTPAuthScheme                   = "packet.http.authorization.scheme"
+	attrHTTPAPIKey                       = "packet.http.api_key"
+	attrHTTPTraceState                   = "packet.http.tracestate"
+	attrFlowServerName                   = "flow.server.name"
 )
 
 // tier says who defines a name, and so how much it may still change.
@@ -304,6 +341,43 @@ var attributeTiers = map[string]tier{
 	attrTunnelID:                         tierOwn,
 	attrTunnelSourceAddress:              tierOwn,
 	attrTunnelType:                       tierOwn,
+	attrProtocolName:                     tierSemconv,
+	attrProtocolVersion:                  tierSemconv,
+	attrErrorType:                        tierSemconv,
+	attrDNSQuestionName:                  tierSemconv,
+	attrDNSAnswers:                       tierSemconv,
+	attrTLSProtocolName:                  tierSemconv,
+	attrTLSProtocolVersion:               tierSemconv,
+	attrTLSCipher:                        tierSemconv,
+	attrTLSResumed:                       tierSemconv,
+	attrTLSNextProtocol:                  tierSemconv,
+	attrTLSJA3:                           tierSemconv,
+	attrHTTPMethod:                       tierSemconv,
+	attrHTTPStatus:                       tierSemconv,
+	attrHTTPRequestSize:                  tierSemconv,
+	attrHTTPResponseSize:                 tierSemconv,
+	attrHTTPRequestContentType:           tierSemconv,
+	attrHTTPResponseContentType:          tierSemconv,
+	attrURLPath:                          tierSemconv,
+	attrUserAgent:                        tierSemconv,
+	attrRPCSystem:                        tierSemconv,
+	attrMessageType:                      tierOwn,
+	attrMessageResponseTime:              tierOwn,
+	attrMessageCut:                       tierOwn,
+	attrDNSID:                            tierOwn,
+	attrDNSQuestionType:                  tierOwn,
+	attrDNSQuestionClass:                 tierOwn,
+	attrDNSResponseCode:                  tierOwn,
+	attrDNSTruncated:                     tierOwn,
+	attrDNSAnswerCount:                   tierOwn,
+	attrTLSALPN:                          tierOwn,
+	attrTLSVersions:                      tierOwn,
+	attrTLSJA4:                           tierOwn,
+	attrTLSRetryRequest:                  tierOwn,
+	attrHTTPAuthScheme:                   tierOwn,
+	attrHTTPAPIKey:                       tierOwn,
+	attrHTTPTraceState:                   tierOwn,
+	attrFlowServerName:                   tierOwn,
 }
 
 // IANA protocol numbers of the protocols with ports.

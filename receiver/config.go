@@ -11,8 +11,10 @@ import (
 
 	"go.opentelemetry.io/collector/component"
 
+	"github.com/ebpfpackets/ebpfpackets/internal/app"
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
@@ -91,12 +93,52 @@ type PacketsConfig struct {
 	RandomOneIn  int `mapstructure:"random_one_in"`  // 0: none at random
 	FlowOneIn    int `mapstructure:"flow_one_in"`    // every packet of one flow in so many; 0: of none
 	FirstPerFlow int `mapstructure:"first_per_flow"` // the first packets of every flow; 0: none
-	MaxPerSecond int `mapstructure:"max_per_second"` // of the whole receiver, for each of these three kinds
-	SnapLength   int `mapstructure:"snap_length"`    // bytes copied from the link header on
+	// Protocols whose messages are read: dns, tls, http. Names and paths leave the host when set.
+	Protocols    []string `mapstructure:"protocols"`
+	HTTPPath     bool     `mapstructure:"http_path"`      // false: no url.path
+	MaxPerSecond int      `mapstructure:"max_per_second"` // of the whole receiver, for each kind of samples
+	SnapLength   int      `mapstructure:"snap_length"`    // bytes copied from the link header on
 	// Payload says whether the copied bytes leave the host, as packet.data; without it, nothing behind a transport header does.
 	Payload bool `mapstructure:"payload"`
 
 	_ struct{}
+}
+
+// The values of packets.protocols.
+const (
+	protocolDNS  = "dns"
+	protocolTLS  = "tls"
+	protocolHTTP = "http"
+)
+
+// protocols are those that messages can be read of, as the kernel program has them.
+var protocols = map[string]kernel.Protocols{
+	protocolDNS: kernel.ProtocolDNS, protocolTLS: kernel.ProtocolTLS, protocolHTTP: kernel.ProtocolHTTP,
+}
+
+func (c *PacketsConfig) validateProtocols() error {
+	for i, p := range c.Protocols {
+		if protocols[p] == 0 {
+			return fmt.Errorf("packets.protocols must be any of dns, tls and http, got %q", p)
+		}
+		if slices.Contains(c.Protocols[:i], p) {
+			return fmt.Errorf("packets.protocols must name each protocol once, got %q twice", p)
+		}
+	}
+	return nil
+}
+
+func (c *PacketsConfig) kernelProtocols() (all kernel.Protocols) {
+	for _, p := range c.Protocols {
+		all |= protocols[p]
+	}
+	return all
+}
+
+// messages is what is read of the packets that the kernel program finds.
+func (c *PacketsConfig) messages() app.Config {
+	on := func(p string) bool { return slices.Contains(c.Protocols, p) }
+	return app.Config{DNS: on(protocolDNS), TLS: on(protocolTLS), HTTP: on(protocolHTTP), HTTPPath: c.HTTPPath}
 }
 
 // The values of error_mode.
@@ -133,7 +175,7 @@ func createDefaultConfig() component.Config {
 		CardinalityLimit:       2000,
 		SeriesTimeout:          5 * time.Minute,
 		Flows:                  FlowsConfig{MaxFlows: 65536, IdleTimeout: 15 * time.Second, ActiveTimeout: time.Minute, MaxRecordsPerSecond: 500},
-		Packets:                PacketsConfig{RandomOneIn: 1000, MaxPerSecond: 100, SnapLength: 256},
+		Packets:                PacketsConfig{RandomOneIn: 1000, HTTPPath: true, MaxPerSecond: 100, SnapLength: 256},
 		ErrorMode:              errorModePropagate,
 		MetricsBuilder:         metadata.NewDefaultMetricsBuilderConfig(),
 		LogsBuilder:            metadata.DefaultLogsBuilderConfig(),
@@ -227,6 +269,7 @@ func (c *PacketsConfig) validate() error {
 	if c.FirstPerFlow < 0 || c.FirstPerFlow > maxFirst {
 		errs = errors.Join(errs, fmt.Errorf("packets.first_per_flow must be between 0 (none) and %d, got %d", maxFirst, c.FirstPerFlow))
 	}
+	errs = errors.Join(errs, c.validateProtocols())
 	if c.MaxPerSecond < 1 || c.MaxPerSecond > maxSamples {
 		errs = errors.Join(errs, fmt.Errorf("packets.max_per_second must be between 1 and %d (events: network.packet: enabled: false turns samples off), got %d", maxSamples, c.MaxPerSecond))
 	}
@@ -240,6 +283,7 @@ func (c *PacketsConfig) validate() error {
 func (c *PacketsConfig) kinds() (on []packet.Kind) {
 	for kind, setting := range [packet.KindCount]int{
 		packet.KindRandom: c.RandomOneIn, packet.KindFlow: c.FlowOneIn, packet.KindFirst: c.FirstPerFlow,
+		packet.KindProtocol: len(c.Protocols),
 	} {
 		if setting > 0 {
 			on = append(on, packet.Kind(kind))

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/ebpfpackets/ebpfpackets/internal/app"
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
@@ -246,6 +247,9 @@ func (e *engine) sendFlows() {
 	}
 	c := &e.drain.choice
 	for _, b := range c.batches {
+		if e.messages != nil {
+			e.messages.label(b)
+		}
 		e.send(b)
 	}
 	e.drain.limit.spend(c.count)
@@ -294,28 +298,56 @@ func (e *engine) sampleLoop(ctx context.Context) {
 // there were.
 func (e *engine) readSamples() int {
 	now := e.clock().UnixNano()
-	n, err := e.source.ReadSamples(func(s *packet.Sample) {
-		if e.drain.samples == nil {
-			e.drain.samples = &batch{observed: now, names: e.interfaces.names()}
-		}
-		b := e.drain.samples
-		b.addSample(s, now)
-		if b.full() {
-			e.sendSamples()
-		}
-	})
+	n, err := e.source.ReadSamples(func(s *packet.Sample) { e.takeSample(s, now) })
 	e.status.set("samples", wrap("read samples", err))
+	e.expireMessages(now)
 	if b := e.drain.samples; b != nil && (now-b.observed >= int64(sampleDelay) || now < b.observed) { // or the clock was set back
 		e.sendSamples()
 	}
 	return n
 }
 
-func (e *engine) sendSamples() {
-	if e.drain.samples != nil {
-		e.send(e.drain.samples)
-		e.drain.samples = nil
+// takeSample adds the records of a sample to those that wait.
+func (e *engine) takeSample(s *packet.Sample, now int64) {
+	b := e.waiting(now)
+	if s.Reasons.Has(packet.KindProtocol) {
+		e.messages.add(b, s, now)
+	} else {
+		b.addSample(s, now)
 	}
+	if b.full() {
+		e.sendSamples()
+	}
+}
+
+// waiting returns the samples that wait to be sent.
+func (e *engine) waiting(now int64) *batch {
+	if e.drain.samples == nil {
+		e.drain.samples = &batch{observed: now, names: e.interfaces.names()}
+	}
+	return e.drain.samples
+}
+
+// expireMessages gives up messages and questions that waited too long, and lets own telemetry say what became of all.
+func (e *engine) expireMessages(now int64) {
+	if e.messages == nil {
+		return
+	}
+	e.messages.expire(now, func(m *app.Message) {
+		b := e.waiting(now)
+		b.addMessage(m, now)
+		if b.full() {
+			e.sendSamples()
+		}
+	})
+	e.tel.setMessages(e.messages.tracker.Counts())
+}
+
+func (e *engine) sendSamples() {
+	if b := e.drain.samples; b != nil && len(b.packets) > 0 { // none if no sample completed a message
+		e.send(b)
+	}
+	e.drain.samples = nil
 }
 
 func wrap(what string, err error) error {

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/plog"
 	conventions "go.opentelemetry.io/otel/semconv/v1.43.0"
 
+	"github.com/ebpfpackets/ebpfpackets/internal/app"
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
@@ -29,8 +30,10 @@ type batch struct {
 	observed int64             // ns since 1970 when its flows, or the first of its packets, were taken from the kernel
 	names    map[uint32]string // of interfaces; shared, never written
 	flows    []flow.Record
+	labels   []app.Label // of flows, if messages are read
 	packets  []sampled
 	frames   []byte // of packets, one behind the other
+	messages int    // of packets
 }
 
 // logsWriter writes batches as pdata.
@@ -55,6 +58,9 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 		r := records.AppendEmpty()
 		r.SetObservedTimestamp(pcommon.Timestamp(b.observed))
 		w.writeFlow(r, &b.flows[i], b.names[b.flows[i].Key.IfIndex])
+		if b.labels != nil {
+			putLabel(r.Attributes(), &b.labels[i])
+		}
 	}
 	w.packets.writeAll(records, b)
 	renameLogs(ld)
@@ -107,6 +113,13 @@ func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
 	putReverseTunnel(m, f)
 	forwardFacts.put(m, &f.Forward)
 	reverseFacts.put(m, &f.Reverse)
+}
+
+// putLabel writes what messages said of a flow.
+func putLabel(m pcommon.Map, l *app.Label) {
+	putStr(m, attrProtocolName, l.Protocol)
+	putStr(m, attrProtocolVersion, l.Version)
+	putStr(m, attrFlowServerName, l.ServerName)
 }
 
 // putNetworks writes the names that the configuration has for the networks of the two addresses.

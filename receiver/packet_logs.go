@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
 
+	"github.com/ebpfpackets/ebpfpackets/internal/app"
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 )
@@ -21,20 +22,23 @@ const maxFrameBytes = 256 << 10
 // sampled is a sample that waits to be written. Its bytes are in frames of its batch: whatever a record says is read from
 // them when it is written.
 type sampled struct {
-	packet.Sample       // Data is nil
-	observed      int64 // ns since 1970 when it was read, never before Time
-	end           int   // of its bytes in frames
+	packet.Sample              // Data is nil
+	observed      int64        // ns since 1970 when it was read, never before Time
+	end           int          // of its bytes in frames
+	message       *app.Message // that it completes, if any
 }
 
 func (b *batch) addSample(s *packet.Sample, observed int64) {
 	b.frames = append(b.frames, s.Data...)
 	p := sampled{Sample: *s, observed: max(observed, s.Time), end: len(b.frames)}
-	p.Data = nil
+	p.Data, p.Message = nil, nil
 	b.packets = append(b.packets, p)
 }
 
 // full reports whether the samples of b are enough for a message.
-func (b *batch) full() bool { return len(b.packets) >= maxRecords || len(b.frames) >= maxFrameBytes }
+func (b *batch) full() bool {
+	return len(b.packets) >= maxRecords || len(b.frames)+b.messages*messageBytes >= maxFrameBytes
+}
 
 // packetWriter writes network.packet records, one at a time.
 type packetWriter struct {
@@ -55,17 +59,25 @@ func (w *packetWriter) writeAll(records plog.LogRecordSlice, b *batch) {
 		begin = p.end
 		r := records.AppendEmpty()
 		r.SetObservedTimestamp(pcommon.Timestamp(p.observed))
-		w.write(r, &s, b.names[s.IfIndex])
+		iface := b.names[s.IfIndex]
+		if p.Segments == 0 { // there is no packet
+			w.writeMessage(r, &s, p.message, iface)
+			continue
+		}
+		w.write(r, &s, p.message, iface)
 	}
 }
 
-func (w *packetWriter) write(r plog.LogRecord, s *packet.Sample, iface string) {
+func (w *packetWriter) write(r plog.LogRecord, s *packet.Sample, message *app.Message, iface string) {
 	h := &w.details
 	w.decoder.Decode(s, h)
 	r.SetEventName(eventPacket)
 	r.SetSeverityNumber(plog.SeverityNumberInfo)
 	r.SetTimestamp(pcommon.Timestamp(s.Time))
 	w.line = packet.AppendLine(appendHook(w.line[:0], iface, s.Direction), s, h)
+	if message != nil {
+		w.line = appendMessage(append(w.line, ": "...), message)
+	}
 	r.Body().SetStr(string(w.line))
 
 	m := r.Attributes()
@@ -91,6 +103,9 @@ func (w *packetWriter) write(r plog.LogRecord, s *packet.Sample, iface string) {
 		if h.EtherType != 0 {
 			m.PutInt(attrPacketEtherType, int64(h.EtherType))
 		}
+	}
+	if message != nil {
+		putMessage(r, message)
 	}
 	if w.payload {
 		m.PutEmptyBytes(attrPacketData).FromRaw(s.Data)

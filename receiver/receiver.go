@@ -59,6 +59,7 @@ type engine struct {
 	metricsPusher *metricsPusher
 	flowRecords   bool
 	packetRecords bool
+	messages      *messageReader // nil: none are read
 
 	drain  drainState
 	cancel context.CancelFunc // ends the loops; nil: not running
@@ -173,12 +174,15 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 	switch {
 	case e.packetRecords:
 	case events.NetworkPacket.Enabled:
-		e.log.Info("packets.random_one_in, flow_one_in and first_per_flow are 0: no samples")
+		e.log.Info("packets.random_one_in, flow_one_in and first_per_flow are 0, and protocols is empty: no samples")
 	default:
 		e.log.Info("Event network.packet is off: no samples")
 	}
 	if !e.flowRecords && !e.packetRecords {
 		return
+	}
+	if e.packetRecords && len(e.cfg.Packets.Protocols) > 0 {
+		e.messages = newMessageReader(e.cfg, e.flowRecords)
 	}
 	e.drain.limit = newRecordLimit(e.cfg.Flows.MaxRecordsPerSecond, e.drain.time)
 	e.logs = &logsPusher{
@@ -240,6 +244,9 @@ func (e *engine) observed() observed {
 	}
 	if e.packetRecords {
 		o.kinds = e.cfg.Packets.kinds()
+	}
+	if e.messages != nil {
+		o.protocols = e.cfg.Packets.Protocols
 	}
 	if e.table != nil {
 		o.maxFlows = e.cfg.Flows.MaxFlows

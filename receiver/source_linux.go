@@ -28,6 +28,7 @@ func (linux) load(c sourceConfig) (source, error) {
 		FirstIdle:    2 * c.idle, // the kernel looks at a flow once between two drains: a third of it
 		MaxPerSecond: c.packets.MaxPerSecond,
 		SnapLength:   c.packets.SnapLength,
+		Protocols:    c.packets.kernelProtocols(),
 	})
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/ebpfpackets/ebpfpackets/internal/app"
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
@@ -26,15 +28,16 @@ type telemetry struct {
 	receiver attribute.KeyValue // on everything: two receivers of one Collector would write to the same series
 	clock    func() time.Time
 
-	mu      sync.Mutex
-	ledger  kernel.Ledger
-	samples kernel.Samples
-	kinds   []packet.Kind // of samples that are on
-	drained time.Time
-	slots   int
-	flows   int
-	series  map[string]int // by metric
-	drift   map[driftKey]int64
+	mu       sync.Mutex
+	ledger   kernel.Ledger
+	samples  kernel.Samples
+	kinds    []packet.Kind // of samples that are on
+	messages app.Counts
+	drained  time.Time
+	slots    int
+	flows    int
+	series   map[string]int // by metric
+	drift    map[driftKey]int64
 }
 
 // driftKey is one direction of an interface.
@@ -163,6 +166,7 @@ type observed struct {
 	metrics    []string // enabled
 	maxSeries  int
 	kinds      []packet.Kind // of samples that are on
+	protocols  []string      // whose messages are read
 }
 
 // register lets the collector ask. Only what exists is registered: a zero would say that it was looked at.
@@ -194,6 +198,9 @@ func (t *telemetry) register(o observed) error {
 	}
 	if t.kinds = o.kinds; len(o.kinds) > 0 {
 		errs = append(errs, t.RegisterEbpfpacketsReceiverSamplesCallback(t.observeSamples))
+	}
+	if len(o.protocols) > 0 {
+		errs = append(errs, t.registerMessages(o.protocols))
 	}
 	return errors.Join(errs...)
 }
@@ -258,6 +265,46 @@ func (t *telemetry) observeSamples(_ context.Context, o metric.Int64Observer) er
 		}
 	}
 	return nil
+}
+
+// setMessages takes what became of messages since Start.
+func (t *telemetry) setMessages(c app.Counts) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.messages = c
+}
+
+// registerMessages lets the collector ask what became of messages, and of requests that wait for a response.
+func (t *telemetry) registerMessages(protocols []string) error {
+	each := func(observe func(p app.Protocol, o func(n uint64, outcome string))) metric.Int64Callback {
+		return func(_ context.Context, o metric.Int64Observer) error {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			for p := range app.ProtocolCount {
+				if !slices.Contains(protocols, p.String()) {
+					continue
+				}
+				observe(p, func(n uint64, outcome string) {
+					o.Observe(int64(n), t.with(attribute.String("protocol", p.String()), attribute.String("outcome", outcome)))
+				})
+			}
+			return nil
+		}
+	}
+	return errors.Join(
+		t.RegisterEbpfpacketsReceiverMessagesCallback(each(func(p app.Protocol, o func(uint64, string)) {
+			o(t.messages.Told[p], "told")
+			for cause := range app.CauseCount {
+				o(t.messages.GivenUp[p][cause], cause.String())
+			}
+		})),
+		t.RegisterEbpfpacketsReceiverRequestsCallback(each(func(p app.Protocol, o func(uint64, string)) {
+			o(t.messages.Answered[p], "answered")
+			o(t.messages.Unanswered[p], "unanswered")
+			o(t.messages.Forgotten[p], "forgotten")
+		})),
+		t.RegisterEbpfpacketsReceiverMessageConflictsCallback(t.observe(func() int { return int(t.messages.Conflicts) })),
+	)
 }
 
 // summary says the ledger in words, for the log line at the end.

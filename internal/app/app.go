@@ -26,6 +26,9 @@ const (
 	ProtocolCount
 )
 
+// String returns the word of the configuration.
+func (p Protocol) String() string { return [...]string{"dns", "tls", "http"}[p] }
+
 // Segment is what one sampled packet carried behind its transport header. Payload is valid only until Read returns.
 type Segment struct {
 	Time      int64    // ns since 1970

@@ -101,6 +101,12 @@ func (l *Labels) PushedOut() uint64 {
 	return l.dropped
 }
 
+// Label returns what m by itself says of its flow.
+func (m *Message) Label() (l Label) {
+	l.learn(m)
+	return l
+}
+
 // learn adds what m says. What speaks another protocol than before, as TLS through a proxy, is another label.
 func (l *Label) learn(m *Message) {
 	if p := protocolName(m); l.Protocol != p {

@@ -126,7 +126,19 @@ func (feedback) SetTruncated() {}
 
 // Decode reads s into h and overwrites all of it; h is meant to be reused. The Packet in it is what packet.Decode says.
 // Nothing in h refers to s.Data.
-func (d *Decoder) Decode(s *Sample, h *Details) {
+func (d *Decoder) Decode(s *Sample, h *Details) { d.decode(s, h) }
+
+// DecodePayload is Decode, and returns what was captured behind the headers of TCP and UDP, up to the end of the IP packet: a
+// part of s.Data, and nothing of other protocols and of later fragments.
+func (d *Decoder) DecodePayload(s *Sample, h *Details) []byte {
+	c := d.decode(s, h)
+	if h.Reason != flow.ReasonAccounted || h.Beyond || h.Key.LaterFragment || h.Key.Proto != protoTCP && h.Key.Proto != protoUDP {
+		return nil
+	}
+	return c.from(int(h.HeaderLen))
+}
+
+func (d *Decoder) decode(s *Sample, h *Details) cursor {
 	h.reset()
 	c := cursor{data: s.Data}
 	h.read(&c, s)
@@ -143,6 +155,7 @@ func (d *Decoder) Decode(s *Sample, h *Details) {
 			d.transport(h, s, &c)
 		}
 	}
+	return c
 }
 
 // reset empties h and keeps the room of its lists.

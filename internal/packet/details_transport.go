@@ -11,6 +11,7 @@ import (
 
 // Bits of TCPFlags that make other fields valid; RFC 9293 3.1.
 const (
+	TCPSYN = 1 << 1 // TCPSeq is that of the SYN itself
 	TCPACK = 1 << 4 // TCPAck
 	TCPURG = 1 << 5 // TCPUrgent
 )

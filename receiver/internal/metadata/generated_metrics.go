@@ -284,6 +284,60 @@ var MapAttributeLink = map[string]AttributeLink{
 	"unread":       AttributeLinkUnread,
 }
 
+// AttributeMessageOutcome specifies the value message_outcome attribute.
+type AttributeMessageOutcome int
+
+const (
+	_ AttributeMessageOutcome = iota
+	AttributeMessageOutcomeTold
+	AttributeMessageOutcomeMalformed
+	AttributeMessageOutcomeGap
+	AttributeMessageOutcomeCut
+	AttributeMessageOutcomeTimeout
+	AttributeMessageOutcomeClosed
+	AttributeMessageOutcomeTooLong
+	AttributeMessageOutcomeNoRoom
+	AttributeMessageOutcomeRepeated
+)
+
+// String returns the string representation of the AttributeMessageOutcome.
+func (av AttributeMessageOutcome) String() string {
+	switch av {
+	case AttributeMessageOutcomeTold:
+		return "told"
+	case AttributeMessageOutcomeMalformed:
+		return "malformed"
+	case AttributeMessageOutcomeGap:
+		return "gap"
+	case AttributeMessageOutcomeCut:
+		return "cut"
+	case AttributeMessageOutcomeTimeout:
+		return "timeout"
+	case AttributeMessageOutcomeClosed:
+		return "closed"
+	case AttributeMessageOutcomeTooLong:
+		return "too_long"
+	case AttributeMessageOutcomeNoRoom:
+		return "no_room"
+	case AttributeMessageOutcomeRepeated:
+		return "repeated"
+	}
+	return ""
+}
+
+// MapAttributeMessageOutcome is a helper map of string to AttributeMessageOutcome attribute value.
+var MapAttributeMessageOutcome = map[string]AttributeMessageOutcome{
+	"told":      AttributeMessageOutcomeTold,
+	"malformed": AttributeMessageOutcomeMalformed,
+	"gap":       AttributeMessageOutcomeGap,
+	"cut":       AttributeMessageOutcomeCut,
+	"timeout":   AttributeMessageOutcomeTimeout,
+	"closed":    AttributeMessageOutcomeClosed,
+	"too_long":  AttributeMessageOutcomeTooLong,
+	"no_room":   AttributeMessageOutcomeNoRoom,
+	"repeated":  AttributeMessageOutcomeRepeated,
+}
+
 // AttributeNetworkIoDirection specifies the value network.io.direction attribute.
 type AttributeNetworkIoDirection int
 
@@ -404,6 +458,32 @@ var MapAttributeOutcome = map[string]AttributeOutcome{
 	"ring_full":    AttributeOutcomeRingFull,
 }
 
+// AttributePacketMessageType specifies the value packet.message.type attribute.
+type AttributePacketMessageType int
+
+const (
+	_ AttributePacketMessageType = iota
+	AttributePacketMessageTypeRequest
+	AttributePacketMessageTypeResponse
+)
+
+// String returns the string representation of the AttributePacketMessageType.
+func (av AttributePacketMessageType) String() string {
+	switch av {
+	case AttributePacketMessageTypeRequest:
+		return "request"
+	case AttributePacketMessageTypeResponse:
+		return "response"
+	}
+	return ""
+}
+
+// MapAttributePacketMessageType is a helper map of string to AttributePacketMessageType attribute value.
+var MapAttributePacketMessageType = map[string]AttributePacketMessageType{
+	"request":  AttributePacketMessageTypeRequest,
+	"response": AttributePacketMessageTypeResponse,
+}
+
 // AttributePacketTunnelType specifies the value packet.tunnel.type attribute.
 type AttributePacketTunnelType int
 
@@ -438,6 +518,36 @@ var MapAttributePacketTunnelType = map[string]AttributePacketTunnelType{
 	"ip":     AttributePacketTunnelTypeIP,
 }
 
+// AttributeProtocol specifies the value protocol attribute.
+type AttributeProtocol int
+
+const (
+	_ AttributeProtocol = iota
+	AttributeProtocolDNS
+	AttributeProtocolTLS
+	AttributeProtocolHTTP
+)
+
+// String returns the string representation of the AttributeProtocol.
+func (av AttributeProtocol) String() string {
+	switch av {
+	case AttributeProtocolDNS:
+		return "dns"
+	case AttributeProtocolTLS:
+		return "tls"
+	case AttributeProtocolHTTP:
+		return "http"
+	}
+	return ""
+}
+
+// MapAttributeProtocol is a helper map of string to AttributeProtocol attribute value.
+var MapAttributeProtocol = map[string]AttributeProtocol{
+	"dns":  AttributeProtocolDNS,
+	"tls":  AttributeProtocolTLS,
+	"http": AttributeProtocolHTTP,
+}
+
 // AttributeReason specifies the value reason attribute.
 type AttributeReason int
 
@@ -446,6 +556,7 @@ const (
 	AttributeReasonRandom
 	AttributeReasonFlow
 	AttributeReasonFirst
+	AttributeReasonProtocol
 )
 
 // String returns the string representation of the AttributeReason.
@@ -457,15 +568,48 @@ func (av AttributeReason) String() string {
 		return "flow"
 	case AttributeReasonFirst:
 		return "first"
+	case AttributeReasonProtocol:
+		return "protocol"
 	}
 	return ""
 }
 
 // MapAttributeReason is a helper map of string to AttributeReason attribute value.
 var MapAttributeReason = map[string]AttributeReason{
-	"random": AttributeReasonRandom,
-	"flow":   AttributeReasonFlow,
-	"first":  AttributeReasonFirst,
+	"random":   AttributeReasonRandom,
+	"flow":     AttributeReasonFlow,
+	"first":    AttributeReasonFirst,
+	"protocol": AttributeReasonProtocol,
+}
+
+// AttributeRequestOutcome specifies the value request_outcome attribute.
+type AttributeRequestOutcome int
+
+const (
+	_ AttributeRequestOutcome = iota
+	AttributeRequestOutcomeAnswered
+	AttributeRequestOutcomeUnanswered
+	AttributeRequestOutcomeForgotten
+)
+
+// String returns the string representation of the AttributeRequestOutcome.
+func (av AttributeRequestOutcome) String() string {
+	switch av {
+	case AttributeRequestOutcomeAnswered:
+		return "answered"
+	case AttributeRequestOutcomeUnanswered:
+		return "unanswered"
+	case AttributeRequestOutcomeForgotten:
+		return "forgotten"
+	}
+	return ""
+}
+
+// MapAttributeRequestOutcome is a helper map of string to AttributeRequestOutcome attribute value.
+var MapAttributeRequestOutcome = map[string]AttributeRequestOutcome{
+	"answered":   AttributeRequestOutcomeAnswered,
+	"unanswered": AttributeRequestOutcomeUnanswered,
+	"forgotten":  AttributeRequestOutcomeForgotten,
 }
 
 // AttributeState specifies the value state attribute.

@@ -43,12 +43,15 @@ type TelemetryBuilder struct {
 	EbpfpacketsReceiverLedgerIo            metric.Int64ObservableCounter
 	EbpfpacketsReceiverLedgerMismatches    metric.Int64Counter
 	EbpfpacketsReceiverLedgerPackets       metric.Int64ObservableCounter
+	EbpfpacketsReceiverMessageConflicts    metric.Int64ObservableCounter
+	EbpfpacketsReceiverMessages            metric.Int64ObservableCounter
 	EbpfpacketsReceiverPointShedIo         metric.Int64Counter
 	EbpfpacketsReceiverPointShedPackets    metric.Int64Counter
 	EbpfpacketsReceiverRecordShedIo        metric.Int64Counter
 	EbpfpacketsReceiverRecordShedPackets   metric.Int64Counter
 	EbpfpacketsReceiverRecordSheds         metric.Int64Counter
 	EbpfpacketsReceiverRecords             metric.Int64Counter
+	EbpfpacketsReceiverRequests            metric.Int64ObservableCounter
 	EbpfpacketsReceiverSamples             metric.Int64ObservableCounter
 	EbpfpacketsReceiverSeries              metric.Int64ObservableGauge
 	EbpfpacketsReceiverSeriesLimit         metric.Int64ObservableGauge
@@ -179,6 +182,51 @@ func (builder *TelemetryBuilder) RegisterEbpfpacketsReceiverLedgerPacketsCallbac
 		cb(ctx, &observerInt64{inst: builder.EbpfpacketsReceiverLedgerPackets, obs: o})
 		return nil
 	}, builder.EbpfpacketsReceiverLedgerPackets)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfpacketsReceiverMessageConflictsCallback sets callback for observable EbpfpacketsReceiverMessageConflicts metric.
+func (builder *TelemetryBuilder) RegisterEbpfpacketsReceiverMessageConflictsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfpacketsReceiverMessageConflicts, obs: o})
+		return nil
+	}, builder.EbpfpacketsReceiverMessageConflicts)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfpacketsReceiverMessagesCallback sets callback for observable EbpfpacketsReceiverMessages metric.
+func (builder *TelemetryBuilder) RegisterEbpfpacketsReceiverMessagesCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfpacketsReceiverMessages, obs: o})
+		return nil
+	}, builder.EbpfpacketsReceiverMessages)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfpacketsReceiverRequestsCallback sets callback for observable EbpfpacketsReceiverRequests metric.
+func (builder *TelemetryBuilder) RegisterEbpfpacketsReceiverRequestsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfpacketsReceiverRequests, obs: o})
+		return nil
+	}, builder.EbpfpacketsReceiverRequests)
 	if err != nil {
 		return err
 	}
@@ -392,6 +440,18 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit("{packet}"),
 	)
 	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverMessageConflicts, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpfpackets_receiver_message_conflicts",
+		metric.WithDescription("TCP segments that said other bytes than earlier ones at the same place, which hold. [Development]"),
+		metric.WithUnit("{segment}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverMessages, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpfpackets_receiver_messages",
+		metric.WithDescription("What looked like a message of an application protocol, by what became of it. Those that wait for their rest are not in it yet. [Development]"),
+		metric.WithUnit("{message}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.EbpfpacketsReceiverPointShedIo, err = builder.meter.Int64Counter(
 		"otelcol_ebpfpackets_receiver_point_shed_io",
 		metric.WithDescription("Bytes of network.flow.io that no point will ever say. Only with aggregation_temporality delta. [Development]"),
@@ -426,6 +486,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_ebpfpackets_receiver_records",
 		metric.WithDescription("Log records delivered to the next consumer. [Development]"),
 		metric.WithUnit("{record}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverRequests, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpfpackets_receiver_requests",
+		metric.WithDescription("Requests that were told and to which a response belongs, by what became of them. Those that wait for it are not in it yet. [Development]"),
+		metric.WithUnit("{request}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.EbpfpacketsReceiverSamples, err = builder.meter.Int64ObservableCounter(
