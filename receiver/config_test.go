@@ -58,7 +58,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	want.CardinalityLimit = 500
 	want.SeriesTimeout = time.Minute
 	want.Flows = FlowsConfig{MaxFlows: 1000, IdleTimeout: 3 * time.Second, ActiveTimeout: 30 * time.Second, MaxRecordsPerSecond: 50}
-	want.Packets = PacketsConfig{RandomOneIn: 50, FlowOneIn: 70, FirstPerFlow: 3, MaxPerSecond: 20, SnapLength: 128, Payload: true}
+	want.Packets = PacketsConfig{RandomOneIn: 50, FlowOneIn: 70, FirstPerFlow: 3, Protocols: []string{"dns", "http"}, MaxPerSecond: 20, SnapLength: 128, Payload: true}
 	want.AggregationTemporality = temporalityDelta
 	want.Networks = []NetworkConfig{{Name: "office", CIDR: "10.0.0.0/8"}, {CIDR: "2001:db8::/32"}}
 	want.ErrorMode = errorModeIgnore
@@ -131,7 +131,8 @@ func TestBadConfigsNameKeyValueAndRemedy(t *testing.T) {
 		"host_bits":                     `networks[1].cidr must not have address bits behind its prefix length: "10.0.0.0/8" or "10.1.2.3/32", got "10.1.2.3/8"`,
 		"repeated_network":              `networks[1].cidr must be given once, got "2001:0db8::/32" again`,
 		"attribute_without_networks":    `metrics: network.flow.packets: attribute destination.cidr needs networks, for example [{name: office, cidr: "10.0.0.0/8"}], got none`,
-		"later_packets_key":             "decoding failed due to the following error(s):\n\n'packets' has invalid keys: protocols",
+		"unknown_protocol":              `packets.protocols must be any of dns, tls and http, got "quic"`,
+		"repeated_protocol":             `packets.protocols must name each protocol once, got "dns" twice`,
 	}
 	for id := range cm.ToStringMap() {
 		var cid component.ID

@@ -93,7 +93,7 @@ func TestReadmeHasEveryKeyOfAFilter(t *testing.T) {
 	}
 }
 
-var nameRow = regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| (metric|event|attribute) \\| ([123]) \\|")
+var nameRow = regexp.MustCompile("(?m)^\\| `([a-z0-9_.-]+)` \\| (metric|event|attribute) \\| ([123]) \\|")
 
 // docs/data.md has every name with its tier, once.
 func TestDocsHaveEveryNameAndItsTier(t *testing.T) {

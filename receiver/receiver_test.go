@@ -129,10 +129,10 @@ func TestOnlyWhatAPipelineNeedsIsBuilt(t *testing.T) {
 		"events off":        {metrics: true, logs: true, change: off, table: true, series: true, info: []string{"Event network.flow is off: no flow records", "Event network.packet is off: no samples"}},
 		"metrics off":       {metrics: true, logs: true, change: noMetrics, samples: true, records: true, table: true, info: []string{"All metrics are off: no series"}},
 		"nobody asks roles": {metrics: true, change: withoutRoles, series: true, info: []string{"No logs pipeline: no flow records, no samples"}},
-		"sampling off":      {logs: true, change: func(c *Config) { c.Packets.RandomOneIn = 0 }, records: true, table: true, info: []string{"packets.random_one_in, flow_one_in and first_per_flow are 0: no samples", "No metrics pipeline: no series"}},
+		"sampling off":      {logs: true, change: func(c *Config) { c.Packets.RandomOneIn = 0 }, records: true, table: true, info: []string{"packets.random_one_in, flow_one_in and first_per_flow are 0, and protocols is empty: no samples", "No metrics pipeline: no series"}},
 		"samples only":      {logs: true, change: flowsOff, samples: true, info: []string{"Event network.flow is off: no flow records", "No metrics pipeline: no series"}},
 		"no records": {logs: true, change: func(c *Config) { flowsOff(c); c.Packets.RandomOneIn = 0 }, info: []string{
-			"Event network.flow is off: no flow records", "packets.random_one_in, flow_one_in and first_per_flow are 0: no samples", "No metrics pipeline: no series",
+			"Event network.flow is off: no flow records", "packets.random_one_in, flow_one_in and first_per_flow are 0, and protocols is empty: no samples", "No metrics pipeline: no series",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
