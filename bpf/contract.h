@@ -181,17 +181,21 @@ struct region_header {
 	__u64 reentered; // times the program found itself running already on this CPU: must stay 0
 	__u32 busy; // the program is running on this CPU
 	__u32 colds; // entries in use of the cold array = slots in use
-	__u64 clock_ns; // bpf_ktime_get_boot_ns when a claim last read it, and 1 ns for each claim since
-	__u32 clock_jiffies; // low 32 bits of jiffies64 then
-	__u32 clock_claims; // in that jiffy
+	__u32 countdown; // buffers still to skip before the next random sample; it outlives the drain
+	__u32 gap; // what it began with
+	__u64 _pad0;
 
 	__u32 hash_keys[HASH_WORDS]; // NH keys, secret, redrawn for each buffer at every drain
 	__u64 hash_odd; // multiplier of the finaliser, odd
 	__u64 hash_outer; // multiplier of what the tunnel adds, odd
 
 	struct sample_counts samples[KIND_COUNT];
+
+	__u64 clock_ns; // bpf_ktime_get_boot_ns when a claim last read it, and 1 ns for each claim since
+	__u32 clock_jiffies; // low 32 bits of jiffies64 then
+	__u32 clock_claims; // in that jiffy
 	__u64 quotes_lost; // ICMP errors that were counted, but what they quote could not be read, or had no room
-	__u64 _pad2[7];
+	__u64 _pad1[5];
 };
 _Static_assert(sizeof(struct region_header) == 320, "a region header is five cache lines");
 
@@ -274,10 +278,8 @@ struct sampler {
 	__u64 pools
 		[KIND_COUNT]; // buffers since the last emitted sample of a kind: seen, up to the last selected one; of other kinds selected
 	__u32 used[KIND_COUNT]; // credits used, modulo 2^32
-	__u32 gap; // skip that is running
-	__u32 countdown; // buffers still to skip
 	__u32 cursor; // entries of skips taken, modulo 2^32
-	__u32 _pad0;
+	__u32 _pad0[3];
 
 	__u32 allowed[KIND_COUNT]; // credits granted, modulo 2^32; equal to used: none left; below: debts
 	__u32 plenty; // random samples: credits left that are as good as more; fewer lower the chance

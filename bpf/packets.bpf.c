@@ -102,7 +102,7 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 		return TCX_NEXT;
 	}
 	choice = count_in(skb, h, &p, w, place, link_header, later);
-	if (sample_random && !(filter_count && p.reason == REASON_FILTERED) && choose_random(place))
+	if (sample_random && !(filter_count && p.reason == REASON_FILTERED) && choose_random(h))
 		choice |= SAMPLE_RANDOM;
 	if (choice)
 		sample(skb, place, choice, &p, w, link_header);

@@ -131,17 +131,15 @@ static __always_inline __u32 choose_known(struct __sk_buff *skb, void *region, s
 	return choice;
 }
 
-/* Whether the gap is over. What is not chosen pays one decrement. */
-static __always_inline bool choose_random(__u32 place)
+/*
+ * Whether the gap is over. What is not chosen pays one decrement, in a cache line that every packet writes: so each of the two buffers
+ * has a gap of its own. That one stands still while the other is active changes nothing, since geometric gaps have no memory.
+ */
+static __always_inline bool choose_random(struct region_header *h)
 {
-	__u32 number = place / 2;
-	struct sampler *s = bpf_map_lookup_elem(&samplers, &number);
-
-	if (!s)
-		return false;
-	if (!s->countdown)
+	if (!h->countdown)
 		return true;
-	s->countdown--;
+	h->countdown--;
 	return false;
 }
 
@@ -185,10 +183,10 @@ static __always_inline bool admitted(const struct sampler *s)
 }
 
 /* The pool of random samples grows by whole gaps. */
-static __always_inline void next_gap(struct sampler *s)
+static __always_inline void next_gap(struct region_header *h, struct sampler *s)
 {
-	s->pools[KIND_RANDOM] += s->gap;
-	s->gap = s->countdown = s->skips[s->cursor++ % SKIPS];
+	s->pools[KIND_RANDOM] += h->gap;
+	h->gap = h->countdown = s->skips[s->cursor++ % SKIPS];
 }
 
 /* Whether a kind has credit. What goes on with a message is copied on credit that comes later, or its beginning were of no use. */
@@ -255,7 +253,7 @@ __noinline int take_sample(struct __sk_buff *skb, __u32 place, __u32 netns_bits,
 	if (!h || !s || !out)
 		return 0;
 	if (choice & SAMPLE_RANDOM)
-		next_gap(s);
+		next_gap(h, s);
 	paid = spend(h, s, choice);
 	if (!paid)
 		return 0;

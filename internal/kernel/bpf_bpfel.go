@@ -139,9 +139,9 @@ type bpfRegionHeader struct {
 	Reentered      uint64
 	Busy           uint32
 	Colds          uint32
-	ClockNs        uint64
-	ClockJiffies   uint32
-	ClockClaims    uint32
+	Countdown      uint32
+	Gap            uint32
+	Pad0           uint64
 	HashKeys       [12]uint32
 	HashOdd        uint64
 	HashOuter      uint64
@@ -152,8 +152,11 @@ type bpfRegionHeader struct {
 		RateLimited uint64
 		RingFull    uint64
 	}
-	QuotesLost uint64
-	Pad2       [7]uint64
+	ClockNs      uint64
+	ClockJiffies uint32
+	ClockClaims  uint32
+	QuotesLost   uint64
+	Pad1         [5]uint64
 }
 
 type bpfSample struct {
@@ -189,19 +192,17 @@ type bpfSampleScratch struct {
 }
 
 type bpfSampler struct {
-	_         structs.HostLayout
-	Pools     [4]uint64
-	Used      [4]uint32
-	Gap       uint32
-	Countdown uint32
-	Cursor    uint32
-	Pad0      uint32
-	Allowed   [4]uint32
-	Plenty    uint32
-	Chance    uint32
-	Key       uint64
-	Pad1      [4]uint64
-	Skips     [1024]uint32
+	_       structs.HostLayout
+	Pools   [4]uint64
+	Used    [4]uint32
+	Cursor  uint32
+	Pad0    [3]uint32
+	Allowed [4]uint32
+	Plenty  uint32
+	Chance  uint32
+	Key     uint64
+	Pad1    [4]uint64
+	Skips   [1024]uint32
 }
 
 type bpfSlot struct {

@@ -189,7 +189,7 @@ func (d *Drained) takeHeader(h *bpfRegionHeader) {
 	d.Ledger.Seen.Add(flow.Volume{Packets: h.Packets, Bytes: h.Bytes})
 	d.Samples.Add(samples(h))
 	d.QuotesLost += h.QuotesLost
-	*h = bpfRegionHeader{}
+	*h = bpfRegionHeader{Countdown: h.Countdown, Gap: h.Gap}
 }
 
 func samples(h *bpfRegionHeader) *Samples {

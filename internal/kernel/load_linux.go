@@ -317,7 +317,7 @@ func (k *Kernel) open() error {
 		if err != nil {
 			return err
 		}
-		k.sampling, err = newSampling(k.cfg, k.objects.Samples, samplers)
+		k.sampling, err = newSampling(k.cfg, k.objects.Samples, samplers, k.regions)
 		if err != nil {
 			return err
 		}

@@ -116,9 +116,9 @@ type plainRegion struct {
 		Reentered      uint64
 		Busy           uint32
 		Colds          uint32
-		ClockNs        uint64
-		ClockJiffies   uint32
-		ClockClaims    uint32
+		Countdown      uint32
+		Gap            uint32
+		Pad0           uint64
 		HashKeys       [12]uint32
 		HashOdd        uint64
 		HashOuter      uint64
@@ -129,8 +129,11 @@ type plainRegion struct {
 			RateLimited uint64
 			RingFull    uint64
 		}
-		QuotesLost uint64
-		Pad2       [7]uint64
+		ClockNs      uint64
+		ClockJiffies uint32
+		ClockClaims  uint32
+		QuotesLost   uint64
+		Pad1         [5]uint64
 	}
 	Classes [320]struct {
 		_        structs.HostLayout
@@ -221,19 +224,17 @@ type plainSampleScratch struct {
 }
 
 type plainSampler struct {
-	_         structs.HostLayout
-	Pools     [4]uint64
-	Used      [4]uint32
-	Gap       uint32
-	Countdown uint32
-	Cursor    uint32
-	Pad0      uint32
-	Allowed   [4]uint32
-	Plenty    uint32
-	Chance    uint32
-	Key       uint64
-	Pad1      [4]uint64
-	Skips     [1024]uint32
+	_       structs.HostLayout
+	Pools   [4]uint64
+	Used    [4]uint32
+	Cursor  uint32
+	Pad0    [3]uint32
+	Allowed [4]uint32
+	Plenty  uint32
+	Chance  uint32
+	Key     uint64
+	Pad1    [4]uint64
+	Skips   [1024]uint32
 }
 
 // Names of all BPF objects in the ELF.

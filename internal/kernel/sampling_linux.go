@@ -38,7 +38,7 @@ type sampling struct {
 	out      packet.Sample
 }
 
-func newSampling(cfg Config, ring *ebpf.Map, memory []byte) (*sampling, error) {
+func newSampling(cfg Config, ring *ebpf.Map, memory []byte, r *regions) (*sampling, error) {
 	regions := len(cfg.cpus)
 	reader, err := ringbuf.NewReader(ring)
 	if err != nil {
@@ -63,19 +63,23 @@ func newSampling(cfg Config, ring *ebpf.Map, memory []byte) (*sampling, error) {
 		s.credit[kind] = newCredit(float64(cfg.MaxPerSecond), regions, now, random)
 	}
 	for i := range s.samplers {
-		s.begin(&s.samplers[i])
+		s.begin(i, r)
 	}
 	s.grant(s.credit[packet.KindRandom].last)
 	return s, nil
 }
 
-// begin fills all skips and draws the gap before the first sample too: no CPU samples its first buffer for certain.
-func (s *sampling) begin(one *bpfSampler) {
+// begin fills all skips and draws the gaps before the first samples too: no CPU samples its first buffer for certain.
+func (s *sampling) begin(number int, r *regions) {
+	one := &s.samplers[number]
 	for i := range one.Skips {
 		one.Skips[i] = s.skip()
 	}
-	one.Gap = s.skip()
-	one.Countdown = one.Gap
+	for buffer := range uint32(2) {
+		h := r.at(number, buffer).header
+		h.Gap = s.skip()
+		h.Countdown = h.Gap
+	}
 	one.Key = s.random.Uint64()
 }
 
