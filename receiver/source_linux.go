@@ -16,7 +16,7 @@ import (
 // linux is the host as it is.
 type linux struct{}
 
-func (linux) load(c sourceConfig) (source, error) {
+func (linux) load(c sourceConfig, notice func(string)) (source, error) {
 	k, err := kernel.Load(kernel.Config{
 		Filters:      c.filters,
 		Tunnels:      c.tunnels,
@@ -28,6 +28,8 @@ func (linux) load(c sourceConfig) (source, error) {
 		FirstIdle:    2 * c.idle, // the kernel looks at a flow once between two drains: a third of it
 		MaxPerSecond: c.packets.MaxPerSecond,
 		SnapLength:   c.packets.SnapLength,
+		AttachLast:   c.last,
+		Notice:       notice,
 	})
 	if err != nil {
 		return nil, err
