@@ -15,6 +15,10 @@
 #define FILTERS_MAX 16 // rules; a packet that none matches pays for all of them (docs/performance.md)
 #define GOLDEN 0x9e3779b97f4a7c15ULL // 2^64 / golden ratio, odd: a multiplier that mixes; Knuth, TAOCP 3, 6.4
 #define FRAGMENT_CONTEST_NS 1000000000 // two first fragments apart by more are of two packets: identifications are used again
+#define MESSAGE_SNAP 2048 // bytes of a packet of a message copied, whatever snap_length is: user space reads them
+#define FOLLOW_PACKETS 8 // of one direction copied after one that begins a message, at most
+#define FOLLOW_BYTES 16384 // of their payload, its own included
+#define FOLLOWS 1024 // messages followed at once, of all CPUs; a power of two
 #define SNAP_MAX 16384 // largest snap_length; a power of two, since 5.10 bounds helper lengths by masks only
 
 volatile const __u16 region_of_cpu[MAX_CPUS] = {}; // region + 1; 0: this CPU has none
@@ -35,10 +39,12 @@ volatile const __u16 netns = 0; // number of the network namespace this instance
 
 #ifdef PLAIN // off for good, as for most: packets then cost a tenth less (docs/performance.md)
 #define tunnels 0
+#define protocols 0
 #define flow_limit 0
 #define young_packets 0
 #define lease 0 // kernels that get this form have tcx
 #else
+volatile const __u32 protocols = 0; // enum protocol_bits: their messages are samples
 volatile const __u32 tunnels = 0; // 1: the flow of a packet inside of a tunnel is the inner one
 volatile const __u64 flow_limit = 0; // flows whose hash is not above are samples: 2^64 / N; 0: none
 volatile const __u32 young_packets = 0; // a slot with fewer is looked at for samples of flows and their beginnings

@@ -160,6 +160,7 @@ enum sample_kind {
 	KIND_RANDOM,
 	KIND_FLOW, // a packet of one flow in N
 	KIND_FIRST, // one of the first packets of a flow
+	KIND_PROTOCOL, // part of a message of an application protocol
 	KIND_COUNT,
 };
 
@@ -190,9 +191,9 @@ struct region_header {
 
 	struct sample_counts samples[KIND_COUNT];
 	__u64 quotes_lost; // ICMP errors that were counted, but what they quote could not be read, or had no room
-	__u64 _pad2[3];
+	__u64 _pad2[7];
 };
-_Static_assert(sizeof(struct region_header) == 256, "a region header is four cache lines");
+_Static_assert(sizeof(struct region_header) == 320, "a region header is five cache lines");
 
 /* struct filter .bits */
 enum filter_bits {
@@ -278,13 +279,13 @@ struct sampler {
 	__u32 gap; // skip that is running
 	__u32 countdown; // buffers still to skip
 	__u32 cursor; // entries of skips taken, modulo 2^32
-	__u64 _pad0[2];
+	__u32 _pad0;
 
-	__u32 allowed[KIND_COUNT]; // credits granted, modulo 2^32; equal to used: none left
+	__u32 allowed[KIND_COUNT]; // credits granted, modulo 2^32; equal to used: none left; below: debts
 	__u32 plenty; // random samples: credits left that are as good as more; fewer lower the chance
-	__u64 key; // of the coins
 	__u32 chance; // of a selected buffer for each credit left, up to plenty, in 2^-31
-	__u32 _pad1[9];
+	__u64 key; // of the coins
+	__u64 _pad1[4];
 
 	__u32 skips[SKIPS]; // geometric with p = 1/N: buffers to skip before the next selected one
 };
@@ -300,7 +301,30 @@ enum sample_reason {
 	SAMPLE_RANDOM = 1 << KIND_RANDOM,
 	SAMPLE_FLOW = 1 << KIND_FLOW,
 	SAMPLE_FIRST = 1 << KIND_FIRST,
+	SAMPLE_PROTOCOL = 1 << KIND_PROTOCOL,
 };
+
+/* What the programs know of a choice beside enum sample_reason. */
+#define CHOICE_SEGMENT 0x40 // of TCP, part of the message that scratch says
+#define CHOICE_FOLLOWS 0x80 // it goes on with a message that was copied
+#define CHOICE_NUMBER 8 // where the packet's number in its flow begins
+
+/* Application protocols; internal/app reads them. */
+enum protocol_bits {
+	PROTOCOL_DNS = 1,
+	PROTOCOL_TLS = 2,
+	PROTOCOL_HTTP = 4,
+};
+
+/* A message of which more is to come: one direction of a TCP connection at one interface. */
+struct follow {
+	__u64 key; // follow_key
+	__u32 tail; // last four bytes of a head of HTTP
+	__u16 bytes; // of payload still to come
+	__u8 packets; // still to be copied; 0: it is over
+	__u8 protocol; // enum protocol_bits
+};
+_Static_assert(sizeof(struct follow) == 16, "a follow has no hidden padding");
 
 /* struct sample .bits */
 enum sample_bits {

@@ -67,9 +67,28 @@ struct {
 	__uint(max_entries, 1);
 } beginnings SEC(".maps");
 
+/* Messages that go on in packets to come, of all CPUs, by a hash of the direction: a newer one takes the place. A race costs a message. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct follow);
+	__uint(max_entries, 1);
+} follows SEC(".maps");
+
+/* What is known of the message that a packet is part of. */
+struct message {
+	__u64 key; // as of struct follow
+	__u32 tail; // as there
+	__u32 offset; // of the payload
+	__u32 bytes; // to come, this packet's included
+	__u16 packets; // to come after this one
+	__u16 protocol; // enum protocol_bits
+};
+
 struct sample_scratch {
 	struct sample head;
 	__u8 data[SNAP_MAX];
+	struct message message; // iff it is a TCP packet that SAMPLE_PROTOCOL chose
 };
 
 /* Where a sample is put together: a ring reservation of variable size is refused by every verifier. */

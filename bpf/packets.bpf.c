@@ -4,7 +4,7 @@
  * a packet, never re-allocates one.
  *
  *   observe: region of this CPU -> parse -> join fragments -> look into tunnels -> wire size -> filter -> slot -> count
- *            -> perhaps note what it quotes -> perhaps sample
+ *            -> perhaps note what it quotes -> perhaps sample, if it is part of a message for one
  *
  * contract.h shared structs, config.h knobs, maps.h maps, then one header for each step.
  */
@@ -39,9 +39,9 @@ static __always_inline void count_late(__u32 buffer, bool egress, struct wire w)
 	__sync_fetch_and_add(&l->bytes, w.bytes);
 }
 
-/* Returns whether its flow makes a sample of the packet. */
+/* Returns whether its flow makes a sample of the packet, or what it carries. */
 static __always_inline __u32 count_in(struct __sk_buff *skb, void *region, struct packet *p, struct wire w, __u32 place,
-				      bool link_header)
+				      bool link_header, bool later)
 {
 	struct slot *s = NULL;
 	__u32 choice = 0;
@@ -54,8 +54,8 @@ static __always_inline __u32 count_in(struct __sk_buff *skb, void *region, struc
 			p->reason = REASON_OVERFLOW;
 		else if (remarkable(s, p))
 			note(region, s, p, w);
-		if (young_packets && s)
-			choice = choose_flow(region, s, w, place);
+		if ((young_packets || protocols) && s)
+			choice = choose_known(skb, region, s, p, w, place, later);
 	}
 	if (!s)
 		s = class_slot(region, p);
@@ -106,7 +106,7 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 		count_late(buffer, egress, w);
 		return TCX_NEXT;
 	}
-	choice = count_in(skb, h, &p, w, place, link_header);
+	choice = count_in(skb, h, &p, w, place, link_header, later);
 	if (sample_random && !(filter_count && p.reason == REASON_FILTERED) && choose_random(place))
 		choice |= SAMPLE_RANDOM;
 	if (choice)

@@ -165,6 +165,12 @@ static __always_inline __u64 forgotten(struct __sk_buff *skb, __u64 value)
 		__v;                                              \
 	})
 
+static __always_inline __u64 mix(__u64 sum, __u64 value)
+{
+	sum = (sum ^ value) * GOLDEN;
+	return sum ^ sum >> 32;
+}
+
 /* The outermost tag names the VLAN of the flow. */
 static __always_inline void set_vlan(struct packet *p, __u16 tci)
 {

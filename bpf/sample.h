@@ -1,17 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Choose buffers and copy their first bytes to the ring: at random, 1 in N with geometric gaps; all of one flow in N; the first
- * of every flow. What several kinds choose is copied once.
+ * of every flow; messages of application protocols. What several kinds choose is copied once.
  */
 #pragma once
 
-#include "region.h"
-
-static __always_inline __u64 mix(__u64 sum, __u64 value)
-{
-	sum = (sum ^ value) * GOLDEN;
-	return sum ^ sum >> 32;
-}
+#include "protocol.h"
 
 static __always_inline __u64 mix_endpoint(const void *addr, __u16 port)
 {
@@ -86,26 +80,12 @@ static __always_inline __u32 first_number(__u64 key, __u32 packets)
 	return before < first_per_flow ? before + 1 : 0;
 }
 
-#define CHOICE_NUMBER 8 // where in a choice the packet's number in its flow begins; below it is enum sample_reason
-
-/*
- * Of a packet whose slot has few before it and does not count it yet: chooses its flow, if it is the first, and numbers it. Not static,
- * so that verifiers look at it once.
- */
-__noinline int choose_young(__u32 place, __u32 slot, __u32 packets)
+/* Of a packet whose slot has few before it and does not count it yet: chooses its flow, if it is the first, and numbers it. */
+static __always_inline __u32 choose_young(void *region, struct slot *s, __u32 packets)
 {
-	void *region;
-	struct slot *s;
+	__u64 flow = flow_hash(s);
 	__u32 number;
-	__u64 flow;
 
-	if (!young_packets) // so that verifiers look no further
-		return 0;
-	region = bpf_map_lookup_elem(&regions, &place);
-	if (!region)
-		return 0;
-	s = slot_at(region, slot);
-	flow = flow_hash(s);
 	if (flow_limit && !s->packets && flow <= flow_limit)
 		s->cold |= COLD_CHOSEN;
 	if (!first_per_flow)
@@ -114,13 +94,38 @@ __noinline int choose_young(__u32 place, __u32 slot, __u32 packets)
 	return number ? number << CHOICE_NUMBER | SAMPLE_FIRST : 0;
 }
 
-/* Whether the flow of a packet makes it a sample. */
-static __always_inline __u32 choose_flow(void *region, struct slot *s, struct wire w, __u32 place)
+/*
+ * Of a packet in a slot that does not count it yet: its wire packets, and where its payload begins, 0 if it has no transport header.
+ * Not static, so that verifiers look at it once.
+ */
+__noinline int choose_in_slot(struct __sk_buff *skb, __u32 place, __u32 slot, __u32 offset, __u32 packets)
+{
+	__u32 choice = 0;
+	struct slot *s;
+	void *region;
+
+	if (!young_packets && !protocols) // so that verifiers look no further
+		return 0;
+	region = bpf_map_lookup_elem(&regions, &place);
+	if (!region)
+		return 0;
+	s = slot_at(region, slot);
+	if (protocols && offset)
+		choice = find_message(skb, s, offset);
+	if (s->packets < young_packets)
+		choice |= choose_young(region, s, packets);
+	return choice;
+}
+
+/* Whether its flow, or the message that it is part of, makes a packet a sample. */
+static __always_inline __u32 choose_known(struct __sk_buff *skb, void *region, struct slot *s, const struct packet *p,
+					  struct wire w, __u32 place, bool later)
 {
 	__u32 slot = ((void *)s - region - REGION_SLOTS) / sizeof(*s), choice = 0;
+	__u32 offset = later ? 0 : p->offset;
 
-	if (s->packets < young_packets)
-		choice = choose_young(place, slot, w.packets);
+	if (protocols || s->packets < young_packets)
+		choice = choose_in_slot(skb, place, slot, offset, w.packets);
 	if (flow_limit && s->cold & COLD_CHOSEN)
 		choice |= SAMPLE_FLOW;
 	return choice;
@@ -141,9 +146,10 @@ static __always_inline bool choose_random(__u32 place)
 }
 
 /* Bytes to copy: 1 to SNAP_MAX, in the form in which 5.10's verifier sees the bounds. Of an empty buffer it is SNAP_MAX, which fails. */
-static __always_inline __u32 captured(struct __sk_buff *skb)
+static __always_inline __u32 captured(struct __sk_buff *skb, __u32 reasons)
 {
-	__u32 length = skb->len < snap_length ? skb->len : snap_length;
+	__u32 most = reasons & SAMPLE_PROTOCOL && snap_length < MESSAGE_SNAP ? MESSAGE_SNAP : snap_length;
+	__u32 length = skb->len < most ? skb->len : most;
 
 	return ((length - 1) & (SNAP_MAX - 1)) + 1;
 }
@@ -151,7 +157,7 @@ static __always_inline __u32 captured(struct __sk_buff *skb)
 /* Copies a packet to the ring; what its head says of the packet and of the choice is there already. */
 static __always_inline bool emit(struct __sk_buff *skb, struct sample_scratch *s)
 {
-	__u32 length = captured(skb);
+	__u32 length = captured(skb, s->head.reasons);
 
 	s->head.boot_ns = bpf_ktime_get_boot_ns();
 	s->head.ifindex = skb->ifindex;
@@ -185,18 +191,26 @@ static __always_inline void next_gap(struct sampler *s)
 	s->gap = s->countdown = s->skips[s->cursor++ % SKIPS];
 }
 
+/* Whether a kind has credit. What goes on with a message is copied on credit that comes later, or its beginning were of no use. */
+static __always_inline bool affords(const struct sampler *s, int kind, __u32 choice)
+{
+	if (kind == KIND_RANDOM)
+		return admitted(s);
+	return choice & CHOICE_FOLLOWS || (__s32)(s->allowed[kind] - s->used[kind]) > 0;
+}
+
 /* The reasons that have credit. */
-static __always_inline __u32 spend(struct region_header *h, struct sampler *s, __u32 reasons)
+static __always_inline __u32 spend(struct region_header *h, struct sampler *s, __u32 choice)
 {
 	__u32 paid = 0;
 
 #pragma unroll
 	for (int kind = 0; kind < KIND_COUNT; kind++) {
-		if (!(reasons & 1 << kind))
+		if (!(choice & 1 << kind))
 			continue;
 		h->samples[kind].selected++;
 		s->pools[kind]++;
-		if (kind == KIND_RANDOM ? !admitted(s) : s->used[kind] == s->allowed[kind]) {
+		if (!affords(s, kind, choice)) {
 			h->samples[kind].rate_limited++;
 			continue;
 		}
@@ -228,11 +242,12 @@ static __always_inline void settle(struct region_header *h, struct sampler *s, _
 __noinline int take_sample(struct __sk_buff *skb, __u32 place, __u32 netns_bits, __u32 choice, __u64 wire)
 {
 	__u32 number = place / 2, zero = 0, paid;
+	bool emitted;
 	struct sample_scratch *out;
 	struct region_header *h;
 	struct sampler *s;
 
-	if (!sample_random && !young_packets) // so that verifiers look no further
+	if (!sample_random && !young_packets && !protocols) // so that verifiers look no further
 		return 0;
 	h = bpf_map_lookup_elem(&regions, &place);
 	s = bpf_map_lookup_elem(&samplers, &number);
@@ -252,7 +267,10 @@ __noinline int take_sample(struct __sk_buff *skb, __u32 place, __u32 netns_bits,
 	out->head.netns = netns_bits >> 16 & KEY_NETNS;
 	out->head.reasons = paid;
 	out->head.bits = netns_bits;
-	settle(h, s, paid, emit(skb, out));
+	emitted = emit(skb, out);
+	settle(h, s, paid, emitted);
+	if (protocols && paid & SAMPLE_PROTOCOL && choice & CHOICE_SEGMENT)
+		follow(skb, out, emitted);
 	return 0;
 }
 

@@ -44,6 +44,15 @@ type apartFilter struct {
 	Pad     uint32
 }
 
+type apartFollow struct {
+	_        structs.HostLayout
+	Key      uint64
+	Tail     uint32
+	Bytes    uint16
+	Packets  uint8
+	Protocol uint8
+}
+
 type apartFragment struct {
 	_         structs.HostLayout
 	SeenNs    uint64
@@ -115,7 +124,7 @@ type apartRegion struct {
 		HashKeys       [12]uint32
 		HashOdd        uint64
 		HashOuter      uint64
-		Samples        [3]struct {
+		Samples        [4]struct {
 			_           structs.HostLayout
 			Selected    uint64
 			Emitted     uint64
@@ -123,7 +132,7 @@ type apartRegion struct {
 			RingFull    uint64
 		}
 		QuotesLost uint64
-		Pad2       [3]uint64
+		Pad2       [7]uint64
 	}
 	Classes [320]struct {
 		_        structs.HostLayout
@@ -199,24 +208,33 @@ type apartSample struct {
 }
 
 type apartSampleScratch struct {
-	_    structs.HostLayout
-	Head apartSample
-	Data [16384]uint8
+	_       structs.HostLayout
+	Head    apartSample
+	Data    [16384]uint8
+	Message struct {
+		_        structs.HostLayout
+		Key      uint64
+		Tail     uint32
+		Offset   uint32
+		Bytes    uint32
+		Packets  uint16
+		Protocol uint16
+	}
 }
 
 type apartSampler struct {
 	_         structs.HostLayout
-	Pools     [3]uint64
-	Used      [3]uint32
+	Pools     [4]uint64
+	Used      [4]uint32
 	Gap       uint32
 	Countdown uint32
 	Cursor    uint32
-	Pad0      [2]uint64
-	Allowed   [3]uint32
+	Pad0      uint32
+	Allowed   [4]uint32
 	Plenty    uint32
-	Key       uint64
 	Chance    uint32
-	Pad1      [9]uint32
+	Key       uint64
+	Pad1      [4]uint64
 	Skips     [1024]uint32
 }
 
@@ -225,6 +243,7 @@ type apartSampler struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	apartMapBeginnings    = "beginnings"
+	apartMapFollows       = "follows"
 	apartMapFragments     = "fragments"
 	apartMapInners        = "inners"
 	apartMapPressure      = "pressure"
@@ -251,6 +270,7 @@ const (
 	apartVarHashShift     = "hash_shift"
 	apartVarLease         = "lease"
 	apartVarNetns         = "netns"
+	apartVarProtocols     = "protocols"
 	apartVarQuotes        = "quotes"
 	apartVarRegionOfCpu   = "region_of_cpu"
 	apartVarSampleRandom  = "sample_random"
@@ -315,6 +335,7 @@ type apartProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type apartMapSpecs struct {
 	Beginnings *ebpf.MapSpec `ebpf:"beginnings"`
+	Follows    *ebpf.MapSpec `ebpf:"follows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Inners     *ebpf.MapSpec `ebpf:"inners"`
 	Pressure   *ebpf.MapSpec `ebpf:"pressure"`
@@ -341,6 +362,7 @@ type apartVariableSpecs struct {
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Lease         *ebpf.VariableSpec `ebpf:"lease"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
+	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
 	Quotes        *ebpf.VariableSpec `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.VariableSpec `ebpf:"region_of_cpu"`
 	SampleRandom  *ebpf.VariableSpec `ebpf:"sample_random"`
@@ -371,6 +393,7 @@ func (o *apartObjects) Close() error {
 // It can be passed to loadApartObjects or ebpf.CollectionSpec.LoadAndAssign.
 type apartMaps struct {
 	Beginnings *ebpf.Map `ebpf:"beginnings"`
+	Follows    *ebpf.Map `ebpf:"follows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Inners     *ebpf.Map `ebpf:"inners"`
 	Pressure   *ebpf.Map `ebpf:"pressure"`
@@ -383,6 +406,7 @@ type apartMaps struct {
 func (m *apartMaps) Close() error {
 	return _ApartClose(
 		m.Beginnings,
+		m.Follows,
 		m.Fragments,
 		m.Inners,
 		m.Pressure,
@@ -410,6 +434,7 @@ type apartVariables struct {
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
 	Lease         *ebpf.Variable `ebpf:"lease"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
+	Protocols     *ebpf.Variable `ebpf:"protocols"`
 	Quotes        *ebpf.Variable `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.Variable `ebpf:"region_of_cpu"`
 	SampleRandom  *ebpf.Variable `ebpf:"sample_random"`

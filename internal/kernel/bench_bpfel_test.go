@@ -89,6 +89,7 @@ const (
 	benchVarHashShift      = "hash_shift"
 	benchVarLease          = "lease"
 	benchVarNetns          = "netns"
+	benchVarProtocols      = "protocols"
 	benchVarQuotes         = "quotes"
 	benchVarRegionOfCpu    = "region_of_cpu"
 	benchVarSampleRandom   = "sample_random"
@@ -178,6 +179,7 @@ type benchVariableSpecs struct {
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Lease         *ebpf.VariableSpec `ebpf:"lease"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
+	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
 	Quotes        *ebpf.VariableSpec `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.VariableSpec `ebpf:"region_of_cpu"`
 	SampleRandom  *ebpf.VariableSpec `ebpf:"sample_random"`
@@ -244,6 +246,7 @@ type benchVariables struct {
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
 	Lease         *ebpf.Variable `ebpf:"lease"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
+	Protocols     *ebpf.Variable `ebpf:"protocols"`
 	Quotes        *ebpf.Variable `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.Variable `ebpf:"region_of_cpu"`
 	SampleRandom  *ebpf.Variable `ebpf:"sample_random"`

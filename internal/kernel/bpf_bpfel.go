@@ -58,6 +58,15 @@ type bpfFilter struct {
 	Pad     uint32
 }
 
+type bpfFollow struct {
+	_        structs.HostLayout
+	Key      uint64
+	Tail     uint32
+	Bytes    uint16
+	Packets  uint8
+	Protocol uint8
+}
+
 type bpfFragment struct {
 	_         structs.HostLayout
 	SeenNs    uint64
@@ -138,7 +147,7 @@ type bpfRegionHeader struct {
 	HashKeys       [12]uint32
 	HashOdd        uint64
 	HashOuter      uint64
-	Samples        [3]struct {
+	Samples        [4]struct {
 		_           structs.HostLayout
 		Selected    uint64
 		Emitted     uint64
@@ -146,7 +155,7 @@ type bpfRegionHeader struct {
 		RingFull    uint64
 	}
 	QuotesLost uint64
-	Pad2       [3]uint64
+	Pad2       [7]uint64
 }
 
 type bpfSample struct {
@@ -167,24 +176,33 @@ type bpfSample struct {
 }
 
 type bpfSampleScratch struct {
-	_    structs.HostLayout
-	Head bpfSample
-	Data [16384]uint8
+	_       structs.HostLayout
+	Head    bpfSample
+	Data    [16384]uint8
+	Message struct {
+		_        structs.HostLayout
+		Key      uint64
+		Tail     uint32
+		Offset   uint32
+		Bytes    uint32
+		Packets  uint16
+		Protocol uint16
+	}
 }
 
 type bpfSampler struct {
 	_         structs.HostLayout
-	Pools     [3]uint64
-	Used      [3]uint32
+	Pools     [4]uint64
+	Used      [4]uint32
 	Gap       uint32
 	Countdown uint32
 	Cursor    uint32
-	Pad0      [2]uint64
-	Allowed   [3]uint32
+	Pad0      uint32
+	Allowed   [4]uint32
 	Plenty    uint32
-	Key       uint64
 	Chance    uint32
-	Pad1      [9]uint32
+	Key       uint64
+	Pad1      [4]uint64
 	Skips     [1024]uint32
 }
 
@@ -210,6 +228,7 @@ type bpfSlot struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfMapBeginnings    = "beginnings"
+	bpfMapFollows       = "follows"
 	bpfMapFragments     = "fragments"
 	bpfMapInners        = "inners"
 	bpfMapPressure      = "pressure"
@@ -236,6 +255,7 @@ const (
 	bpfVarHashShift     = "hash_shift"
 	bpfVarLease         = "lease"
 	bpfVarNetns         = "netns"
+	bpfVarProtocols     = "protocols"
 	bpfVarQuotes        = "quotes"
 	bpfVarRegionOfCpu   = "region_of_cpu"
 	bpfVarSampleRandom  = "sample_random"
@@ -300,6 +320,7 @@ type bpfProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
 	Beginnings *ebpf.MapSpec `ebpf:"beginnings"`
+	Follows    *ebpf.MapSpec `ebpf:"follows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Inners     *ebpf.MapSpec `ebpf:"inners"`
 	Pressure   *ebpf.MapSpec `ebpf:"pressure"`
@@ -326,6 +347,7 @@ type bpfVariableSpecs struct {
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
 	Lease         *ebpf.VariableSpec `ebpf:"lease"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
+	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
 	Quotes        *ebpf.VariableSpec `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.VariableSpec `ebpf:"region_of_cpu"`
 	SampleRandom  *ebpf.VariableSpec `ebpf:"sample_random"`
@@ -356,6 +378,7 @@ func (o *bpfObjects) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
 	Beginnings *ebpf.Map `ebpf:"beginnings"`
+	Follows    *ebpf.Map `ebpf:"follows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Inners     *ebpf.Map `ebpf:"inners"`
 	Pressure   *ebpf.Map `ebpf:"pressure"`
@@ -368,6 +391,7 @@ type bpfMaps struct {
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Beginnings,
+		m.Follows,
 		m.Fragments,
 		m.Inners,
 		m.Pressure,
@@ -395,6 +419,7 @@ type bpfVariables struct {
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
 	Lease         *ebpf.Variable `ebpf:"lease"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
+	Protocols     *ebpf.Variable `ebpf:"protocols"`
 	Quotes        *ebpf.Variable `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.Variable `ebpf:"region_of_cpu"`
 	SampleRandom  *ebpf.Variable `ebpf:"sample_random"`

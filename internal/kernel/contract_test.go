@@ -89,8 +89,9 @@ func TestBitsAreInSyncWithContract(t *testing.T) {
 		"cold_bits":   {"COLD_INDEX": coldIndex, "COLD_CHOSEN": coldIndex + 1},
 		"sample_kind": {
 			"KIND_RANDOM": int(packet.KindRandom), "KIND_FLOW": int(packet.KindFlow), "KIND_FIRST": int(packet.KindFirst),
-			"KIND_COUNT": int(packet.KindCount),
+			"KIND_PROTOCOL": int(packet.KindProtocol), "KIND_COUNT": int(packet.KindCount),
 		},
+		"protocol_bits": {"PROTOCOL_DNS": int(ProtocolDNS), "PROTOCOL_TLS": int(ProtocolTLS), "PROTOCOL_HTTP": int(ProtocolHTTP)},
 	} {
 		_, got := enumerators(t, enum)
 		require.Equal(t, want, got, "enum %s is not in sync with contract.h", enum)
@@ -108,6 +109,7 @@ func TestDefinesAreInSyncWithContract(t *testing.T) {
 		"STOPPED": stopped, "BYTES_BITS": bytesBits, "DEFAULT_SLOTS": DefaultSlots, "HASH_WORDS": len(bpfRegionHeader{}.HashKeys),
 		"SKIPS": len(bpfSampler{}.Skips), "REASONS_MAX": reasonsMax, "CLASS_SLOTS": len(bpfRegion{}.Classes) - 2*reasonsMax,
 		"MAX_CPUS": maxCPUs, "FILTERS_MAX": MaxFilters, "SNAP_MAX": len(bpfSampleScratch{}.Data),
+		"MESSAGE_SNAP": MessageSnap, "FOLLOWS": follows,
 	} {
 		m := regexp.MustCompile(`#define ` + name + `\s+(\d+)`).FindStringSubmatch(string(contract) + string(config))
 		require.NotNil(t, m, "no #define %s", name)
@@ -119,7 +121,7 @@ func TestSharedStructsHaveTheirSizes(t *testing.T) {
 	require.EqualValues(t, 64, unsafe.Sizeof(bpfSlot{}))
 	require.EqualValues(t, 32, unsafe.Sizeof(bpfCold{}))
 	require.EqualValues(t, 40, unsafe.Sizeof(bpfOuter{}))
-	require.EqualValues(t, 256, unsafe.Sizeof(bpfRegionHeader{}))
+	require.EqualValues(t, 320, unsafe.Sizeof(bpfRegionHeader{}))
 	require.EqualValues(t, 64, unsafe.Offsetof(bpfRegionHeader{}.HashKeys), "user space and programs write different lines")
 	require.EqualValues(t, 64, unsafe.Offsetof(bpfSampler{}.Allowed), "user space and programs write different lines")
 	require.EqualValues(t, 64, unsafe.Offsetof(bpfControl{}.Late), "the active buffer has a line of its own")

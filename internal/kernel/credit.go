@@ -14,44 +14,45 @@ import (
 type credit struct {
 	rate   float64 // per second, all CPUs together
 	budget float64 // earned and not granted yet, at most one second's worth
-	held   []uint32
+	held   []int32
 	last   time.Time
 	random *rand.Rand
 }
 
 func newCredit(rate float64, cpus int, now time.Time, random *rand.Rand) *credit {
-	return &credit{rate: rate, budget: max(rate/10, 1), held: make([]uint32, cpus), last: now, random: random}
+	return &credit{rate: rate, budget: max(rate/10, 1), held: make([]int32, cpus), last: now, random: random}
 }
 
 // grants returns what each CPU gets, given what each still holds of earlier grants. The sum of all grants up to any moment
 // is at most rate x time + the first tenth of a second's worth; what a CPU holds is at most its share of one second's, and it keeps
 // that while it is idle: when all CPUs become busy at once, as many second's worths as there are CPUs may be used at once.
-func (c *credit) grants(now time.Time, outstanding []uint32) []uint32 {
+// A CPU whose credit is below zero used some in advance; it is granted that, too, and so the budget pays for it.
+func (c *credit) grants(now time.Time, outstanding []int32) []uint32 {
 	c.budget = min(c.budget+c.rate*now.Sub(c.last).Seconds(), max(c.rate, 1))
 	c.last = now
 	grants := make([]uint32, len(outstanding))
 	busy := c.busy(outstanding)
 	for n, i := range busy {
-		share := max(uint32(c.budget/float64(len(busy)-n)), 1)
+		share := max(int32(c.budget/float64(len(busy)-n)), 1)
 		if c.budget >= 1 && share > outstanding[i] {
-			grants[i] = share - outstanding[i]
+			grants[i] = uint32(share - outstanding[i])
 			c.budget -= float64(grants[i])
 		}
 	}
 	for i := range grants {
-		c.held[i] = outstanding[i] + grants[i]
+		c.held[i] = outstanding[i] + int32(grants[i])
 	}
 	return grants
 }
 
 // busy lists the CPUs that used credit since the last grant or have none, beginning with any of them: what does not divide
 // evenly is not always the same CPU's, and a budget smaller than their number starves none.
-func (c *credit) busy(outstanding []uint32) []int {
+func (c *credit) busy(outstanding []int32) []int {
 	var busy []int
 	first := c.random.IntN(len(outstanding))
 	for n := range outstanding {
 		i := (first + n) % len(outstanding)
-		if outstanding[i] == 0 || outstanding[i] < c.held[i] {
+		if outstanding[i] <= 0 || outstanding[i] < c.held[i] {
 			busy = append(busy, i)
 		}
 	}

@@ -15,16 +15,19 @@ import (
 func simulate(rate float64, polls int, wants func(cpu int) int, cpus int) []int {
 	now := time.Unix(0, 0)
 	c := newCredit(rate, cpus, now, rand.New(rand.NewPCG(3, 4)))
-	left, got := c.grants(now, make([]uint32, cpus)), make([]int, cpus)
+	left, got := make([]int32, cpus), make([]int, cpus)
+	for i, n := range c.grants(now, left) {
+		left[i] = int32(n)
+	}
 	for range polls {
 		for i := range left {
 			n := min(int(left[i]), wants(i))
-			left[i] -= uint32(n)
+			left[i] -= int32(n)
 			got[i] += n
 		}
 		now = now.Add(100 * time.Millisecond)
 		for i, n := range c.grants(now, left) {
-			left[i] += n
+			left[i] += int32(n)
 		}
 	}
 	return got

@@ -257,6 +257,8 @@ func TestMismatchesAreSeen(t *testing.T) {
 		"samples_random": func(h *bpfRegionHeader) { h.Samples[packet.KindRandom].Selected++ },
 		"samples_flow":   func(h *bpfRegionHeader) { h.Samples[packet.KindFlow].Emitted++ },
 		"samples_first":  func(h *bpfRegionHeader) { h.Samples[packet.KindFirst].RateLimited++ },
+
+		"samples_protocol": func(h *bpfRegionHeader) { h.Samples[packet.KindProtocol].RingFull++ },
 	} {
 		k := load(t, Config{cpus: []int{0}})
 		pin(t, 0)

@@ -19,19 +19,20 @@ import (
 
 // Config is what the programs are loaded with.
 type Config struct {
-	Slots         int      // flow slots of a region: a power of two, at most MaxSlots; 0: DefaultSlots
-	MemoryCeiling int      // bytes of all regions together; Slots is halved until it fits; 0: DefaultMemoryCeiling
-	Filters       []Filter // at most MaxFilters
-	Tunnels       bool     // the flow of a packet inside of a tunnel is the inner one
-	Quotes        bool     // count the ICMP errors that quote a flow
-	Samples       bool     // false: no ring, no sampling
-	RandomOneIn   int      // 1 in N buffers is a sample; 0: none
-	FlowOneIn     int      // every packet of 1 flow in N is; 0: none
-	FirstPerFlow  int      // the first packets of every flow are: so many; 0: none
-	SnapLength    int      // bytes copied of a sample, 1 to MaxSnapLength
-	MaxPerSecond  int      // samples of each kind, of all CPUs together
-	Seed          [32]byte // of random samples; zero: drawn from crypto/rand
-	AttachLast    bool     // behind the programs of others, not before them
+	Slots         int       // flow slots of a region: a power of two, at most MaxSlots; 0: DefaultSlots
+	MemoryCeiling int       // bytes of all regions together; Slots is halved until it fits; 0: DefaultMemoryCeiling
+	Filters       []Filter  // at most MaxFilters
+	Tunnels       bool      // the flow of a packet inside of a tunnel is the inner one
+	Quotes        bool      // count the ICMP errors that quote a flow
+	Samples       bool      // false: no ring, no sampling
+	RandomOneIn   int       // 1 in N buffers is a sample; 0: none
+	FlowOneIn     int       // every packet of 1 flow in N is; 0: none
+	FirstPerFlow  int       // the first packets of every flow are: so many; 0: none
+	Protocols     Protocols // whose messages are samples, and the packets that they go on in
+	SnapLength    int       // bytes copied of a sample, 1 to MaxSnapLength; of part of a message at least MessageSnap
+	MaxPerSecond  int       // samples of each kind, of all CPUs together
+	Seed          [32]byte  // of random samples; zero: drawn from crypto/rand
+	AttachLast    bool      // behind the programs of others, not before them
 
 	Notice func(string) // what a user should know and no call returns; called from any goroutine, with locks held
 
@@ -59,8 +60,24 @@ const (
 	MaxFirstPerFlow      = 1000
 	DefaultFirstIdle     = 30 * time.Second
 
+	// MessageSnap is how many bytes are copied of a packet that is part of a message.
+	MessageSnap = 2048
+
+	follows      = 1024             // FOLLOWS of bpf/config.h
 	firstFlows   = 65536            // beginnings of flows remembered
 	fragmentTime = 30 * time.Second // net.ipv4.ipfrag_time
+)
+
+// Protocols are application protocols, one bit for each.
+type Protocols uint8
+
+// enum protocol_bits of bpf/contract.h
+const (
+	ProtocolDNS Protocols = 1 << iota
+	ProtocolTLS
+	ProtocolHTTP
+
+	allProtocols = ProtocolDNS | ProtocolTLS | ProtocolHTTP
 )
 
 // Kernel is the loaded programs, their maps and their attachments. Attach, Detach and Pressure may be called from anywhere.

@@ -19,6 +19,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 )
 
 // regionHead is the part of a region that does not depend on the number of slots.
@@ -97,8 +98,11 @@ func fitSamples(cfg Config) (Config, error) {
 	if cfg.FirstPerFlow < 0 || cfg.FirstPerFlow > MaxFirstPerFlow {
 		return cfg, fmt.Errorf("first samples of a flow must be 0 (none) to %d, got %d", MaxFirstPerFlow, cfg.FirstPerFlow)
 	}
+	if cfg.Protocols&^allProtocols != 0 {
+		return cfg, fmt.Errorf("samples of protocols must be of those that are known, got %#x", cfg.Protocols)
+	}
 	if !cfg.Samples {
-		cfg.RandomOneIn, cfg.FlowOneIn, cfg.FirstPerFlow = 0, 0, 0
+		cfg.RandomOneIn, cfg.FlowOneIn, cfg.FirstPerFlow, cfg.Protocols = 0, 0, 0, 0
 	}
 	if cfg.sampling() && (cfg.SnapLength < 1 || cfg.SnapLength > MaxSnapLength) {
 		return cfg, fmt.Errorf("snap length must be from 1 to %d bytes, got %d", MaxSnapLength, cfg.SnapLength)
@@ -113,21 +117,36 @@ func fitSamples(cfg Config) (Config, error) {
 }
 
 // sampling reports whether any kind of samples is on.
-func (c *Config) sampling() bool { return c.RandomOneIn > 0 || c.FlowOneIn > 0 || c.FirstPerFlow > 0 }
+func (c *Config) sampling() bool {
+	return c.RandomOneIn > 0 || c.FlowOneIn > 0 || c.FirstPerFlow > 0 || c.Protocols != 0
+}
 
 func (k *Kernel) loadObjects() error {
-	spec, err := loadSpec(k.cfg)
-	if err != nil {
-		return err
-	}
-	sizeMaps(spec, k.cfg)
-	if err := spec.LoadAndAssign(&k.objects, nil); err != nil {
+	if err := tryForms(k.cfg.choose(), k.loadObject); err != nil {
 		return err
 	}
 	if k.cfg.loaded != nil {
 		k.cfg.loaded(&k.objects)
 	}
 	return nil
+}
+
+// tryForms loads a form, or the one that asks least of verifiers if this kernel's gives up: it may be one that was never tried.
+func tryForms(form object, load func(object) error) error {
+	err := load(form)
+	if form == objectApart || !errors.Is(err, unix.E2BIG) {
+		return err
+	}
+	return load(objectApart)
+}
+
+func (k *Kernel) loadObject(form object) error {
+	spec, err := loadSpec(k.cfg, form)
+	if err != nil {
+		return err
+	}
+	sizeMaps(spec, k.cfg)
+	return spec.LoadAndAssign(&k.objects, nil)
 }
 
 // object is one of the forms that the programs are compiled to.
@@ -142,7 +161,7 @@ const (
 
 // choose returns the fastest form that does what is asked for and that this kernel's verifier accepts. What a verifier can do is
 // not probed, since it takes seconds to give up: 6.12 is the oldest known to accept all. A kernel whose version cannot be told may
-// be older.
+// be older. See tryForms.
 func (c *Config) choose() object {
 	const firstAble = 6<<16 | 12<<8 // KERNEL_VERSION(6, 12, 0)
 	version, err := features.LinuxVersionCode()
@@ -151,7 +170,7 @@ func (c *Config) choose() object {
 		return c.object
 	case err != nil || version < firstAble:
 		return objectApart
-	case c.clsact || c.Tunnels || c.FlowOneIn > 0 || c.FirstPerFlow > 0:
+	case c.clsact || c.Tunnels || c.FlowOneIn > 0 || c.FirstPerFlow > 0 || c.Protocols != 0:
 		return objectFull
 	default:
 		return objectPlain
@@ -159,8 +178,7 @@ func (c *Config) choose() object {
 }
 
 // loadSpec reads the programs and sets their knobs.
-func loadSpec(cfg Config) (*ebpf.CollectionSpec, error) {
-	form := cfg.choose()
+func loadSpec(cfg Config, form object) (*ebpf.CollectionSpec, error) {
 	load := map[object]func() (*ebpf.CollectionSpec, error){objectPlain: loadPlain, objectFull: loadBpf, objectApart: loadApart}
 	spec, err := load[form]()
 	if err != nil {
@@ -171,7 +189,7 @@ func loadSpec(cfg Config) (*ebpf.CollectionSpec, error) {
 		return nil, err
 	}
 	if form == objectPlain {
-		for _, name := range []string{bpfVarTunnels, bpfVarFlowLimit, bpfVarYoungPackets, bpfVarLease} {
+		for _, name := range []string{bpfVarTunnels, bpfVarProtocols, bpfVarFlowLimit, bpfVarYoungPackets, bpfVarLease} {
 			delete(values, name) // off for good
 		}
 	}
@@ -191,6 +209,9 @@ func sizeMaps(spec *ebpf.CollectionSpec, cfg Config) {
 	spec.Maps[bpfMapFragments].MaxEntries = uint32(max(1024, 256*len(cfg.cpus)))
 	if cfg.FirstPerFlow > 0 {
 		spec.Maps[bpfMapBeginnings].MaxEntries = uint32(max(cfg.firsts, 256*len(cfg.cpus)))
+	}
+	if cfg.Protocols != 0 {
+		spec.Maps[bpfMapFollows].MaxEntries = follows
 	}
 	if !cfg.sampling() { // nothing is ever written to these
 		spec.Maps[bpfMapSamples].MaxEntries = page
@@ -224,6 +245,7 @@ func knobs(cfg Config) (map[string]any, error) {
 		bpfVarFilters:       compileFilters(cfg.Filters),
 		bpfVarTunnels:       knob(cfg.Tunnels),
 		bpfVarQuotes:        knob(cfg.Quotes),
+		bpfVarProtocols:     uint32(cfg.Protocols),
 		bpfVarSampleRandom:  uint32(min(cfg.RandomOneIn, 1)),
 		bpfVarFlowLimit:     flowLimit(cfg.FlowOneIn),
 		bpfVarFirstPerFlow:  uint32(cfg.FirstPerFlow),

@@ -6,12 +6,14 @@
 package kernel
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
@@ -74,6 +76,30 @@ func TestBadConfigIsRefused(t *testing.T) {
 	} {
 		_, err := fit(cfg)
 		require.EqualError(t, err, message)
+	}
+}
+
+// A kernel that was never tried may give up at the form that its version promises.
+func TestWhatAVerifierGivesUpAtIsLoadedInAnotherForm(t *testing.T) {
+	for _, c := range []struct {
+		form  object
+		fails map[object]error
+		tried []object
+		err   error
+	}{
+		{objectPlain, nil, []object{objectPlain}, nil},
+		{objectPlain, map[object]error{objectPlain: fmt.Errorf("load: %w", unix.E2BIG)}, []object{objectPlain, objectApart}, nil},
+		{objectFull, map[object]error{objectFull: unix.E2BIG, objectApart: unix.EACCES}, []object{objectFull, objectApart}, unix.EACCES},
+		{objectFull, map[object]error{objectFull: unix.EPERM}, []object{objectFull}, unix.EPERM},
+		{objectApart, map[object]error{objectApart: unix.E2BIG}, []object{objectApart}, unix.E2BIG},
+	} {
+		var tried []object
+		err := tryForms(c.form, func(o object) error {
+			tried = append(tried, o)
+			return c.fails[o]
+		})
+		require.ErrorIs(t, err, c.err)
+		require.Equal(t, c.tried, tried)
 	}
 }
 

@@ -44,6 +44,15 @@ type plainFilter struct {
 	Pad     uint32
 }
 
+type plainFollow struct {
+	_        structs.HostLayout
+	Key      uint64
+	Tail     uint32
+	Bytes    uint16
+	Packets  uint8
+	Protocol uint8
+}
+
 type plainFragment struct {
 	_         structs.HostLayout
 	SeenNs    uint64
@@ -115,7 +124,7 @@ type plainRegion struct {
 		HashKeys       [12]uint32
 		HashOdd        uint64
 		HashOuter      uint64
-		Samples        [3]struct {
+		Samples        [4]struct {
 			_           structs.HostLayout
 			Selected    uint64
 			Emitted     uint64
@@ -123,7 +132,7 @@ type plainRegion struct {
 			RingFull    uint64
 		}
 		QuotesLost uint64
-		Pad2       [3]uint64
+		Pad2       [7]uint64
 	}
 	Classes [320]struct {
 		_        structs.HostLayout
@@ -199,24 +208,33 @@ type plainSample struct {
 }
 
 type plainSampleScratch struct {
-	_    structs.HostLayout
-	Head plainSample
-	Data [16384]uint8
+	_       structs.HostLayout
+	Head    plainSample
+	Data    [16384]uint8
+	Message struct {
+		_        structs.HostLayout
+		Key      uint64
+		Tail     uint32
+		Offset   uint32
+		Bytes    uint32
+		Packets  uint16
+		Protocol uint16
+	}
 }
 
 type plainSampler struct {
 	_         structs.HostLayout
-	Pools     [3]uint64
-	Used      [3]uint32
+	Pools     [4]uint64
+	Used      [4]uint32
 	Gap       uint32
 	Countdown uint32
 	Cursor    uint32
-	Pad0      [2]uint64
-	Allowed   [3]uint32
+	Pad0      uint32
+	Allowed   [4]uint32
 	Plenty    uint32
-	Key       uint64
 	Chance    uint32
-	Pad1      [9]uint32
+	Key       uint64
+	Pad1      [4]uint64
 	Skips     [1024]uint32
 }
 
@@ -225,6 +243,7 @@ type plainSampler struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	plainMapBeginnings    = "beginnings"
+	plainMapFollows       = "follows"
 	plainMapFragments     = "fragments"
 	plainMapInners        = "inners"
 	plainMapPressure      = "pressure"
@@ -311,6 +330,7 @@ type plainProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type plainMapSpecs struct {
 	Beginnings *ebpf.MapSpec `ebpf:"beginnings"`
+	Follows    *ebpf.MapSpec `ebpf:"follows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Inners     *ebpf.MapSpec `ebpf:"inners"`
 	Pressure   *ebpf.MapSpec `ebpf:"pressure"`
@@ -363,6 +383,7 @@ func (o *plainObjects) Close() error {
 // It can be passed to loadPlainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type plainMaps struct {
 	Beginnings *ebpf.Map `ebpf:"beginnings"`
+	Follows    *ebpf.Map `ebpf:"follows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Inners     *ebpf.Map `ebpf:"inners"`
 	Pressure   *ebpf.Map `ebpf:"pressure"`
@@ -375,6 +396,7 @@ type plainMaps struct {
 func (m *plainMaps) Close() error {
 	return _PlainClose(
 		m.Beginnings,
+		m.Follows,
 		m.Fragments,
 		m.Inners,
 		m.Pressure,

@@ -32,6 +32,7 @@ type sampling struct {
 	random   *rand.Rand
 	oneIn    float64                   // 0: none at random
 	inside   bool                      // of tunnels is where flows are
+	snap     int                       // bytes of a sample, whatever was copied
 	credit   [packet.KindCount]*credit // of each kind, which are off too: nobody asks for that
 	record   ringbuf.Record
 	out      packet.Sample
@@ -55,6 +56,7 @@ func newSampling(cfg Config, ring *ebpf.Map, memory []byte) (*sampling, error) {
 		random:   random,
 		oneIn:    float64(cfg.RandomOneIn),
 		inside:   cfg.Tunnels,
+		snap:     cfg.SnapLength,
 	}
 	now := time.Now()
 	for kind := range s.credit {
@@ -103,15 +105,15 @@ func (s *sampling) refresh(now time.Time) {
 }
 
 func (s *sampling) grant(now time.Time) {
-	outstanding := make([]uint32, len(s.samplers))
+	outstanding := make([]int32, len(s.samplers))
 	for kind, c := range s.credit {
 		for i := range s.samplers {
-			outstanding[i] = s.samplers[i].Allowed[kind] - atomic.LoadUint32(&s.samplers[i].Used[kind])
+			outstanding[i] = int32(s.samplers[i].Allowed[kind] - atomic.LoadUint32(&s.samplers[i].Used[kind]))
 		}
 		for i, n := range c.grants(now, outstanding) {
 			one := &s.samplers[i]
 			if packet.Kind(kind) == packet.KindRandom {
-				chance, plenty := s.demands[i].spread(outstanding[i] + n)
+				chance, plenty := s.demands[i].spread(uint32(outstanding[i]) + n) // nothing is sampled at random in advance
 				atomic.StoreUint32(&one.Chance, uint32(chance*(1<<31)))
 				atomic.StoreUint32(&one.Plenty, plenty)
 			}
@@ -188,7 +190,10 @@ func (s *sampling) decode(now instant) error {
 		Tagged:    h.Bits&sampleTagged != 0,
 		VLANTCI:   h.VlanTci,
 		VLANProto: h.VlanProto,
-		Data:      data[:h.Captured], // the ring pads records to 8 bytes
+		Data:      data[:min(int(h.Captured), s.snap)], // the ring pads records to 8 bytes
+	}
+	if s.out.Reasons.Has(packet.KindProtocol) {
+		s.out.Message = data[:h.Captured]
 	}
 	return nil
 }

@@ -48,6 +48,7 @@ func TestLoad(t *testing.T) {
 		{"with most slots", kernel.Config{Slots: kernel.MaxSlots, MemoryCeiling: 1 << 30}},
 		{"with fewest slots", kernel.Config{Slots: kernel.MinSlots}},
 		{"with most filters", kernel.Config{Filters: filters(), Samples: true, RandomOneIn: 10, SnapLength: 256, MaxPerSecond: 100}},
+		{"with protocols", kernel.Config{Samples: true, Protocols: protocols, SnapLength: 256, MaxPerSecond: 100}},
 		{"with tunnels", kernel.Config{Tunnels: true, Quotes: true}},
 		{"with everything", everything()},
 	} {
@@ -107,11 +108,14 @@ func realtime(t *testing.T) bool {
 	return false
 }
 
+const protocols = kernel.ProtocolDNS | kernel.ProtocolTLS | kernel.ProtocolHTTP
+
 // everything switches on all that makes the verifier walk more.
 func everything() kernel.Config {
 	return kernel.Config{
 		Filters: filters(), Tunnels: true, Quotes: true,
 		Samples: true, RandomOneIn: 10, FlowOneIn: 10, FirstPerFlow: 3, SnapLength: 256, MaxPerSecond: 100,
+		Protocols: protocols,
 	}
 }
 

@@ -9,13 +9,14 @@ import "github.com/ebpfpackets/ebpfpackets/internal/flow"
 type Kind uint8
 
 const (
-	KindRandom Kind = iota // 1 buffer in N, with geometric gaps
-	KindFlow               // every packet of 1 flow in N
-	KindFirst              // the first packets of every flow
+	KindRandom   Kind = iota // 1 buffer in N, with geometric gaps
+	KindFlow                 // every packet of 1 flow in N
+	KindFirst                // the first packets of every flow
+	KindProtocol             // parts of messages of application protocols
 	KindCount
 )
 
-var kinds = [KindCount]string{"random", "flow", "first"}
+var kinds = [KindCount]string{"random", "flow", "first", "protocol"}
 
 func (k Kind) String() string { return kinds[k] }
 
@@ -23,9 +24,10 @@ func (k Kind) String() string { return kinds[k] }
 type Reasons uint8
 
 const (
-	ReasonRandom Reasons = 1 << KindRandom
-	ReasonFlow   Reasons = 1 << KindFlow
-	ReasonFirst  Reasons = 1 << KindFirst
+	ReasonRandom   Reasons = 1 << KindRandom
+	ReasonFlow     Reasons = 1 << KindFlow
+	ReasonFirst    Reasons = 1 << KindFirst
+	ReasonProtocol Reasons = 1 << KindProtocol
 )
 
 // Has reports whether a kind is among the reasons.
@@ -50,6 +52,7 @@ type Sample struct {
 	VLANTCI   uint16 // priority 3, DEI 1, id 12 bits; host byte order
 	VLANProto uint16 // ethertype of the offloaded tag, 0x8100 or 0x88a8; host byte order
 	Data      []byte // captured bytes from the link header on, at most snap_length
+	Message   []byte // iff ReasonProtocol: Data and what was captured behind it for internal/app; it never leaves the host
 }
 
 // offloaded is the part of WireLen that can never be in Data: each segment has the tag that was offloaded.
