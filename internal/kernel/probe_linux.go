@@ -29,7 +29,7 @@ func haveTCX() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("probe tcx: %w", err)
 	}
-	defer program.Close()
+	defer func() { _ = program.Close() }() // its end changes nothing
 	l, err := link.AttachTCX(link.TCXOptions{Interface: math.MaxUint32, Program: program, Attach: ebpf.AttachTCXIngress})
 	switch {
 	case err == nil:
