@@ -80,7 +80,7 @@ func (c *clsact) add(program *ebpf.Program, last bool) error {
 	}
 	err = c.addFilter(program, last, added)
 	if err != nil && added {
-		err = errors.Join(err, c.rtnl.deleteClsact(c.ifindex))
+		err = errors.Join(err, c.removeQdisc())
 	}
 	return err
 }
@@ -125,16 +125,15 @@ func (c *clsact) addFilter(program *ebpf.Program, last, addedQdisc bool) error {
 		return fmt.Errorf("claim a filter: %w", err)
 	}
 	err = c.rtnl.addFilter(c.ifindex, c.direction, &c.filter, program.FD())
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		err = fmt.Errorf("add a filter: %w: the kernel needs cls_bpf (CONFIG_NET_CLS_BPF), or tcx, which Linux 6.6 has", err)
-	case err != nil:
-		err = fmt.Errorf("add a filter: %w", err)
-	default:
-		err = c.sweep(all)
+	if errors.Is(err, unix.ENOENT) {
+		err = fmt.Errorf("%w: the kernel needs cls_bpf (CONFIG_NET_CLS_BPF), or tcx, which Linux 6.6 has", err)
 	}
 	if err != nil {
-		return errors.Join(err, c.alive.release())
+		return errors.Join(fmt.Errorf("add a filter: %w", err), c.alive.release())
+	}
+	if err := c.sweep(all); err != nil {
+		_, removeErr := c.remove()
+		return errors.Join(err, removeErr, c.alive.release())
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -196,6 +197,25 @@ func TestTwoOfUsWithClsact(t *testing.T) {
 		requireQdisc(t, r.left, "")
 		requireQdisc(t, r.right, "")
 	}
+}
+
+// A filter that the kernel refuses leaves neither a qdisc nor a file.
+func TestARefusedFilterLeavesNothing(t *testing.T) {
+	testenv.Privileged(t)
+	r := newCrossing(t)
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SocketFilter, License: "GPL", Instructions: asm.Instructions{
+		asm.Mov.Imm(asm.R0, 0), asm.Return(),
+	}})
+	require.NoError(t, err)
+	defer program.Close()
+	before := whatIsOpen(t)
+	r.left.Do(func() {
+		_, err := attachClsact(uint32(r.left.Index), flow.DirectionEgress, program, false)
+		require.ErrorContains(t, err, "add a filter: ")
+		require.ErrorIs(t, err, unix.EINVAL)
+	})
+	require.Equal(t, before, whatIsOpen(t))
+	requireQdisc(t, r.left, "")
 }
 
 // Many of us come and go at one interface at the same time: none takes the qdisc from under another.
