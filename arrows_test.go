@@ -28,6 +28,9 @@ var forbidden = []struct {
 	{module + "/internal/flow", module, nil, "flow is at the end of every arrow: plain values"},
 	{module + "/internal/iface", module, nil, "iface attaches nothing"},
 	{module + "/internal/packet", module + "/internal/kernel", nil, "frames are decoded on every system, wherever they come from"},
+	{module + "/internal/app", module + "/internal/kernel", nil, "app reads bytes, wherever they come from"},
+	{module + "/internal/app", module + "/internal/packet", nil, "app begins behind the headers"},
+	{module + "/internal/app", module + "/internal/iface", nil, "app knows no interfaces"},
 	{module, module + "/internal/testenv", []string{module + "/internal/testenv"}, "what tests need does not ship"},
 	{module, "testing", []string{module + "/internal/testenv", module + "/receiver/internal/metadatatest"}, "what tests need does not ship"},
 }

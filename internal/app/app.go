@@ -31,7 +31,8 @@ type Segment struct {
 	Time      int64    // ns since 1970
 	Key       flow.Key // as the packet travelled
 	Direction flow.Direction
-	Seq       uint32 // of the first byte of Payload; TCP only
+	Seq       uint32 // of the first byte of Payload, so one more than the header's if that has SYN; TCP only
+	Ack       uint32 // of the header; TCP with ACK only
 	TCPFlags  uint8
 	Payload   []byte // as far as it was captured
 	Length    int    // bytes of payload on the wire, never less than len(Payload)
@@ -83,8 +84,8 @@ type DNS struct {
 	Class        uint16   // without the top bit of multicast DNS, which asks for a unicast answer
 	ResponseCode uint16   // 12 bits with those of EDNS (RFC 6891 6.1.3); valid iff Response
 	Name         string   // presentation form (RFC 4343), without the final dot; the root is "."
-	Answers      []string // addresses among the answers, at most MaxAnswers
-	AnswerCount  int      // of all records in the answer section
+	Answers      []string // of a response: addresses among the answers, at most MaxAnswers
+	AnswerCount  int      // of all records in the answer section, as the header says
 }
 
 // TLS is what a ClientHello or a ServerHello says; RFC 8446 4.1, RFC 5246 7.4.1.
@@ -93,10 +94,10 @@ type TLS struct {
 
 	// ClientHello
 	ServerName string   // RFC 6066 3; lower case
-	ALPN       []string // offered, RFC 7301; without GREASE
-	Versions   []uint16 // offered, in the client's order; without GREASE (RFC 8701)
+	ALPN       []string // offered, RFC 7301; without GREASE, at most 32, odd bytes as \DDD
+	Versions   []uint16 // offered, in the client's order; without GREASE (RFC 8701), at most 32
 	JA4        string
-	JA3        string
+	JA3        string // empty where Go may not use MD5: GODEBUG=fips140=only
 
 	// ServerHello
 	Version      uint16 // chosen
@@ -104,6 +105,8 @@ type TLS struct {
 	Resumed      bool   // an earlier session, or an external key, was taken up
 	RetryRequest bool   // a HelloRetryRequest; RFC 8446 4.1.4
 	ChosenALPN   string // of TLS 1.2 and before; later ones encrypt it
+
+	sessionID string // of both; TLS.resumes compares them
 }
 
 // HTTP is what the head of an HTTP/1.x message says (RFC 9112), or that the connection speaks HTTP/2 in the clear (RFC 9113 3.4).
@@ -111,8 +114,8 @@ type TLS struct {
 type HTTP struct {
 	Response bool
 	Version  string // 1.0, 1.1; 2: the preface of HTTP/2, of which nothing else is told but GRPC
-	GRPC     bool   // HTTP/2 that announces application/grpc
-	Cut      bool   // the head goes on behind what was captured
+	GRPC     bool   // HTTP/2 that announces application/grpc in the same packet as the preface
+	Cut      bool   // the end of the head was not seen
 
 	Method        string // of a request; RFC 9110 9, or any token of at most 32 bytes
 	Path          string // of a request, without query and fragment; RFC 3986 3.3, at most MaxPath bytes
@@ -121,9 +124,9 @@ type HTTP struct {
 	UserAgent     string
 	Status        int    // of a response
 	ContentType   string // without parameters
-	ContentLength int64  // -1: none was said
+	ContentLength int64  // -1: none was said, or none that is a number
 
-	AuthScheme string // of Authorization, lower case; RFC 9110 11.1
+	AuthScheme string // of Authorization, lower case, RFC 9110 11.1; "other" if it is none that is known: it may be the secret itself
 	APIKey     bool   // a header that is known to carry an API key was there
 
 	HasTrace   bool // a valid traceparent; W3C Trace Context

@@ -27,13 +27,26 @@ type id struct {
 }
 
 // identify returns the flow that s belongs to, and which half of it: 0 is the lower endpoint's.
-func identify(s *Slot) (id, uint8) {
-	egress := s.Direction == DirectionEgress
-	c := bytes.Compare(s.SrcAddr[:], s.DstAddr[:])
-	if c > 0 || c == 0 && s.SrcPort > s.DstPort {
-		return id{s.Reversed(), !egress}, 1
+func identify(s *Slot) (id, uint8) { return turned(&s.Key, s.Direction) }
+
+func turned(k *Key, d Direction) (id, uint8) {
+	egress := d == DirectionEgress
+	c := bytes.Compare(k.SrcAddr[:], k.DstAddr[:])
+	if c > 0 || c == 0 && k.SrcPort > k.DstPort {
+		return id{k.Reversed(), !egress}, 1
 	}
-	return id{s.Key, egress}, 0
+	return id{*k, egress}, 0
+}
+
+// Conversation names both directions of a flow; it is comparable. Each direction of a tunnel may have an id of its own, so
+// the id is no part of it: where the same addresses and ports talk in two tunnels between the same ends, those are one.
+type Conversation struct{ id }
+
+// Converse returns the conversation that packets with key k at the hook d belong to, and which half of it they are: 0 is the
+// lower endpoint's, as in Flow.
+func Converse(k *Key, d Direction) (Conversation, uint8) {
+	i, half := turned(k, d)
+	return Conversation{i.withoutTunnelID()}, half
 }
 
 // direction returns the hook that sees the packets of half h.

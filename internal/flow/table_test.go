@@ -123,11 +123,15 @@ func TestBothDirectionsOfAConversationAreOneFlow(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			table, got := NewTable(testConfig), records(nil)
 			packets := uint64(0)
+			conversations := map[Conversation]bool{}
 			for _, s := range tt.slots {
+				c, _ := Converse(&s.Key, s.Direction)
+				conversations[c] = true
 				assert.NotNil(t, table.added(s, got.add))
 				packets += s.Packets
 			}
 			assert.Equal(t, tt.want, table.Len())
+			assert.Len(t, conversations, tt.want)
 			table.Flush(EndReasonForcedEnd, got.add)
 			assert.Len(t, got, tt.want)
 			for _, r := range got { // a half has the direction it was seen on

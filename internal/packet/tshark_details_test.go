@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv/frames"
 )
 
@@ -51,7 +51,7 @@ var tsharkDisagrees = map[string]struct {
 
 // TestTsharkAgreesOnDetails asks about every detail of every frame: what tshark tells must be told, and nothing else.
 func TestTsharkAgreesOnDetails(t *testing.T) {
-	needTool(t, "tshark")
+	testenv.Tool(t, "tshark")
 	asked := map[string]int{} // frames by field that had something to say
 	for _, l3 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("corpus, without link header %t", l3), func(t *testing.T) {
@@ -309,27 +309,13 @@ func tsharkAsked() []string {
 
 // tsharkAll returns all values of all fields for each frame of a capture file.
 func tsharkAll(t *testing.T, path string) []tsharkSays {
-	fields := tsharkAsked()
-	args := []string{"-n", "-r", path, "-T", "fields", "-E", "separator=|", "-E", "occurrence=a", "-E", "aggregator=;",
-		"-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE", "-o", "tcp.desegment_tcp_streams:FALSE", "-o", "tcp.relative_sequence_numbers:FALSE",
-		"-d", "udp.port==8472,vxlan"}
-	for _, field := range fields {
-		args = append(args, "-e", field)
-	}
-	var complaint strings.Builder
-	cmd := exec.CommandContext(t.Context(), "tshark", args...)
-	cmd.Stderr = &complaint
-	out, err := cmd.Output()
-	require.NoError(t, err, complaint.String())
 	var rows []tsharkSays
-	for line := range strings.Lines(string(out)) {
-		row := tsharkSays{}
-		for i, list := range strings.Split(strings.TrimSuffix(line, "\n"), "|") {
-			if list == "" {
-				continue
-			}
-			for word := range strings.SplitSeq(list, ";") {
-				row[fields[i]] = append(row[fields[i]], decimal(word))
+	for _, all := range testenv.Tshark(t, path, tsharkAsked(), "ip.defragment:FALSE", "ipv6.defragment:FALSE",
+		"tcp.desegment_tcp_streams:FALSE", "tcp.relative_sequence_numbers:FALSE") {
+		row := tsharkSays(all)
+		for _, words := range row {
+			for i, word := range words {
+				words[i] = decimal(word)
 			}
 		}
 		row.derive()

@@ -7,8 +7,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv/frames"
 )
 
@@ -53,7 +52,7 @@ var tsharkStops = map[string]string{
 
 // TestTsharkAgrees asks about accounted frames only, for the reason given at TestGopacketAgrees.
 func TestTsharkAgrees(t *testing.T) {
-	needTool(t, "tshark")
+	testenv.Tool(t, "tshark")
 	for _, l3 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("corpus, without link header %t", l3), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "corpus.pcap")
@@ -221,22 +220,15 @@ func hasAll(row, words map[string]string) bool {
 
 // tshark returns one row of fields for each frame of a capture file.
 func tshark(t *testing.T, path string) []map[string]string {
-	args := []string{"-n", "-r", path, "-T", "fields", "-E", "separator=|", "-E", "occurrence=a", "-E", "aggregator=;",
-		"-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE", "-o", "tcp.relative_sequence_numbers:FALSE"}
-	for _, field := range tsharkFields {
-		args = append(args, "-e", field)
-	}
-	out, err := exec.CommandContext(t.Context(), "tshark", args...).Output()
-	require.NoError(t, err)
-	var rows []map[string]string
-	for line := range strings.Lines(string(out)) {
+	rows := make([]map[string]string, 0)
+	for _, all := range testenv.Tshark(t, path, tsharkFields,
+		"ip.defragment:FALSE", "ipv6.defragment:FALSE", "tcp.relative_sequence_numbers:FALSE") {
 		row := map[string]string{}
-		for i, word := range strings.Split(strings.TrimSuffix(line, "\n"), "|") {
-			first, _, _ := strings.Cut(word, ";")
-			row[tsharkFields[i]] = decimal(first)
-			if tsharkFields[i] == "mpls.label" {
-				row[labels] = fmt.Sprint(strings.Count(word, ";") + 1)
-			}
+		for field, words := range all {
+			row[field] = decimal(words[0])
+		}
+		if n := len(all["mpls.label"]); n > 0 {
+			row[labels] = fmt.Sprint(n)
 		}
 		row[outermostVLAN] = cmp.Or(row["ieee8021ad.id"], row["vlan.id"]) // in the corpus, 802.1ad is always outside
 		rows = append(rows, row)
@@ -250,16 +242,4 @@ func decimal(word string) string {
 		return fmt.Sprint(n)
 	}
 	return word
-}
-
-// needTool skips the test, or fails it where everything must be there.
-func needTool(t *testing.T, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err == nil {
-		return
-	}
-	if os.Getenv("EBPFPACKETS_PRIVILEGED") == "1" {
-		t.Fatalf("needs %s, and EBPFPACKETS_PRIVILEGED=1 allows no skip", name)
-	}
-	t.Skipf("needs %s", name)
 }

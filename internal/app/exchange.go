@@ -1,0 +1,259 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+)
+
+// How long a question waits for its answer.
+const (
+	dnsWait  = int64(5 * time.Second)  // as long as resolvers do before they ask again; resolv.conf(5)
+	tlsWait  = int64(30 * time.Second) // a client gives up the connection sooner or later
+	httpWait = int64(5 * time.Minute)  // since the connection's last request; answers may take minutes
+)
+
+// maxPipelined is how many requests of a connection wait for an answer.
+const maxPipelined = 16
+
+// exchanges are questions that wait for an answer. It goes the other way through the other hook of the interface, which is the
+// other half of the same flow.Conversation.
+type exchanges struct {
+	dns    *recent[dnsQuestion, dnsAsked]
+	tls    *recent[flow.Conversation, tlsAsked]
+	http   *recent[flow.Conversation, requests]
+	counts *Counts
+}
+
+// dnsQuestion is what a response repeats; RFC 1035 4.1.1, RFC 5452 9.1.
+type dnsQuestion struct {
+	flow.Conversation
+	half           uint8 // that asked
+	id, typ, class uint16
+	name           string // lower case: servers need not repeat the case; RFC 4343 3
+}
+
+// dnsAsked is what is told again if nobody answers.
+type dnsAsked struct {
+	time      int64
+	key       flow.Key
+	direction flow.Direction
+	name      string
+}
+
+type tlsAsked struct {
+	time  int64
+	half  uint8
+	hello TLS // its session id alone
+}
+
+// requests are those of one connection without an answer, in order; RFC 9112 9.3.2.
+type requests struct {
+	last    int64
+	half    uint8 // that asks
+	waiting []request
+}
+
+type request struct {
+	time  int64
+	seq   uint32
+	ack   uint32 // how far its sender had the answers
+	heard bool   // the answer to one before it came later than it
+}
+
+// when is what pairing needs to know beside a message.
+type when struct {
+	first int64  // time of its first packet
+	seq   uint32 // of its first byte
+	ack   uint32 // of its last packet
+	asks  bool   // it is told in order, so it may be paired
+}
+
+func newExchanges(most int, counts *Counts) exchanges {
+	return exchanges{
+		dns:    newRecent[dnsQuestion, dnsAsked](most),
+		tls:    newRecent[flow.Conversation, tlsAsked](most),
+		http:   newRecent[flow.Conversation, requests](most),
+		counts: counts,
+	}
+}
+
+// pair notes m if it is a question, and finds the question if it is an answer. It reports false if m is a question that waits
+// already.
+func (x *exchanges) pair(m *Message, w when) bool {
+	c, half := flow.Converse(&m.Key, m.Direction)
+	switch {
+	case m.DNS != nil:
+		return x.pairDNS(m, w, c, half)
+	case m.TLS != nil:
+		x.pairTLS(m, w, c, half)
+	case m.HTTP != nil && m.HTTP.Version != versionHTTP2:
+		x.pairHTTP(m, w, c, half)
+	}
+	return true
+}
+
+// pairDNS leaves multicast alone: nobody must answer there (RFC 6762 6), and LLMNR is answered from another address (RFC 4795
+// 2.3). A question that is sent again while it waits is one question, asked when it was asked first: that is how long who asked
+// has waited. To which of them the answer is, nobody can tell.
+func (x *exchanges) pairDNS(m *Message, w when, c flow.Conversation, half uint8) (isNew bool) {
+	d := m.DNS
+	if d.Variant != VariantDNS || !d.HasQuestion {
+		return true
+	}
+	q := dnsQuestion{c, half, d.ID, d.Type, d.Class, strings.ToLower(d.Name)}
+	if d.Response {
+		q.half = 1 - half
+		if asked := x.dns.get(q); asked != nil {
+			x.answer(m, w, asked.time)
+			x.dns.drop(q)
+		}
+		return true
+	}
+	if x.dns.get(q) != nil {
+		return false
+	}
+	if x.dns.full() {
+		x.dns.drop(x.dns.oldest().key)
+		x.counts.Forgotten[ProtocolDNS]++
+	}
+	x.dns.put(q, dnsAsked{m.Time, m.Key, m.Direction, d.Name})
+	x.counts.Asked[ProtocolDNS]++
+	return true
+}
+
+// pairTLS lets each ServerHello answer the ClientHello before it. After a HelloRetryRequest there is another; RFC 8446 4.1.4.
+func (x *exchanges) pairTLS(m *Message, w when, c flow.Conversation, half uint8) {
+	asked := x.tls.get(c)
+	if m.TLS.Server {
+		if asked != nil && asked.half != half {
+			m.TLS.Resumed = m.TLS.resumes(&asked.hello)
+			x.answer(m, w, asked.time)
+			x.tls.drop(c)
+		}
+		return
+	}
+	x.endTLS(c, &x.counts.Unanswered)
+	if x.tls.full() {
+		x.endTLS(x.tls.oldest().key, &x.counts.Forgotten)
+	}
+	x.tls.put(c, tlsAsked{m.Time, half, TLS{sessionID: m.TLS.sessionID}})
+	x.counts.Asked[ProtocolTLS]++
+}
+
+// pairHTTP answers requests in order; RFC 9112 9.3. An interim response answers nothing, but 101 is the last that is HTTP; RFC
+// 9110 15.2.
+func (x *exchanges) pairHTTP(m *Message, w when, c flow.Conversation, half uint8) {
+	if !m.HTTP.Response {
+		x.request(m, w, c, half)
+		return
+	}
+	r := x.http.get(c)
+	if r == nil || r.half == half || m.HTTP.Status < 200 && m.HTTP.Status != 101 {
+		return
+	}
+	x.answer(m, w, r.waiting[0].time)
+	r.waiting = slices.Delete(r.waiting, 0, 1)
+	for i := range r.waiting {
+		r.waiting[i].heard = true
+	}
+	if len(r.waiting) == 0 {
+		x.http.drop(c)
+	}
+}
+
+// request appends a request to those of its connection. One that its sender made after it got bytes that answer an earlier one
+// says that the head of that answer was missed: without this, one lost packet would set every later answer to the request
+// before its own, for as long as the connection lives.
+func (x *exchanges) request(m *Message, w when, c flow.Conversation, half uint8) {
+	r := x.http.use(c)
+	if r != nil && r.half != half {
+		x.endHTTP(c, &x.counts.Unanswered)
+		r = nil
+	}
+	if r == nil {
+		if x.http.full() {
+			x.endHTTP(x.http.oldest().key, &x.counts.Forgotten)
+		}
+		r = x.http.put(c, requests{half: half})
+	}
+	r.last = m.Time
+	before := len(r.waiting)
+	r.waiting = slices.DeleteFunc(r.waiting, func(q request) bool { return !q.heard && distance(q.ack, w.ack) > 0 })
+	x.counts.Unanswered[ProtocolHTTP] += uint64(before - len(r.waiting))
+	if len(r.waiting) == maxPipelined {
+		r.waiting = slices.Delete(r.waiting, 0, 1)
+		x.counts.Forgotten[ProtocolHTTP]++
+	}
+	i := len(r.waiting)
+	for i > 0 && distance(w.seq, r.waiting[i-1].seq) > 0 {
+		i--
+	}
+	r.waiting = slices.Insert(r.waiting, i, request{time: m.Time, seq: w.seq, ack: w.ack})
+	x.counts.Asked[ProtocolHTTP]++
+}
+
+// answer says that m answers a question of that time.
+func (x *exchanges) answer(m *Message, w when, asked int64) {
+	m.Answers, m.Elapsed = true, time.Duration(max(0, w.first-asked)) // of two CPUs, so perhaps of two clocks
+	x.counts.Answered[m.Protocol()]++
+}
+
+// end forgets what a TCP connection waits for. Questions of DNS are told when their time is over, as over UDP.
+func (x *exchanges) end(c flow.Conversation) {
+	x.endHTTP(c, &x.counts.Unanswered)
+	x.endTLS(c, &x.counts.Unanswered)
+}
+
+// endTLS forgets the hello of c, if there is one, and counts it.
+func (x *exchanges) endTLS(c flow.Conversation, as *[ProtocolCount]uint64) {
+	if x.tls.get(c) != nil {
+		x.tls.drop(c)
+		as[ProtocolTLS]++
+	}
+}
+
+// endHTTP forgets the requests of c, if there are any, and counts them.
+func (x *exchanges) endHTTP(c flow.Conversation, as *[ProtocolCount]uint64) {
+	if r := x.http.get(c); r != nil {
+		as[ProtocolHTTP] += uint64(len(r.waiting))
+		x.http.drop(c)
+	}
+}
+
+// expire gives up the questions that have waited too long at now, and tells those of DNS again.
+func (x *exchanges) expire(now int64, visit func(*Message)) {
+	for e := x.dns.oldest(); e != nil && e.value.time <= now-dnsWait; e = x.dns.oldest() {
+		m := unanswered(&e.key, &e.value)
+		x.dns.drop(e.key)
+		x.counts.Unanswered[ProtocolDNS]++
+		if visit != nil {
+			visit(m)
+		}
+	}
+	for e := x.tls.oldest(); e != nil && e.value.time <= now-tlsWait; e = x.tls.oldest() {
+		x.endTLS(e.key, &x.counts.Unanswered)
+	}
+	for e := x.http.oldest(); e != nil && e.value.last <= now-httpWait; e = x.http.oldest() {
+		x.endHTTP(e.key, &x.counts.Unanswered)
+	}
+}
+
+func unanswered(q *dnsQuestion, a *dnsAsked) *Message {
+	d := &DNS{HasQuestion: true, ID: q.id, Type: q.typ, Class: q.class, Name: a.name}
+	return &Message{Time: a.time, Key: a.key, Direction: a.direction, TimedOut: true, DNS: d}
+}
+
+// waiting returns how many questions wait.
+func (x *exchanges) waiting() (n [ProtocolCount]uint64) {
+	n[ProtocolDNS], n[ProtocolTLS] = uint64(x.dns.len()), uint64(x.tls.len())
+	for e := range x.http.all() {
+		n[ProtocolHTTP] += uint64(len(e.value.waiting))
+	}
+	return n
+}

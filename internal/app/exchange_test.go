@@ -1,0 +1,340 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+)
+
+// last returns the message told last.
+func (r *rig) last(t *testing.T) *Message {
+	t.Helper()
+	require.NotEmpty(t, r.told)
+	return &r.told[len(r.told)-1]
+}
+
+func TestDNSPairs(t *testing.T) {
+	udp := v4(protoUDP, 40000, 53)
+	question, response := dns(7, false, "www.example.com."), dns(7, true, "www.example.com.")
+	r := newRig()
+	r.read(ask(udp, 0, question))
+	assert.False(t, r.last(t).Answers)
+	r.wait(20 * time.Millisecond)
+	r.read(answer(udp, 0, response))
+	assert.True(t, r.last(t).Answers)
+	assert.Equal(t, 21*time.Millisecond, r.last(t).Elapsed)
+	r.read(answer(udp, 0, response))
+	assert.False(t, r.last(t).Answers, "the question was answered already")
+	r.wait(time.Minute)
+	assert.Len(t, r.told, 3, "nothing is left to time out")
+	r.requireIdentity(t)
+}
+
+func TestDNSPairsWhatBelongsTogether(t *testing.T) {
+	udp := v4(protoUDP, 40000, 53)
+	question := ask(udp, 0, dns(7, false, "www.example.com."))
+	with := func(s Segment, change func(s *Segment)) Segment {
+		change(&s)
+		return s
+	}
+	good := answer(udp, 0, dns(7, true, "www.example.com."))
+	for name, tt := range map[string]struct {
+		answer Segment
+		want   bool
+	}{
+		"the answer":        {good, true},
+		"in upper case":     {answer(udp, 0, dns(7, true, "WWW.Example.com.")), true},
+		"another id":        {answer(udp, 0, dns(8, true, "www.example.com.")), false},
+		"another name":      {answer(udp, 0, dns(7, true, "ww2.example.com.")), false},
+		"another interface": {with(good, func(s *Segment) { s.Key.IfIndex++ }), false},
+		"another namespace": {with(good, func(s *Segment) { s.Key.NetNS++ }), false},
+		"another port":      {with(good, func(s *Segment) { s.Key.DstPort++ }), false},
+		"the same hook":     {with(good, func(s *Segment) { s.Direction = flow.DirectionEgress }), false},
+		"not turned round":  {with(good, func(s *Segment) { s.Key = s.Key.Reversed() }), false},
+		"in a tunnel":       {with(good, func(s *Segment) { s.Key.Tunnel.Kind = flow.TunnelVXLAN }), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig()
+			r.read(question)
+			r.read(tt.answer)
+			require.Len(t, r.told, 2)
+			assert.Equal(t, tt.want, r.told[1].Answers)
+			r.requireIdentity(t)
+		})
+	}
+}
+
+// TestDNSPairsOnLoopback: each packet is seen at both hooks, as two questions and two answers.
+func TestDNSPairsOnLoopback(t *testing.T) {
+	udp := v4(protoUDP, 40000, 53)
+	in, out := flow.DirectionIngress, flow.DirectionEgress
+	r := newRig()
+	for _, d := range []flow.Direction{out, in} {
+		s := ask(udp, 0, dns(7, false, "a."))
+		s.Direction = d
+		r.read(s)
+	}
+	for _, d := range []flow.Direction{out, in} {
+		s := answer(udp, 0, dns(7, true, "a."))
+		s.Direction = d
+		r.read(s)
+		assert.True(t, r.last(t).Answers)
+		assert.Equal(t, map[flow.Direction]time.Duration{out: time.Millisecond, in: 3 * time.Millisecond}[d], r.last(t).Elapsed)
+	}
+	r.requireIdentity(t)
+}
+
+// TestDNSPairsInTunnels: each direction has an id of its own.
+func TestDNSPairsInTunnels(t *testing.T) {
+	udp := v4(protoUDP, 40000, 53)
+	udp.Tunnel = flow.Tunnel{Kind: flow.TunnelGeneve, Src: flow.Addr{15: 1}, Dst: flow.Addr{15: 2}, ID: 5, HasID: true}
+	r := newRig()
+	r.read(ask(udp, 0, dns(7, false, "a.")))
+	s := answer(udp, 0, dns(7, true, "a."))
+	s.Key.Tunnel.ID = 6
+	r.read(s)
+	assert.True(t, r.last(t).Answers)
+}
+
+func TestAQuestionWithoutAnswer(t *testing.T) {
+	udp := v4(protoUDP, 40000, 53)
+	r := newRig()
+	r.read(ask(udp, 0, dns(7, false, "Www.example.com.")))
+	asked := r.told[0]
+	r.wait(2 * time.Second)
+	r.read(ask(udp, 0, dns(7, false, "Www.example.com."))) // again
+	assert.Len(t, r.told, 1)
+	r.wait(2900 * time.Millisecond)
+	assert.Len(t, r.told, 1)
+	r.wait(200 * time.Millisecond)
+	require.Len(t, r.told, 2)
+	asked.TimedOut = true
+	assert.Equal(t, asked, r.told[1])
+	r.wait(time.Minute)
+	assert.Len(t, r.told, 2)
+	r.requireIdentity(t)
+}
+
+func TestMulticastIsNotPaired(t *testing.T) {
+	for _, port := range []uint16{portMDNS, portLLMNR} {
+		udp := v4(protoUDP, 40000, port)
+		r := newRig()
+		r.read(ask(udp, 0, dns(7, false, "a.")))
+		r.read(answer(udp, 0, dns(7, true, "a.")))
+		r.wait(time.Minute)
+		require.Len(t, r.told, 2)
+		assert.False(t, r.told[1].Answers)
+		assert.Equal(t, map[uint16]DNSVariant{portMDNS: VariantMDNS, portLLMNR: VariantLLMNR}[port], r.told[0].DNS.Variant)
+		assert.Zero(t, r.Counts().Asked)
+	}
+}
+
+func TestDNSOverTCP(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 53)
+	r := newRig()
+	r.read(ask(tcp, 0, prefixed(dns(1, false, "a."))+prefixed(dns(2, false, "b."))))
+	r.read(answer(tcp, 0, prefixed(dns(2, true, "b."))+prefixed(dns(1, true, "a."))))
+	require.Len(t, r.told, 4)
+	assert.Equal(t, "b", r.told[2].DNS.Name)
+	assert.True(t, r.told[2].Answers)
+	assert.True(t, r.told[3].Answers)
+	r.requireIdentity(t)
+}
+
+func TestQuestionsArePushedOut(t *testing.T) {
+	l := defaultLimits
+	l.questions = 10
+	r := newRig()
+	r.Tracker = newTracker(everything, l)
+	for i := range 30 {
+		r.read(ask(v4(protoUDP, uint16(40000+i), 53), 0, dns(7, false, "a.")))
+		r.read(ask(v4(protoTCP, uint16(40000+i), 443), 0, tls13().client))
+		r.read(ask(v4(protoTCP, uint16(40000+i), 80), 0, getRequest+getRequest))
+		r.requireIdentity(t)
+	}
+	c := r.Counts()
+	assert.Equal(t, [ProtocolCount]uint64{10, 10, 20}, c.Waiting)
+	assert.Equal(t, [ProtocolCount]uint64{20, 20, 40}, c.Forgotten)
+	r.wait(time.Hour)
+	r.requireIdentity(t)
+	assert.Zero(t, r.Counts().Waiting)
+}
+
+func TestTLSPairs(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 443)
+	for _, tt := range []struct {
+		name           string
+		client, server string
+		resumed        bool
+	}{
+		{"1.3", tls13().client, tls13().server, false},
+		{"1.2", tls12()[0].client, tls12()[0].server, false},
+		{"1.2 resumed", tls12()[1].client, tls12()[1].server, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig()
+			r.read(ask(tcp, 0, tt.client))
+			assert.Equal(t, "tls.example.com", r.last(t).TLS.ServerName)
+			r.wait(30 * time.Millisecond)
+			r.read(answer(tcp, 0, tt.server[:20]))
+			r.wait(time.Second)
+			r.read(answer(tcp, 20, tt.server[20:]))
+			m := r.last(t)
+			assert.True(t, m.Answers)
+			assert.Equal(t, 31*time.Millisecond, m.Elapsed, "to the first packet")
+			assert.Equal(t, tt.resumed, m.TLS.Resumed)
+			r.read(answer(tcp, 99999, tt.server))
+			assert.False(t, r.last(t).Answers)
+			r.requireIdentity(t)
+		})
+	}
+}
+
+func get(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n" }
+
+func status(code int) string {
+	return fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n", code)
+}
+
+func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 80)
+	r := newRig()
+	r.read(ask(tcp, 0, get("/1")+get("/2")+get("/3"))) // 1 ms
+	r.wait(10 * time.Millisecond)
+	r.read(ask(tcp, 3*uint32(len(get("/1"))), get("/4"))) // 12 ms
+	r.wait(10 * time.Millisecond)
+	r.read(answer(tcp, 0, status(100)+status(200)+status(404))) // 23 ms
+	r.read(answer(tcp, 1000, status(200)))
+	r.read(answer(tcp, 2000, status(200)))
+	r.read(answer(tcp, 3000, status(200)))
+	var elapsed []time.Duration
+	for _, m := range r.told[4:] {
+		elapsed = append(elapsed, m.Elapsed)
+		assert.Equal(t, m.Elapsed > 0, m.Answers)
+	}
+	ms := time.Millisecond
+	assert.Equal(t, []time.Duration{0, 22 * ms, 22 * ms, 23 * ms, 13 * ms, 0}, elapsed)
+	r.requireIdentity(t)
+}
+
+// TestRequestsThatComeOutOfOrder are answered in the order in which they were sent.
+func TestRequestsThatComeOutOfOrder(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 80)
+	r := newRig()
+	n := uint32(len(get("/1")))
+	r.read(ask(tcp, -n+n, get("/2")))
+	r.read(ask(tcp, -n, get("/1")))
+	r.wait(10 * time.Millisecond)
+	r.read(answer(tcp, 0, status(200)))
+	assert.Equal(t, 11*time.Millisecond, r.last(t).Elapsed)
+}
+
+// TestALostAnswerIsNoShift: the next request says that it had come.
+func TestALostAnswerIsNoShift(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 80)
+	r := newRig()
+	request := func(seq, ack uint32) {
+		s := ask(tcp, seq, get("/1"))
+		s.Ack = ack
+		r.read(s)
+	}
+	request(0, 5000)
+	r.wait(time.Second)
+	request(1000, 6000) // the answer to the first, 5000 to 6000, was missed
+	r.read(answer(tcp, 6000, status(200)))
+	assert.Equal(t, time.Millisecond, r.last(t).Elapsed)
+	assert.Equal(t, uint64(1), r.Counts().Unanswered[ProtocolHTTP])
+	r.requireIdentity(t)
+}
+
+// TestAnAnswerToAnEarlierRequestIsNoLoss: pipelined requests, the second of which waits for its turn.
+func TestAnAnswerToAnEarlierRequestIsNoLoss(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 80)
+	r := newRig()
+	r.read(ask(tcp, 0, get("/1")+get("/2")))
+	r.read(answer(tcp, 0, status(200)))
+	s := ask(tcp, 1000, get("/3"))
+	s.Ack = uint32(len(status(200)))
+	r.read(s)
+	r.read(answer(tcp, s.Ack, status(200)))
+	assert.Equal(t, 3*time.Millisecond, r.last(t).Elapsed)
+	assert.Zero(t, r.Counts().Unanswered)
+}
+
+func TestSwitchingProtocolsIsAnAnswer(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 80)
+	r := newRig()
+	r.read(ask(tcp, 0, get("/1")))
+	r.read(answer(tcp, 0, status(101)))
+	assert.True(t, r.last(t).Answers)
+}
+
+// TestRequestsEndWithTheirConnection: the next with the same ports gets none of the answers.
+func TestRequestsEndWithTheirConnection(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 80)
+	for name, flags := range map[string]uint8{"SYN": tcpSYN, "RST": tcpRST} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig()
+			r.read(ask(tcp, 0, get("/1")))
+			r.read(ask(tcp, 40, tls13().client))
+			s := ask(tcp, 7777, "")
+			s.TCPFlags = flags
+			r.read(s)
+			r.read(answer(tcp, 0, status(200)))
+			assert.False(t, r.last(t).Answers)
+			r.read(answer(tcp, 1000, tls13().server))
+			assert.False(t, r.last(t).Answers)
+			r.requireIdentity(t)
+		})
+	}
+}
+
+// TestHeadsThatAreCut are told from their first line on, and only they.
+func TestHeadsThatAreCut(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 80)
+	for name, end := range map[string]func(r *rig, s Segment){
+		"by the capture": func(r *rig, s Segment) {
+			s.Length = 9000
+			r.read(s)
+		},
+		"by a packet that was lost": func(r *rig, s Segment) {
+			r.read(s)
+			r.wait(time.Minute)
+		},
+		"by FIN": func(r *rig, s Segment) {
+			s.TCPFlags |= tcpFIN
+			r.read(s)
+		},
+		"by length": func(r *rig, s Segment) {
+			s.Payload = append(s.Payload, strings.Repeat("X: y\r\n", 4000)...)
+			s.Payload = s.Payload[:defaultLimits.message]
+			r.read(s)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig()
+			end(r, ask(tcp, 0, "GET /a HTTP/1.1\r\nHost: b\r\nUser-Agent: half of"))
+			require.Len(t, r.told, 1)
+			want := &HTTP{Version: "1.1", Method: "GET", Path: "/a", Host: "b", ContentLength: -1, Cut: true}
+			if name == "by length" {
+				want.UserAgent = "half ofX: y"
+			}
+			assert.Equal(t, want, r.told[0].HTTP)
+			r.requireIdentity(t)
+
+			r = newRig()
+			end(r, ask(tcp, 0, "GET /a HTTP/1."))
+			assert.Empty(t, r.told)
+			r.requireIdentity(t)
+		})
+	}
+}
