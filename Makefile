@@ -63,8 +63,8 @@ test: $(COLLECTOR) ## run every test that the caller's privileges allow, and say
 	@.ci/test $(MODULES)
 
 .PHONY: kernels
-kernels: ## load every program on the kernels of the matrix, under qemu
-	@go test -count=1 -v -run '^TestKernels$$' ./internal/kernelmatrix
+kernels: ## load, attach and count on the kernels of the matrix, under qemu; KERNELS="6.1 backports" chooses some
+	@EBPFPACKETS_KERNELS="$(KERNELS)" go test -count=1 -v -run '^TestKernels$$' ./internal/kernelmatrix
 
 .PHONY: fuzz
 fuzz: ## fuzz each decoder for FUZZTIME (20s)

@@ -262,7 +262,9 @@ struct fragment {
 /* Alone in .bss, which user space maps. The word that every program reads has a cache line of its own. */
 struct control {
 	__u32 active; // buffer that programs count into: 0, 1 or STOPPED; written by user space
-	__u32 _pad0[15];
+	__u32 _pad0;
+	__u64 valid_until; // iff there is a lease: jiffies64 after which programs return at once; written by renew_lease
+	__u64 _pad1[6];
 	struct late late[4]; // by buffer * 2 + egress; user space clears those of the quiet buffer
 };
 

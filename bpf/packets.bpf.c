@@ -65,6 +65,12 @@ static __always_inline __u32 count_in(struct __sk_buff *skb, void *region, struc
 	return choice;
 }
 
+/* A clsact filter outlives a process that is killed, a tcx link does not. 64 bits: 32 would come round after 50 days. */
+static __always_inline bool lease_expired(void)
+{
+	return bpf_jiffies64() > *(volatile __u64 *)&control.valid_until;
+}
+
 static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link_header)
 {
 	__u32 buffer = *(volatile __u32 *)&control.active; // read once: slots, colds and ledger must agree
@@ -75,7 +81,7 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 	struct wire w;
 	bool later;
 
-	if (buffer >= STOPPED)
+	if (buffer >= STOPPED || (lease && lease_expired()))
 		return TCX_NEXT;
 	place = ((cpu < MAX_CPUS ? region_of_cpu[cpu] : 0) - 1) * 2 + buffer; // no region: far beyond the last
 	h = bpf_map_lookup_elem(&regions, &place);
@@ -139,6 +145,16 @@ SEC("tc")
 int jiffies_now(struct __sk_buff *skb __attribute__((unused)))
 {
 	return (__u32)bpf_jiffies64();
+}
+
+/* Run by user space every few seconds. Returns for how many jiffies no lease was valid since the last time. */
+SEC("tc")
+int renew_lease(struct __sk_buff *skb __attribute__((unused)))
+{
+	__u64 now = bpf_jiffies64(), until = control.valid_until;
+
+	control.valid_until = now + lease;
+	return until && now > until ? (__u32)(now - until) : 0;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -34,8 +34,8 @@ type elsewhere struct {
 	ns *testenv.NetNS
 }
 
-func (h elsewhere) load(c sourceConfig) (source, error) {
-	s, err := h.linux.load(c)
+func (h elsewhere) load(c sourceConfig, notice func(string)) (source, error) {
+	s, err := h.linux.load(c, notice)
 	return sourceElsewhere{s, h.ns}, err
 }
 

@@ -41,6 +41,8 @@ type Config struct {
 	Interfaces InterfacesConfig `mapstructure:"interfaces"`
 	// Directions to count, as the interface sees them: ingress, egress.
 	Directions []string `mapstructure:"directions"`
+	// AttachOrder says whether the programs are before or behind those of others: first or last.
+	AttachOrder string `mapstructure:"attach_order"`
 	// Tunnels says whose flow a packet inside of a tunnel belongs to: outer or inner.
 	Tunnels string `mapstructure:"tunnels"`
 	// Filters leave packets out, in the kernel.
@@ -153,6 +155,12 @@ const (
 	tunnelsInner = "inner" // the packets that it carries
 )
 
+// The values of attach_order.
+const (
+	attachFirst = "first" // nothing hides packets
+	attachLast  = "last"  // what others end is not counted
+)
+
 // The values of aggregation_temporality.
 const (
 	temporalityCumulative = "cumulative"
@@ -169,6 +177,7 @@ func createDefaultConfig() component.Config {
 	return &Config{
 		Interfaces:             InterfacesConfig{Include: []string{"kind:uplink"}},
 		Directions:             []string{directionIngress, directionEgress},
+		AttachOrder:            attachFirst,
 		Tunnels:                tunnelsOuter,
 		CollectionInterval:     30 * time.Second,
 		AggregationTemporality: temporalityCumulative,
@@ -187,6 +196,7 @@ func (c *Config) Validate() error {
 	return errors.Join(
 		c.Interfaces.validate(),
 		c.validateDirections(),
+		c.validateAttachOrder(),
 		c.validateTunnels(),
 		c.validateFilters(),
 		c.validateSeries(),
@@ -290,6 +300,13 @@ func (c *PacketsConfig) kinds() (on []packet.Kind) {
 		}
 	}
 	return on
+}
+
+func (c *Config) validateAttachOrder() error {
+	if c.AttachOrder != attachFirst && c.AttachOrder != attachLast {
+		return fmt.Errorf("attach_order must be %s or %s, got %q", attachFirst, attachLast, c.AttachOrder)
+	}
+	return nil
 }
 
 func (c *Config) validateTunnels() error {

@@ -46,6 +46,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	want := createDefaultConfig().(*Config)
 	want.Interfaces = InterfacesConfig{Include: []string{"eth0", "wlan*", "kind:veth"}, Exclude: []string{"eth1"}}
 	want.Directions = []string{"egress"}
+	want.AttachOrder = attachLast
 	want.Tunnels = tunnelsInner
 	noPort, exports := 0, 4317
 	want.Filters = []FilterConfig{
@@ -110,6 +111,7 @@ func TestBadConfigsNameKeyValueAndRemedy(t *testing.T) {
 		"no_samples_per_second":         `packets.max_per_second must be between 1 and 1000000 (events: network.packet: enabled: false turns samples off), got 0`,
 		"short_snap":                    `packets.snap_length must be between 128 and 9216, got 127`,
 		"long_snap":                     `packets.snap_length must be between 128 and 9216, got 65536`,
+		"attach_order":                  `attach_order must be first or last, got "middle"`,
 		"tunnels":                       `tunnels must be outer or inner, got "both"`,
 		"error_mode":                    `error_mode must be propagate or ignore, got "crash"`,
 		"strategy":                      `metrics: network.flow.io: aggregation_strategy must be sum, got "avg"`,
@@ -177,4 +179,5 @@ func TestFiltersReachTheKernel(t *testing.T) {
 	require.NoError(t, e.shutdown(t.Context()))
 	assert.Equal(t, filters, h.loaded[0].filters)
 	assert.True(t, h.loaded[0].tunnels)
+	assert.True(t, h.loaded[0].last)
 }

@@ -23,8 +23,8 @@ var errNeedsLinux = errors.New("ebpfpackets needs Linux on amd64 or arm64, this 
 // elsewhere is a host without eBPF.
 type elsewhere struct{}
 
-func (elsewhere) load(sourceConfig) (source, error)            { return nil, errNeedsLinux }
-func (elsewhere) interfaces() ([]iface.Interface, error)       { return nil, errNeedsLinux }
-func (elsewhere) counters() (map[uint32]iface.Counters, error) { return nil, errNeedsLinux }
-func (elsewhere) watch(context.Context, func()) error          { return errNeedsLinux }
-func (elsewhere) ephemeralLow() uint16                         { return defaultEphemeralLow }
+func (elsewhere) load(sourceConfig, func(string)) (source, error) { return nil, errNeedsLinux }
+func (elsewhere) interfaces() ([]iface.Interface, error)          { return nil, errNeedsLinux }
+func (elsewhere) counters() (map[uint32]iface.Counters, error)    { return nil, errNeedsLinux }
+func (elsewhere) watch(context.Context, func()) error             { return errNeedsLinux }
+func (elsewhere) ephemeralLow() uint16                            { return defaultEphemeralLow }

@@ -66,6 +66,7 @@ type fakeHost struct {
 	misused    atomic.Bool // Stop and Drain were called at a time
 	watchErr   error
 	sampled    kernel.Samples
+	missing    []string // features
 }
 
 func newFakeHost(names ...string) *fakeHost {
@@ -80,7 +81,7 @@ func ethernet(index uint32, name string) iface.Interface {
 	return iface.Interface{Index: index, Name: name, Kind: "veth", HWType: 1, Up: true}
 }
 
-func (h *fakeHost) load(c sourceConfig) (source, error) {
+func (h *fakeHost) load(c sourceConfig, _ func(string)) (source, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.loaded = append(h.loaded, c)
@@ -214,8 +215,9 @@ func (s fakeSource) Close() error {
 	return nil
 }
 
-func (s fakeSource) MemoryBytes() int { return 4096 }
-func (s fakeSource) SlotLimit() int   { return 16384 }
+func (s fakeSource) Missing() []string { return s.missing }
+func (s fakeSource) MemoryBytes() int  { return 4096 }
+func (s fakeSource) SlotLimit() int    { return 16384 }
 
 // recordingHost is a component.Host that keeps status events.
 type recordingHost struct {

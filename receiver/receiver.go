@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -142,8 +143,22 @@ func (e *engine) load() error {
 	e.source, err = e.host.load(sourceConfig{
 		filters: filters, tunnels: e.cfg.Tunnels == tunnelsInner, quotes: e.flowRecords,
 		samples: e.packetRecords, packets: e.cfg.Packets, idle: e.cfg.Flows.IdleTimeout,
-	})
+		last: e.cfg.AttachOrder == attachLast,
+	}, func(what string) { e.log.Warn("Kernel: " + what) })
+	if err == nil {
+		e.tellMissing(e.source.Missing())
+	}
 	return err
+}
+
+// tellMissing says what the kernel lacks and the receiver does without: once in the log, and in the status.
+func (e *engine) tellMissing(features []string) {
+	for _, f := range features {
+		e.log.Warn("Kernel: " + f)
+	}
+	if len(features) > 0 {
+		e.status.detail("kernel", strings.Join(features, "; "))
+	}
 }
 
 // nameHost builds the resource of everything that is emitted.

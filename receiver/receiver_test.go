@@ -330,3 +330,24 @@ func TestALastDrainThatFailsIsAnErrorOfShutdown(t *testing.T) {
 	assert.Equal(t, finalDrains, logged.FilterMessage("Taking the kernel's counters failed at the end").Len())
 	assert.Equal(t, 1, h.closed)
 }
+
+// What the kernel lacks and the receiver does without is one line in the log, and in every event of the status.
+func TestMissingFeaturesAreInLogAndStatus(t *testing.T) {
+	h := newFakeHost("eth0")
+	h.missing = []string{"no tcx: clsact", "no other"}
+	core, logs := observer.New(zap.WarnLevel)
+	set := nopSettings()
+	set.Logger = zap.New(core)
+	host := newRecordingHost()
+	p := create(t, h, testConfig(), set, consumertest.NewNop(), consumertest.NewNop())
+	require.NoError(t, p.metrics.Start(t.Context(), host))
+	require.Len(t, host.events, 1)
+	assert.Equal(t, componentstatus.StatusOK, host.events[0].Status())
+	assert.Equal(t, map[string]any{"kernel": "no tcx: clsact; no other"}, host.events[0].Attributes().AsRaw())
+	require.NoError(t, p.metrics.Shutdown(t.Context()))
+	var lines []string
+	for _, entry := range logs.All() {
+		lines = append(lines, entry.Message)
+	}
+	assert.Equal(t, []string{"Kernel: no tcx: clsact", "Kernel: no other"}, lines)
+}

@@ -133,8 +133,8 @@ func (*vanished) interfaces() ([]iface.Interface, error) {
 	return []iface.Interface{{Index: 1 << 30, Name: "gone0", HWType: 1, Up: true}}, nil
 }
 
-func (v *vanished) load(c sourceConfig) (source, error) {
-	s, err := v.linux.load(c)
+func (v *vanished) load(c sourceConfig, notice func(string)) (source, error) {
+	s, err := v.linux.load(c, notice)
 	maps.Copy(v.ids, whatIsHeld(v.t).ids)
 	return s, err
 }

@@ -27,6 +27,8 @@ type source interface {
 	// Stop ends counting. The next Drain takes everything that is left.
 	Stop() error
 	Close() error
+	// Missing says which optional features the kernel lacks, and what is done instead.
+	Missing() []string
 	MemoryBytes() int
 	SlotLimit() int
 }
@@ -39,11 +41,13 @@ type sourceConfig struct {
 	samples bool // false: no ring and no sampling at all
 	packets PacketsConfig
 	idle    time.Duration // after which a flow has ended
+	last    bool          // attach behind the programs of others
 }
 
 // platform is the host that the receiver runs on.
 type platform interface {
-	load(sourceConfig) (source, error)
+	// load calls notice with what a user should know and no call returns, from any goroutine.
+	load(c sourceConfig, notice func(string)) (source, error)
 	interfaces() ([]iface.Interface, error)
 	// counters returns what each interface counted itself.
 	counters() (map[uint32]iface.Counters, error)

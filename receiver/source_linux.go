@@ -16,7 +16,7 @@ import (
 // linux is the host as it is.
 type linux struct{}
 
-func (linux) load(c sourceConfig) (source, error) {
+func (linux) load(c sourceConfig, notice func(string)) (source, error) {
 	k, err := kernel.Load(kernel.Config{
 		Filters:      c.filters,
 		Tunnels:      c.tunnels,
@@ -29,6 +29,8 @@ func (linux) load(c sourceConfig) (source, error) {
 		MaxPerSecond: c.packets.MaxPerSecond,
 		SnapLength:   c.packets.SnapLength,
 		Protocols:    c.packets.kernelProtocols(),
+		AttachLast:   c.last,
+		Notice:       notice,
 	})
 	if err != nil {
 		return nil, err

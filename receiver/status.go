@@ -11,13 +11,15 @@ import (
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componentstatus"
+	"go.opentelemetry.io/collector/pdata/pcommon"
 )
 
 // status tells the hosts of all pipelines what is wrong, and only when that changes: the service keeps every event.
 type status struct {
 	mu       sync.Mutex
 	hosts    []component.Host
-	problems map[string]error // by part of the receiver
+	problems map[string]error  // by part of the receiver
+	details  map[string]string // what is no problem, in every event
 	last     *componentstatus.Event
 	ended    bool // a permanent error was reported: nothing may follow it
 }
@@ -29,6 +31,21 @@ func (s *status) add(host component.Host) {
 	s.hosts = append(s.hosts, host)
 	if s.last != nil {
 		componentstatus.ReportStatus(host, s.last)
+	}
+}
+
+// detail adds to every event from now on, beginning with one at once.
+func (s *status) detail(key, value string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.details == nil {
+		s.details = map[string]string{}
+	}
+	s.details[key] = value
+	if err := s.problem(); err != nil {
+		s.report(componentstatus.StatusRecoverableError, err)
+	} else {
+		s.report(componentstatus.StatusOK, nil)
 	}
 }
 
@@ -52,9 +69,9 @@ func (s *status) set(part string, err error) {
 	switch {
 	case s.ended || text(before) == text(after):
 	case after != nil:
-		s.report(componentstatus.NewRecoverableErrorEvent(after))
+		s.report(componentstatus.StatusRecoverableError, after)
 	default:
-		s.report(componentstatus.NewEvent(componentstatus.StatusOK))
+		s.report(componentstatus.StatusOK, nil)
 	}
 }
 
@@ -63,7 +80,7 @@ func (s *status) end(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
-	s.report(componentstatus.NewPermanentErrorEvent(err))
+	s.report(componentstatus.StatusPermanentError, err)
 }
 
 // problem joins the problems of all parts in a fixed order.
@@ -75,10 +92,14 @@ func (s *status) problem() error {
 	return errs
 }
 
-func (s *status) report(e *componentstatus.Event) {
-	s.last = e
+func (s *status) report(is componentstatus.Status, err error) {
+	details := pcommon.NewMap()
+	for key, value := range s.details {
+		details.PutStr(key, value)
+	}
+	s.last = componentstatus.NewEvent(is, componentstatus.WithError(err), componentstatus.WithAttributes(details))
 	for _, h := range s.hosts {
-		componentstatus.ReportStatus(h, e)
+		componentstatus.ReportStatus(h, s.last)
 	}
 }
 

@@ -20,10 +20,12 @@ type apartBeginning struct {
 }
 
 type apartControl struct {
-	_      structs.HostLayout
-	Active uint32
-	Pad0   [15]uint32
-	Late   [4]struct {
+	_          structs.HostLayout
+	Active     uint32
+	Pad0       uint32
+	ValidUntil uint64
+	Pad1       [6]uint64
+	Late       [4]struct {
 		_       structs.HostLayout
 		Buffers uint64
 		Packets uint64
@@ -255,6 +257,7 @@ const (
 	apartProgIngressL2    = "ingress_l2"
 	apartProgIngressL3    = "ingress_l3"
 	apartProgJiffiesNow   = "jiffies_now"
+	apartProgRenewLease   = "renew_lease"
 	apartVarCheckProtocol = "check_protocol"
 	apartVarControl       = "control"
 	apartVarFilterCount   = "filter_count"
@@ -266,6 +269,7 @@ const (
 	apartVarFragmentKeys  = "fragment_keys"
 	apartVarFragmentNs    = "fragment_ns"
 	apartVarHashShift     = "hash_shift"
+	apartVarLease         = "lease"
 	apartVarNetns         = "netns"
 	apartVarProtocols     = "protocols"
 	apartVarQuotes        = "quotes"
@@ -324,6 +328,7 @@ type apartProgramSpecs struct {
 	IngressL2  *ebpf.ProgramSpec `ebpf:"ingress_l2"`
 	IngressL3  *ebpf.ProgramSpec `ebpf:"ingress_l3"`
 	JiffiesNow *ebpf.ProgramSpec `ebpf:"jiffies_now"`
+	RenewLease *ebpf.ProgramSpec `ebpf:"renew_lease"`
 }
 
 // apartMapSpecs contains maps before they are loaded into the kernel.
@@ -356,6 +361,7 @@ type apartVariableSpecs struct {
 	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	Lease         *ebpf.VariableSpec `ebpf:"lease"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
 	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
 	Quotes        *ebpf.VariableSpec `ebpf:"quotes"`
@@ -427,6 +433,7 @@ type apartVariables struct {
 	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	Lease         *ebpf.Variable `ebpf:"lease"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
 	Protocols     *ebpf.Variable `ebpf:"protocols"`
 	Quotes        *ebpf.Variable `ebpf:"quotes"`
@@ -447,6 +454,7 @@ type apartPrograms struct {
 	IngressL2  *ebpf.Program `ebpf:"ingress_l2"`
 	IngressL3  *ebpf.Program `ebpf:"ingress_l3"`
 	JiffiesNow *ebpf.Program `ebpf:"jiffies_now"`
+	RenewLease *ebpf.Program `ebpf:"renew_lease"`
 }
 
 func (p *apartPrograms) Close() error {
@@ -456,6 +464,7 @@ func (p *apartPrograms) Close() error {
 		p.IngressL2,
 		p.IngressL3,
 		p.JiffiesNow,
+		p.RenewLease,
 	)
 }
 

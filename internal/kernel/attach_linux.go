@@ -8,6 +8,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/cilium/ebpf"
@@ -24,49 +25,64 @@ type hook struct {
 }
 
 type attachment struct {
-	link link.Link
+	io.Closer
 	name string
 }
 
 // Attach counts one direction of one interface from now on; doing so twice is a no-op. It takes about 8 ms, a grace period
-// under RTNL. The link is not pinned: it goes with the process, however that ends.
+// under RTNL. A tcx link is not pinned: it goes with the process, however that ends. Where there is no tcx, Attach must run in the
+// network namespace of the interface, as it must for tcx.
 func (k *Kernel) Attach(i iface.Interface, d flow.Direction) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed {
-		return fmt.Errorf("attach tcx %s to %q (ifindex %d): %w", d, i.Name, i.Index, os.ErrClosed)
-	}
 	h := hook{i.Index, d}
 	if _, ok := k.links[h]; ok {
 		return nil
 	}
-	l, err := k.attach(i, d)
+	a, err := k.attach(i, d)
 	if err != nil {
-		return fmt.Errorf("attach tcx %s to %q (ifindex %d): %w", d, i.Name, i.Index, err)
+		return fmt.Errorf("attach %s %s to %q (ifindex %d): %w", k.way(), d, i.Name, i.Index, err)
 	}
-	k.links[h] = attachment{link: l, name: i.Name}
+	k.links[h] = attachment{a, i.Name}
 	return nil
 }
 
-func (k *Kernel) attach(i iface.Interface, d flow.Direction) (link.Link, error) {
+// way names how programs are attached.
+func (k *Kernel) way() string {
+	if k.cfg.clsact {
+		return "clsact"
+	}
+	return "tcx"
+}
+
+func (k *Kernel) attach(i iface.Interface, d flow.Direction) (io.Closer, error) {
+	if k.closed {
+		return nil, os.ErrClosed
+	}
 	program, err := k.program(i.LinkHeader(), d)
 	if err != nil {
 		return nil, fmt.Errorf("hardware type %d: %w", i.HWType, err)
 	}
-	at := ebpf.AttachTCXIngress
-	if d == flow.DirectionEgress {
-		at = ebpf.AttachTCXEgress
+	if !k.cfg.clsact {
+		return attachTCX(i.Index, d, program, k.cfg.AttachLast)
 	}
-	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: int(i.Index),
-		Program:   program,
-		Attach:    at,
-		Anchor:    link.Head(), // before programs that may end the chain and so hide packets
-	})
-	if errors.Is(err, link.ErrNotSupported) {
-		return nil, fmt.Errorf("%w: tcx links need Linux 6.6 or newer", err)
+	c, err := attachClsact(i.Index, d, program, k.cfg.AttachLast)
+	if err != nil {
+		return nil, err
 	}
-	return l, err
+	if c.behind {
+		k.notice(fmt.Sprintf("clsact %s of %q: no priority is free before the filters of others; packets that these end are not counted", d, i.Name))
+	}
+	return c, nil
+}
+
+func attachTCX(ifindex uint32, d flow.Direction, program *ebpf.Program, last bool) (link.Link, error) {
+	at := [...]ebpf.AttachType{flow.DirectionIngress: ebpf.AttachTCXIngress, flow.DirectionEgress: ebpf.AttachTCXEgress}[d]
+	anchor := link.Head() // before programs that may end the chain and so hide packets
+	if last {
+		anchor = link.Tail()
+	}
+	return link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: program, Attach: at, Anchor: anchor})
 }
 
 func (k *Kernel) program(h iface.LinkHeader, d flow.Direction) (*ebpf.Program, error) {
@@ -107,8 +123,8 @@ func (k *Kernel) detach(h hook) error {
 		return nil
 	}
 	delete(k.links, h)
-	if err := a.link.Close(); err != nil {
-		return fmt.Errorf("detach tcx %s from %q (ifindex %d): %w", h.direction, a.name, h.ifindex, err)
+	if err := a.Close(); err != nil {
+		return fmt.Errorf("detach %s %s from %q (ifindex %d): %w", k.way(), h.direction, a.name, h.ifindex, err)
 	}
 	return nil
 }

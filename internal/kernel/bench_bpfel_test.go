@@ -87,6 +87,7 @@ const (
 	benchVarFragmentKeys   = "fragment_keys"
 	benchVarFragmentNs     = "fragment_ns"
 	benchVarHashShift      = "hash_shift"
+	benchVarLease          = "lease"
 	benchVarNetns          = "netns"
 	benchVarProtocols      = "protocols"
 	benchVarQuotes         = "quotes"
@@ -176,6 +177,7 @@ type benchVariableSpecs struct {
 	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	Lease         *ebpf.VariableSpec `ebpf:"lease"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
 	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
 	Quotes        *ebpf.VariableSpec `ebpf:"quotes"`
@@ -242,6 +244,7 @@ type benchVariables struct {
 	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	Lease         *ebpf.Variable `ebpf:"lease"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
 	Protocols     *ebpf.Variable `ebpf:"protocols"`
 	Quotes        *ebpf.Variable `ebpf:"quotes"`

@@ -34,10 +34,12 @@ type bpfCold struct {
 }
 
 type bpfControl struct {
-	_      structs.HostLayout
-	Active uint32
-	Pad0   [15]uint32
-	Late   [4]struct {
+	_          structs.HostLayout
+	Active     uint32
+	Pad0       uint32
+	ValidUntil uint64
+	Pad1       [6]uint64
+	Late       [4]struct {
 		_       structs.HostLayout
 		Buffers uint64
 		Packets uint64
@@ -240,6 +242,7 @@ const (
 	bpfProgIngressL2    = "ingress_l2"
 	bpfProgIngressL3    = "ingress_l3"
 	bpfProgJiffiesNow   = "jiffies_now"
+	bpfProgRenewLease   = "renew_lease"
 	bpfVarCheckProtocol = "check_protocol"
 	bpfVarControl       = "control"
 	bpfVarFilterCount   = "filter_count"
@@ -251,6 +254,7 @@ const (
 	bpfVarFragmentKeys  = "fragment_keys"
 	bpfVarFragmentNs    = "fragment_ns"
 	bpfVarHashShift     = "hash_shift"
+	bpfVarLease         = "lease"
 	bpfVarNetns         = "netns"
 	bpfVarProtocols     = "protocols"
 	bpfVarQuotes        = "quotes"
@@ -309,6 +313,7 @@ type bpfProgramSpecs struct {
 	IngressL2  *ebpf.ProgramSpec `ebpf:"ingress_l2"`
 	IngressL3  *ebpf.ProgramSpec `ebpf:"ingress_l3"`
 	JiffiesNow *ebpf.ProgramSpec `ebpf:"jiffies_now"`
+	RenewLease *ebpf.ProgramSpec `ebpf:"renew_lease"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -341,6 +346,7 @@ type bpfVariableSpecs struct {
 	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
 	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	Lease         *ebpf.VariableSpec `ebpf:"lease"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
 	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
 	Quotes        *ebpf.VariableSpec `ebpf:"quotes"`
@@ -412,6 +418,7 @@ type bpfVariables struct {
 	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
 	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	Lease         *ebpf.Variable `ebpf:"lease"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
 	Protocols     *ebpf.Variable `ebpf:"protocols"`
 	Quotes        *ebpf.Variable `ebpf:"quotes"`
@@ -432,6 +439,7 @@ type bpfPrograms struct {
 	IngressL2  *ebpf.Program `ebpf:"ingress_l2"`
 	IngressL3  *ebpf.Program `ebpf:"ingress_l3"`
 	JiffiesNow *ebpf.Program `ebpf:"jiffies_now"`
+	RenewLease *ebpf.Program `ebpf:"renew_lease"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -441,6 +449,7 @@ func (p *bpfPrograms) Close() error {
 		p.IngressL2,
 		p.IngressL3,
 		p.JiffiesNow,
+		p.RenewLease,
 	)
 }
 

@@ -32,6 +32,9 @@ type Config struct {
 	SnapLength    int       // bytes copied of a sample, 1 to MaxSnapLength; of part of a message at least MessageSnap
 	MaxPerSecond  int       // samples of each kind, of all CPUs together
 	Seed          [32]byte  // of random samples; zero: drawn from crypto/rand
+	AttachLast    bool      // behind the programs of others, not before them
+
+	Notice func(string) // what a user should know and no call returns; called from any goroutine, with locks held
 
 	FirstIdle time.Duration // without a packet after which a flow is a new one to FirstPerFlow; 0: DefaultFirstIdle
 
@@ -43,6 +46,8 @@ type Config struct {
 	object    object         // which programs, whatever this kernel and the rest of the configuration need
 	flowSeed  uint64         // 0: that of bpf/config.h
 	firsts    int            // beginnings of flows remembered; 0: firstFlows
+	clsact    bool           // even if this kernel has tcx; Load sets it where there is none
+	lease     time.Duration  // of a clsact filter; 0: defaultLease
 }
 
 const (
@@ -88,6 +93,7 @@ type Kernel struct {
 	pressed  *ringbuf.Reader // nil once closed
 	pressure chan struct{}
 	watching sync.WaitGroup
+	ending   chan struct{} // closed by Close
 
 	mu     sync.Mutex
 	links  map[hook]attachment
@@ -108,7 +114,7 @@ func Load(cfg Config) (*Kernel, error) {
 	if err := checkHost(); err != nil {
 		return nil, err
 	}
-	k := &Kernel{pressure: make(chan struct{}, 1), links: map[hook]attachment{}}
+	k := &Kernel{pressure: make(chan struct{}, 1), ending: make(chan struct{}), links: map[hook]attachment{}}
 	if err := rlimit.RemoveMemlock(); err != nil { // below 5.11 maps are charged to RLIMIT_MEMLOCK
 		return nil, fmt.Errorf("lift the memlock limit (below Linux 5.11 needs CAP_SYS_RESOURCE or LimitMEMLOCK=infinity): %w", err)
 	}
@@ -116,7 +122,18 @@ func Load(cfg Config) (*Kernel, error) {
 		return nil, errors.Join(fmt.Errorf("load programs: %w", explain(err)), k.Close())
 	}
 	k.watching.Go(k.watchPressure)
+	if k.cfg.clsact {
+		k.watching.Go(k.renewLeases)
+	}
 	return k, nil
+}
+
+// Missing says which optional features this kernel lacks, and what is done instead.
+func (k *Kernel) Missing() []string {
+	if !k.cfg.clsact {
+		return nil
+	}
+	return []string{"no tcx, which Linux 6.6 has: programs are attached as filters of clsact qdiscs"}
 }
 
 // Pressure delivers when a region is half full: a drain that waits longer may overflow.
@@ -139,6 +156,7 @@ func (k *Kernel) Close() error {
 
 func (k *Kernel) close() error {
 	errs := []error{k.detachAll()}
+	close(k.ending)
 	if k.pressed != nil {
 		errs = append(errs, k.pressed.Close())
 	}

@@ -45,8 +45,15 @@ func (k *Kernel) load(cfg Config) error {
 	if k.cfg, err = fit(cfg); err != nil {
 		return err
 	}
+	if !k.cfg.clsact {
+		tcx, err := haveTCX()
+		if err != nil {
+			return err
+		}
+		k.cfg.clsact = !tcx
+	}
 	if err := k.loadObjects(); err != nil {
-		return err
+		return errors.Join(append([]error{err}, lacking(required)...)...)
 	}
 	return k.open()
 }
@@ -58,6 +65,9 @@ func fit(cfg Config) (Config, error) {
 	}
 	if cfg.fragments == 0 {
 		cfg.fragments = fragmentTime
+	}
+	if cfg.lease == 0 {
+		cfg.lease = defaultLease
 	}
 	if cfg.MemoryCeiling == 0 {
 		cfg.MemoryCeiling = DefaultMemoryCeiling
@@ -160,7 +170,7 @@ func (c *Config) choose() object {
 		return c.object
 	case err != nil || version < firstAble:
 		return objectApart
-	case c.Tunnels || c.FlowOneIn > 0 || c.FirstPerFlow > 0 || c.Protocols != 0:
+	case c.clsact || c.Tunnels || c.FlowOneIn > 0 || c.FirstPerFlow > 0 || c.Protocols != 0:
 		return objectFull
 	default:
 		return objectPlain
@@ -179,7 +189,7 @@ func loadSpec(cfg Config, form object) (*ebpf.CollectionSpec, error) {
 		return nil, err
 	}
 	if form == objectPlain {
-		for _, name := range []string{bpfVarTunnels, bpfVarProtocols, bpfVarFlowLimit, bpfVarYoungPackets} {
+		for _, name := range []string{bpfVarTunnels, bpfVarProtocols, bpfVarFlowLimit, bpfVarYoungPackets, bpfVarLease} {
 			delete(values, name) // off for good
 		}
 	}
@@ -241,6 +251,7 @@ func knobs(cfg Config) (map[string]any, error) {
 		bpfVarFirstPerFlow:  uint32(cfg.FirstPerFlow),
 		bpfVarFirstIdle:     uint32(min(int64(cfg.FirstIdle)/tick, math.MaxInt32)),
 		bpfVarYoungPackets:  youngPackets(cfg),
+		bpfVarLease:         leaseTicks(cfg, tick),
 		bpfVarSnapLength:    uint32(max(cfg.SnapLength, 1)),
 	}
 	if cfg.flowSeed != 0 {
@@ -308,6 +319,11 @@ func (k *Kernel) open() error {
 	}
 	if k.clock, err = newClock(k.objects.JiffiesNow); err != nil {
 		return err
+	}
+	if k.cfg.clsact {
+		if err := k.renewLease(); err != nil {
+			return err
+		}
 	}
 	if k.pressed, err = ringbuf.NewReader(k.objects.Pressure); err != nil {
 		return fmt.Errorf("open the pressure ring: %w", err)

@@ -20,10 +20,12 @@ type plainBeginning struct {
 }
 
 type plainControl struct {
-	_      structs.HostLayout
-	Active uint32
-	Pad0   [15]uint32
-	Late   [4]struct {
+	_          structs.HostLayout
+	Active     uint32
+	Pad0       uint32
+	ValidUntil uint64
+	Pad1       [6]uint64
+	Late       [4]struct {
 		_       structs.HostLayout
 		Buffers uint64
 		Packets uint64
@@ -255,6 +257,7 @@ const (
 	plainProgIngressL2    = "ingress_l2"
 	plainProgIngressL3    = "ingress_l3"
 	plainProgJiffiesNow   = "jiffies_now"
+	plainProgRenewLease   = "renew_lease"
 	plainVarCheckProtocol = "check_protocol"
 	plainVarControl       = "control"
 	plainVarFilterCount   = "filter_count"
@@ -320,6 +323,7 @@ type plainProgramSpecs struct {
 	IngressL2  *ebpf.ProgramSpec `ebpf:"ingress_l2"`
 	IngressL3  *ebpf.ProgramSpec `ebpf:"ingress_l3"`
 	JiffiesNow *ebpf.ProgramSpec `ebpf:"jiffies_now"`
+	RenewLease *ebpf.ProgramSpec `ebpf:"renew_lease"`
 }
 
 // plainMapSpecs contains maps before they are loaded into the kernel.
@@ -435,6 +439,7 @@ type plainPrograms struct {
 	IngressL2  *ebpf.Program `ebpf:"ingress_l2"`
 	IngressL3  *ebpf.Program `ebpf:"ingress_l3"`
 	JiffiesNow *ebpf.Program `ebpf:"jiffies_now"`
+	RenewLease *ebpf.Program `ebpf:"renew_lease"`
 }
 
 func (p *plainPrograms) Close() error {
@@ -444,6 +449,7 @@ func (p *plainPrograms) Close() error {
 		p.IngressL2,
 		p.IngressL3,
 		p.JiffiesNow,
+		p.RenewLease,
 	)
 }
 

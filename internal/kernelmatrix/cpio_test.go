@@ -44,13 +44,16 @@ func (w *cpioWriter) pad() {
 	}
 }
 
-// initramfs holds process 1, the test it runs, that test's arguments, and modules, named so that their order is that of names.
-func initramfs(init, test, args []byte, modules []module) []byte {
+// initramfs holds process 1, the test binaries, the commands that process 1 runs, and modules, named so that their order is that
+// of names.
+func initramfs(init []byte, binaries map[string][]byte, commands []byte, modules []module) []byte {
 	var w cpioWriter
 	w.add("dev", modeDir, nil)
 	w.add("init", modeFile, init)
-	w.add("test", modeFile, test)
-	w.add("args", modeFile, args)
+	for name, binary := range binaries {
+		w.add(name, modeFile, binary)
+	}
+	w.add("commands", modeFile, commands)
 	w.add("modules", modeDir, nil)
 	for i, m := range modules {
 		w.add(fmt.Sprintf("modules/%03d-%s.ko", i, m.name), modeFile, m.content)

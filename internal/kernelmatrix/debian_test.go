@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 )
@@ -84,20 +85,29 @@ func (k row) fetch(ctx context.Context, dir string) error {
 			return err
 		}
 	}
-	if _, err := a.run("apt-get", "download", pkg); err != nil {
+	packages := []string{pkg}
+	if version, ok := strings.CutPrefix(pkg, "linux-binary-"); ok {
+		packages = append(packages, "linux-modules-"+version)
+	}
+	if _, err := a.run("apt-get", append([]string{"download"}, packages...)...); err != nil {
 		return err
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil {
 		return err
 	}
-	if len(debs) != 1 {
-		return fmt.Errorf("download %q: want one .deb in %q, got %q", pkg, dir, debs)
+	if len(debs) != len(packages) {
+		return fmt.Errorf("download %q: want as many .deb in %q, got %q", packages, dir, debs)
 	}
-	if err := extract(ctx, debs[0], dir); err != nil {
+	if err := extract(ctx, debs, dir); err != nil {
 		return err
 	}
-	return os.Remove(debs[0])
+	for _, deb := range debs {
+		if err := os.Remove(deb); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (k row) sources() string {
@@ -141,7 +151,7 @@ func (a apt) run(name string, args ...string) ([]byte, error) {
 }
 
 // versioned matches the package that holds an image, such as linux-image-5.10.0-38-cloud-amd64; from 7.x on it is
-// linux-binary-*, below an empty linux-image-*.
+// linux-binary-*, below an empty linux-image-*, and its modules are linux-modules-*.
 var versioned = regexp.MustCompile(`(?m)^Depends:.*\b(linux-(?:image|binary)-[0-9][^\s,]*)`)
 
 // imagePackage follows the dependencies of the meta-package pkg, in its newest version, to the one with an image.
@@ -165,53 +175,64 @@ var (
 	moduleFile = regexp.MustCompile(`^\./(?:usr/)?lib/modules/[^/]+/kernel/(?:net|drivers/net|crypto|lib|arch/[^/]+/lib|arch/[^/]+/crypto)/(?:.*/)?([^/]+)\.ko(\.xz)?$`)
 )
 
-// extract copies the kernel image in deb, and modules, to dir: the image last, so that it is there only if all of it is.
-func extract(ctx context.Context, deb, dir string) error {
+// extract copies the kernel image in debs, and modules, to dir: the image last, so that it is there only if all of it is.
+func extract(ctx context.Context, debs []string, dir string) error {
 	modules := filepath.Join(dir, modulesDir)
 	if err := errors.Join(os.RemoveAll(modules), os.Mkdir(modules, 0o755)); err != nil {
 		return err
 	}
+	image := filepath.Join(dir, imageName)
+	found := false
+	for _, deb := range debs {
+		has, err := extractOne(ctx, deb, modules, image+".part")
+		if err != nil {
+			return fmt.Errorf("read %q: %w", deb, err)
+		}
+		found = found || has
+	}
+	if !found {
+		return fmt.Errorf("no kernel image in %q", debs)
+	}
+	return os.Rename(image+".part", image)
+}
+
+// extractOne reports whether there was an image.
+func extractOne(ctx context.Context, deb, modules, image string) (found bool, err error) {
 	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := cmd.Start(); err != nil {
-		return err
+		return false, err
 	}
 	defer func() {
 		stdout.Close() // what is left after an error is not wanted: dpkg-deb ends on the closed pipe
 		_ = cmd.Wait()
 	}()
-	image := filepath.Join(dir, imageName)
-	found := false
 	for r := tar.NewReader(stdout); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return found, nil
 		}
 		if err != nil {
-			return fmt.Errorf("read %q: %w", deb, err)
+			return false, err
 		}
 		to := ""
 		if m := moduleFile.FindStringSubmatch(h.Name); m != nil {
 			to = filepath.Join(modules, m[1]+".ko"+m[2])
 		} else if imageFile.MatchString(h.Name) {
-			to, found = image+".part", true
+			to, found = image, true
 		}
 		if h.Typeflag != tar.TypeReg || to == "" {
 			continue
 		}
 		content, err := io.ReadAll(r)
 		if err != nil {
-			return fmt.Errorf("read %q: %w", deb, err)
+			return false, err
 		}
 		if err := os.WriteFile(to, content, 0o644); err != nil {
-			return err
+			return false, err
 		}
 	}
-	if !found {
-		return fmt.Errorf("no kernel image in %q", deb)
-	}
-	return os.Rename(image+".part", image)
 }

@@ -22,34 +22,73 @@ import (
 type row struct {
 	name     string // of the subtest and of the directory in the cache
 	suite    string
-	security bool   // the suite has a -security part, with newer kernels
-	arch     string // of Debian and of Go
-	tests    []string
+	security bool     // the suite has a -security part, with newer kernels
+	arch     string   // of Debian and of Go
+	byHand   bool     // only if EBPFPACKETS_KERNELS names it: what the suite has now is known to nobody
+	tests    []string // of this package
+	attach   []string // of internal/kernel; "Test/sub" must have passed as well as Test
 	modules  []string // that the tests need, beside those which these need
 	pkg      string   // meta-package that depends on the newest kernel
 }
 
+var (
+	attachTests = []string{
+		"TestEachWayOfAttachingIsExact", "TestEachWayOfAttachingIsExact/clsact", "TestFiltersOfOthersStay",
+		"TestAKilledProcessLeavesAFilterThatStopsAndIsReplaced",
+	}
+	attachTestsOfTCX = []string{
+		"TestEachWayOfAttachingIsExact", "TestEachWayOfAttachingIsExact/tcx", "TestEachWayOfAttachingIsExact/clsact",
+		"TestTCXProgramsOfOthersStay", "TestAKilledProcessLeavesNoTCXProgram",
+	}
+	attachModules = []string{"veth", "sch_ingress", "cls_bpf", "cls_u32"}
+)
+
 var kernels = []row{
 	{ // the floor
 		name: "5.10", suite: "bullseye", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests: []string{"TestLoad"},
+		tests: []string{"TestLoad", "TestRealTimeKernelsAreRefused"}, attach: attachTests, modules: attachModules,
 	},
 	{
 		name: "6.1", suite: "bookworm", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests: []string{"TestLoad"},
+		tests: []string{"TestLoad"}, attach: attachTests, modules: attachModules,
 	},
 	{
 		name: "6.12", suite: "trixie", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests: []string{"TestLoad", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"}, modules: deviceModules,
+		tests:  []string{"TestLoad", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
+		attach: attachTestsOfTCX, modules: slices.Concat(deviceModules, attachModules),
 	},
 	{
 		name: "6.12-arm64", suite: "trixie", security: true, arch: "arm64", pkg: "linux-image-cloud-arm64",
 		tests: []string{"TestLoad", "TestDevices", "TestDevicesThatAreNot"}, modules: deviceModules,
 	},
+	{
+		name: "backports", suite: "trixie-backports", arch: "amd64", pkg: "linux-image-cloud-amd64", byHand: true,
+		tests:  []string{"TestLoad", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
+		attach: attachTestsOfTCX, modules: slices.Concat(deviceModules, attachModules),
+	},
+	{
+		name: "backports-rt", suite: "trixie-backports", arch: "amd64", pkg: "linux-image-rt-amd64", byHand: true,
+		tests: []string{"TestRealTimeKernelsAreRefused"},
+	},
 }
 
-// guestTimeout ends a guest that hangs; one takes 25 to 45 seconds on two cores that do nothing else.
-const guestTimeout = 240 * time.Second
+// chosen are those that EBPFPACKETS_KERNELS names, or all but those by hand.
+func chosen(t *testing.T) (rows []row) {
+	t.Helper()
+	names := strings.Fields(os.Getenv("EBPFPACKETS_KERNELS"))
+	for _, k := range kernels {
+		if slices.Contains(names, k.name) || len(names) == 0 && !k.byHand {
+			rows = append(rows, k)
+		}
+	}
+	if len(names) > 0 && len(rows) != len(names) {
+		t.Fatalf("EBPFPACKETS_KERNELS must name kernels of the matrix, got %q", names)
+	}
+	return rows
+}
+
+// guestTimeout ends a guest that hangs; one takes 25 to 90 seconds on two cores that do nothing else.
+const guestTimeout = 360 * time.Second
 
 // TestKernels boots each kernel and runs its tests there.
 func TestKernels(t *testing.T) {
@@ -58,15 +97,15 @@ func TestKernels(t *testing.T) {
 			lacking(t, "needs "+tool)
 		}
 	}
-	inits, tests := map[string][]byte{}, map[string][]byte{}
+	inits, binaries := map[string][]byte{}, map[string]map[string][]byte{}
 	for arch := range machines {
-		inits[arch], tests[arch] = build(t, arch, "build", "./guest"), build(t, arch, "test", "-c", ".")
+		inits[arch] = build(t, arch, "build", "./guest")
+		binaries[arch] = map[string][]byte{"matrix": build(t, arch, "test", "-c", "."), "kernel": build(t, arch, "test", "-c", "../kernel")}
 	}
-	for _, k := range kernels {
+	for _, k := range chosen(t) {
 		t.Run(k.name, func(t *testing.T) {
 			dir := k.fetched(t)
-			args := "-test.v\n-test.run=^(" + strings.Join(k.tests, "|") + ")$\n"
-			root := initramfs(inits[k.arch], tests[k.arch], []byte(args), k.loadOrder(t, dir))
+			root := initramfs(inits[k.arch], binaries[k.arch], []byte(k.commands()), k.loadOrder(t, dir))
 			image := filepath.Join(dir, imageName)
 			console := k.boot(t, image, root)
 			for attempt := 1; attempt < boots && !started(console); attempt++ {
@@ -77,13 +116,27 @@ func TestKernels(t *testing.T) {
 			if !bytes.Contains(console, []byte("\nguest: exit 0\n")) {
 				t.Errorf("the guest with kernel %s did not end well", k.name)
 			}
-			for _, test := range k.tests {
+			for _, test := range slices.Concat(k.tests, k.attach) {
 				if !bytes.Contains(console, []byte("--- PASS: "+test+" (")) {
 					t.Errorf("%s did not pass on kernel %s", test, k.name)
 				}
 			}
 		})
 	}
+}
+
+// commands are those that process 1 runs.
+func (k row) commands() (lines string) {
+	for _, binary := range []struct {
+		path  string
+		tests []string
+	}{{"/matrix", k.tests}, {"/kernel", k.attach}} {
+		tests := slices.DeleteFunc(slices.Clone(binary.tests), func(name string) bool { return strings.Contains(name, "/") })
+		if len(tests) > 0 {
+			lines += binary.path + " -test.v -test.run=^(" + strings.Join(tests, "|") + ")$\n"
+		}
+	}
+	return lines
 }
 
 // boots is how often a kernel is started before one that does not reach process 1 is a failure.
@@ -104,6 +157,25 @@ var machines = map[string][]string{
 
 // consoles are the serial ports of those machines.
 var consoles = map[string]string{"amd64": "ttyS0", "arm64": "ttyAMA0"}
+
+// A test of this package that no kernel runs by itself would look as if it were: each is in a row of the matrix.
+func TestEveryTestRunsOnAKernel(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "test", "-list", "^Test", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := map[string]bool{"TestKernels": true, "TestEveryTestRunsOnAKernel": true}
+	for _, k := range kernels {
+		for _, name := range k.tests {
+			run[name] = run[name] || !k.byHand
+		}
+	}
+	for name := range strings.FieldsSeq(string(out)) {
+		if strings.HasPrefix(name, "Test") && !run[name] {
+			t.Errorf("%s runs on no kernel of the matrix", name)
+		}
+	}
+}
 
 // boot returns what a guest wrote to its serial console until it switched itself off.
 func (k row) boot(t *testing.T, image string, root []byte) []byte {

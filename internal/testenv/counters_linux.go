@@ -5,8 +5,11 @@ package testenv
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
+	"regexp"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -84,3 +87,28 @@ func SoftnetDrops(tb testing.TB) (drops uint64) {
 	}
 	return drops
 }
+
+// IPReceived is how many packets IPv4 and IPv6 were given in the namespace: they have passed the ingress hook, where those of a
+// veth that it counts may still wait for a CPU.
+func (n *NetNS) IPReceived() (sum uint64) {
+	n.tb.Helper()
+	var v4, v6 []byte
+	var err4, err6 error
+	n.Do(func() {
+		v4, err4 = os.ReadFile("/proc/thread-self/net/snmp")
+		v6, err6 = os.ReadFile("/proc/thread-self/net/snmp6")
+	})
+	require.NoError(n.tb, errors.Join(err4, err6))
+	for _, m := range [][][]byte{ipInReceives.FindSubmatch(v4), ip6InReceives.FindSubmatch(v6)} {
+		require.NotNil(n.tb, m)
+		packets, err := strconv.ParseUint(string(m[1]), 10, 64)
+		require.NoError(n.tb, err)
+		sum += packets
+	}
+	return sum
+}
+
+var (
+	ipInReceives  = regexp.MustCompile(`(?m)^Ip: \d+ \d+ (\d+) `) // Forwarding, DefaultTTL, InReceives; RFC 1213
+	ip6InReceives = regexp.MustCompile(`(?m)^Ip6InReceives\s+(\d+)$`)
+)

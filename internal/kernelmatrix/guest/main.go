@@ -3,7 +3,7 @@
 
 //go:build linux
 
-// Command guest is process 1 of a test kernel: it mounts what a test needs, loads /modules in the order of their names, runs /test with the arguments in /args
+// Command guest is process 1 of a test kernel: it mounts what a test needs, loads /modules in the order of their names, runs /commands
 // (one a line), says how that ended, and switches the machine off.
 package main
 
@@ -30,19 +30,23 @@ func run() int {
 		fmt.Println("guest:", err)
 		return 1
 	}
-	args, err := os.ReadFile("/args")
+	commands, err := os.ReadFile("/commands")
 	if err != nil {
 		fmt.Println("guest:", err)
 		return 1
 	}
-	cmd := exec.Command("/test", strings.Fields(string(args))...)
-	cmd.Stdout, cmd.Stderr, cmd.Dir = os.Stdout, os.Stderr, "/tmp"
-	cmd.Env = []string{"HOME=/tmp", "PATH=/", "EBPFPACKETS_PRIVILEGED=1", "EBPFPACKETS_GUEST=1"}
-	if err := cmd.Run(); err != nil {
-		fmt.Println("guest: /test:", err)
-		return 1
+	code := 0
+	for command := range strings.Lines(string(commands)) {
+		args := strings.Fields(command)
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Stdout, cmd.Stderr, cmd.Dir = os.Stdout, os.Stderr, "/tmp"
+		cmd.Env = []string{"HOME=/tmp", "PATH=/", "EBPFPACKETS_PRIVILEGED=1", "EBPFPACKETS_GUEST=1"}
+		if err := cmd.Run(); err != nil {
+			fmt.Printf("guest: %s: %v\n", args[0], err)
+			code = 1
+		}
 	}
-	return 0
+	return code
 }
 
 func prepare() error {

@@ -1,0 +1,196 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux && (amd64 || arm64)
+
+package kernel
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
+)
+
+const childEnv = "EBPFPACKETS_TEST_CHILD"
+
+// TestMain lets the test be a process that can be killed.
+func TestMain(m *testing.M) {
+	if text := os.Getenv(childEnv); text != "" {
+		if err := beChild(text); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// child is what a process of its own is to attach, until it is killed.
+type child struct {
+	Clsact  bool
+	Lease   time.Duration
+	IfIndex uint32
+	Name    string
+}
+
+func beChild(text string) error {
+	var c child
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		return err
+	}
+	k, err := Load(Config{clsact: c.Clsact, lease: c.Lease, Notice: func(n string) { fmt.Println(n) }})
+	if err != nil {
+		return err
+	}
+	if err := k.Attach(iface.Interface{Index: c.IfIndex, Name: c.Name, HWType: hwEthernet}, flow.DirectionEgress); err != nil {
+		return err
+	}
+	fmt.Println("attached")
+	select {}
+}
+
+// startChild returns when the process has attached itself.
+func startChild(t *testing.T, at site, c child) (p *os.Process, lines <-chan string) {
+	t.Helper()
+	testenv.Privileged(t)
+	c.IfIndex, c.Name = uint32(at.Index), at.Name
+	text, err := json.Marshal(c)
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+string(text))
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	at.Start(cmd)
+	said := make(chan string, 100)
+	go func() {
+		for s := bufio.NewScanner(out); s.Scan(); {
+			said <- s.Text()
+		}
+		close(said)
+	}()
+	require.Equal(t, "attached", <-said)
+	return cmd.Process, said
+}
+
+// countedBy asks the maps of a program of another process how many packets it has counted.
+func countedBy(t *testing.T, id ebpf.ProgramID) (sum uint64) {
+	t.Helper()
+	program, err := ebpf.NewProgramFromID(id)
+	require.NoError(t, err)
+	defer program.Close()
+	info, err := program.Info()
+	require.NoError(t, err)
+	maps, ok := info.MapIDs()
+	require.True(t, ok)
+	found := false
+	for _, id := range maps {
+		m, err := ebpf.NewMapFromID(id)
+		require.NoError(t, err)
+		defer m.Close()
+		info, err := m.Info()
+		require.NoError(t, err)
+		if info.Name != bpfMapRegions {
+			continue
+		}
+		found = true
+		for key := range m.MaxEntries() {
+			value, err := m.LookupBytes(key)
+			require.NoError(t, err)
+			sum += binary.NativeEndian.Uint64(value) // buffers_seen
+		}
+	}
+	require.True(t, found)
+	return sum
+}
+
+// A tcx program goes with its process, within a second, and those of others stay.
+func TestAKilledProcessLeavesNoTCXProgram(t *testing.T) {
+	r := newCrossing(t)
+	at := r.sites()[0]
+	other := newStranger(t, tcxNext32)
+	other.attachTCX(at)
+	p, _ := startChild(t, at, child{})
+	require.Len(t, programsAt(t, at), 2)
+	require.NoError(t, p.Kill())
+	want := []ebpf.ProgramID{idOf(t, other.program)}
+	require.Eventually(t, func() bool { return len(programsAt(t, at)) == 1 }, time.Second, time.Millisecond)
+	require.Equal(t, want, programsAt(t, at))
+	r.send()
+	require.Equal(t, uint64(packetsSent), other.seen())
+}
+
+// A clsact filter stays when its process is killed. It counts no longer than its lease, and the next of us puts its own in its
+// place; when that goes, the qdisc goes that the killed one added. A filter of somebody else sees every packet all the while.
+func TestAKilledProcessLeavesAFilterThatStopsAndIsReplaced(t *testing.T) {
+	r := newCrossing(t)
+	at := r.sites()[0]
+	const lease = 2 * time.Second
+	p, _ := startChild(t, at, child{Clsact: true, Lease: lease})
+	left, _, _ := split(t, filtersAt(t, at))
+	other := newStranger(t, tcxNext32)
+	other.addFilter(at, 7, 1)
+	counted := countedBy(t, ebpf.ProgramID(left.program))
+	r.send()
+	require.Equal(t, counted+packetsSent, countedBy(t, ebpf.ProgramID(left.program)))
+	counted += packetsSent
+	require.NoError(t, p.Kill())
+	killed := time.Now()
+
+	for before := uint64(0); before != counted; {
+		require.Less(t, time.Since(killed), 2*lease, "it counts on")
+		before = counted
+		r.send()
+		counted = countedBy(t, ebpf.ProgramID(left.program))
+	}
+	other.seen()
+
+	k := load(t, Config{clsact: true})
+	k.attachEnd(t, at.End, at.direction)
+	ours, _, others := split(t, filtersAt(t, at)) // one only
+	require.NotEqual(t, left, ours)
+	require.Len(t, others, 1)
+	require.Equal(t, filterAndQdisc, ours.name, "the qdisc is that of the killed one")
+	r.send()
+	require.Equal(t, uint64(packetsSent), drain(t, k).Ledger.Seen.Packets)
+	require.Equal(t, uint64(packetsSent), other.seen())
+	require.NoError(t, at.Link().FilterDel(&netlink.BpfFilter{FilterAttrs: filterAttrs(at, 7, 1), Fd: -1}))
+	require.NoError(t, k.Close())
+	requireQdisc(t, at.End, "")
+}
+
+// A process that was stopped for longer than the lease is not taken for a killed one, says for how long it did not count, and
+// counts again.
+func TestAStoppedProcessCountsAgain(t *testing.T) {
+	r := newCrossing(t)
+	at := r.sites()[0]
+	const lease = time.Second
+	p, said := startChild(t, at, child{Clsact: true, Lease: lease})
+	theirs, _, _ := split(t, filtersAt(t, at))
+	require.NoError(t, p.Signal(syscall.SIGSTOP))
+	time.Sleep(3 * lease)
+	r.send()
+	require.Zero(t, countedBy(t, ebpf.ProgramID(theirs.program)))
+
+	k := load(t, Config{clsact: true})
+	k.attachEnd(t, at.End, at.direction)
+	require.Contains(t, filtersAt(t, at), theirs, "it lives")
+	require.NoError(t, k.Close())
+
+	require.NoError(t, p.Signal(syscall.SIGCONT))
+	require.Regexp(t, `^for [1-9]\S*s packets passed the clsact filters uncounted: this process stood still for longer than their lease of 1s$`, <-said)
+	r.send()
+	require.Equal(t, uint64(packetsSent), countedBy(t, ebpf.ProgramID(theirs.program)))
+}
