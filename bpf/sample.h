@@ -71,7 +71,7 @@ static __always_inline __u32 first_number(__u64 key, __u32 packets)
 		if (!b)
 			return 0;
 	}
-	if (now - b->last > first_idle)
+	if ((__s32)(now - b->last) > (__s32)first_idle) // below 0: another CPU was here since
 		b->packets = 0;
 	b->last = now;
 	if (b->packets >= first_per_flow) // so that it does not wrap
