@@ -47,6 +47,9 @@ func hello(typ byte, length int) []byte {
 	return r
 }
 
+// changeCipherSpec is the record that may stand before a second hello; RFC 8446 D.4.
+var changeCipherSpec = []byte{0x14, 3, 3, 0, 1, 1}
+
 func messages(p Protocols) Config {
 	return Config{Samples: true, SnapLength: 60, MaxPerSecond: unlimited, Protocols: p, cpus: []int{0}}
 }
@@ -107,6 +110,14 @@ func TestBeginningsOfMessagesAreFound(t *testing.T) {
 		{"hello over IPv6", tls, segment6(40000, hello(1, 300))},
 		{"certificate", 0, segment(40000, hello(11, 90))},
 		{"TLS application data", 0, segment(40000, []byte{0x17, 3, 3, 0, 9, 1, 1, 1})},
+		{"second hello", tls, segment(40000, slices.Concat(changeCipherSpec, hello(1, 300)))},
+		{"second hello over IPv6", tls, segment6(40000, slices.Concat(changeCipherSpec, hello(1, 300)))},
+		{"the beginning of a second hello", tls, segment(40000, slices.Concat(changeCipherSpec, hello(1, 300)[:1]))},
+		{"change of cipher", 0, segment(40000, changeCipherSpec)},
+		{"change of cipher and application data", 0, segment(40000, slices.Concat(changeCipherSpec, []byte{0x17, 3, 3, 0, 9, 1, 1, 1}))},
+		{"change of cipher and Finished", 0, segment(40000, slices.Concat(changeCipherSpec, hello(20, 40)))},
+		{"another change of cipher", 0, segment(40000, slices.Concat([]byte{0x14, 3, 3, 0, 1, 2}, hello(1, 300)))},
+		{"change of cipher and head", 0, segment(40000, slices.Concat(changeCipherSpec, []byte("GET / HTTP/1.1")))},
 		{"no version of TLS", 0, segment(40000, []byte{0x16, 3, 5, 0, 9, 1, 1, 1})},
 		{"no TLS", 0, segment(40000, []byte{0x16, 2, 1, 0, 9, 1, 1, 1})},
 		{"like a head", 0, segment(40000, []byte("GETS a lot"))},
@@ -163,6 +174,37 @@ func TestMessagesInTwoSegmentsAreFollowed(t *testing.T) {
 				port++
 				require.Equal(t, []bool{true, true, false}, found(t, k, build(port, head[:cut]), build(port, head[cut:]), build(port, body)), "head cut at %d", cut)
 			}
+		}
+		drain(t, k)
+	})
+}
+
+// The first record of a second hello is no measure of it.
+func TestSecondHellosAreFollowed(t *testing.T) {
+	second := slices.Concat(changeCipherSpec, hello(1, 200))
+	data := []byte{0x17, 3, 3, 0, 90, 1, 1, 1}
+	eachForm(t, messages(ProtocolTLS), func(t *testing.T, k *Kernel) {
+		for cut := 7; cut < len(second); cut++ {
+			want := []bool{true, true, cut < 11} // the first part does not say how long it is
+			require.Equal(t, want, found(t, k, segment(uint16(cut), second[:cut]), segment(uint16(cut), second[cut:]), segment(uint16(cut), data)), "cut at %d", cut)
+		}
+		drain(t, k)
+	})
+}
+
+// The preface of HTTP/2 ends as a head does; what tells its protocol comes behind, in packets of its own.
+func TestFramesBehindAPrefaceAreFollowed(t *testing.T) {
+	preface := []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	frame := append([]byte{0, 0, 100, 1, 4, 0, 0, 0, 1}, make([]byte, 100)...)
+	eachForm(t, messages(ProtocolHTTP), func(t *testing.T, k *Kernel) {
+		for cut := 1; cut <= len(preface); cut++ {
+			frames := [][]byte{segment(uint16(cut), preface[:cut]), segment(uint16(cut), append(preface[cut:len(preface):len(preface)], frame...))}
+			want := []bool{true, true}
+			for n := 2; n < 12; n++ {
+				frames = append(frames, segment(uint16(cut), frame))
+				want = append(want, n <= 8) // FOLLOW_PACKETS
+			}
+			require.Equal(t, want, found(t, k, frames...), "cut at %d", cut)
 		}
 		drain(t, k)
 	})
