@@ -18,9 +18,9 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv/otlpcheck"
 )
 
-// messageSettings has every message told at one end of a pair.
+// messageSettings has every message told at the end of a pair where the collector runs.
 const messageSettings = `
-interfaces: {include: [left0]}
+interfaces: {include: [left0, right0]}
 collection_interval: 1s
 packets: {random_one_in: 0, protocols: [dns, tls, http], max_per_second: 100000}
 `
@@ -148,4 +148,14 @@ func texts(list ...string) []any {
 		out[i] = s
 	}
 	return out
+}
+
+// answer returns the only message of the other way of the connection of m.
+func (r result) answer(t *testing.T, m *otlpcheck.Packet) otlpcheck.Packet {
+	t.Helper()
+	return r.message(t, map[string]any{
+		"packet.message.type": "response",
+		"source.address":      m.Attributes["destination.address"], "source.port": m.Attributes["destination.port"],
+		"destination.address": m.Attributes["source.address"], "destination.port": m.Attributes["source.port"],
+	})
 }
