@@ -7,6 +7,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -22,17 +23,17 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 )
 
-// serveWords thinks, and answers each request with a text of ten bytes; of path /absent there is none.
-func serveWords(t *testing.T, e *testenv.End, port uint16, more func(http.ResponseWriter)) {
+// serveWords thinks, and answers each request with a text of ten bytes; of path /absent there is none. More may be nil.
+func serveWords(t *testing.T, e *testenv.End, port uint16, more http.HandlerFunc) {
 	t.Helper()
 	server := &http.Server{
 		ReadHeaderTimeout: patience,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if more != nil {
+				more(w, r)
+			}
 			_, _ = io.Copy(io.Discard, r.Body)
 			time.Sleep(thinking)
-			if more != nil {
-				more(w)
-			}
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			if r.URL.Path == "/absent" {
 				w.WriteHeader(http.StatusNotFound)
@@ -112,13 +113,9 @@ func TestHTTPRequestsOfOneConnection(t *testing.T) {
 	left, right := testenv.Pair(t, testenv.PairConfig{})
 	serveWords(t, right, 8080, nil)
 	c := start(t, left.NetNS, strings.Replace(messageSettings, "[dns, tls, http]", "[dns, tls, http], http_path: false", 1))
-	transport := &http.Transport{DialContext: nil, DisableCompression: true}
-	var conn net.Conn
-	transport.Dial = func(network, addr string) (net.Conn, error) { //nolint:staticcheck // one connection
-		var err error
-		left.Do(func() { conn, err = net.Dial(network, addr) })
-		return conn, err
-	}
+	transport := &http.Transport{}
+	conn := dial(t, left, net.TCPAddrFromAddrPort(netip.AddrPortFrom(right.V6, 8080)))
+	transport.DialContext = func(context.Context, string, string) (net.Conn, error) { return conn, nil } // a second one is closed
 	const asked = 5
 	for i := range asked {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, fmt.Sprintf("http://%v/path/%d", netip.AddrPortFrom(right.V6, 8080), i),
@@ -197,11 +194,7 @@ func TestHTTPHeadInPieces(t *testing.T) {
 				_ = inPieces(conn, response)
 			}
 		}()
-		var conn net.Conn
-		var err error
-		left.Do(func() { conn, err = net.Dial("tcp", l.Addr().String()) })
-		require.NoError(t, err)
-		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+		conn := dial(t, left, l.Addr().(*net.TCPAddr))
 		require.NoError(t, inPieces(conn, request))
 		said, err := io.ReadAll(conn)
 		require.NoError(t, err)

@@ -6,13 +6,17 @@
 package e2e
 
 import (
+	"net"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv/otlpcheck"
@@ -158,4 +162,79 @@ func (r result) answer(t *testing.T, m *otlpcheck.Packet) otlpcheck.Packet {
 		"source.address":      m.Attributes["destination.address"], "source.port": m.Attributes["destination.port"],
 		"destination.address": m.Attributes["source.address"], "destination.port": m.Attributes["source.port"],
 	})
+}
+
+// TestEveryMessageThatBeganIsAccountedFor sends messages of which not all can be told. Of a connection that ends between two
+// packets the program in the kernel copies nothing that says so: its message is given up by time.
+func TestEveryMessageThatBeganIsAccountedFor(t *testing.T) {
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	l := right.ListenTCP(true, 8443)
+	go discard(l)
+	silent := right.ListenUDP(true, 53)
+	hello := clientHello(t)
+	refused := slices.Concat(hello[:76], []byte{0xff, 0xff}, hello[78:]) // the length of the list of ciphers
+	c := start(t, left.NetNS, messageSettings)
+
+	for _, sent := range []struct {
+		withFIN bool // the last of it
+		pieces  []string
+	}{
+		{pieces: []string{string(hello)}},
+		{pieces: []string{string(refused)}},
+		{pieces: []string{string(hello[:100])}},
+		{pieces: []string{string(hello[:100])}, withFIN: true},
+		{pieces: []string{"GET of-two-words\r\n\r\n"}},
+		{pieces: []string{"GET /no-end HTTP/1.1\r\nHost: a.example\r\n"}},
+		{pieces: []string{"GET /too-long HTTP/1.1\r\nX: ", strings.Repeat("x", 40_000), "\r\n\r\n"}},
+		{pieces: []string{"GET /first HTTP/1.1\r\nHost: a.example\r\n\r\nGET /second HTTP/1.1\r\nHost: a.example\r\n\r\n"}},
+	} {
+		conn := dial(t, left, l.Addr().(*net.TCPAddr))
+		if sent.withFIN {
+			cork(t, conn)
+		}
+		for _, p := range sent.pieces {
+			_, err := conn.Write([]byte(p))
+			require.NoError(t, err)
+		}
+		conn.Close()
+	}
+	question := append([]byte{0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 7}, "example\x00\x00\x01\x00\x01"...) // RFC 1035 4.1
+	client := left.ListenUDP(true, 40000)
+	for _, datagram := range [][]byte{question, question, question, []byte("this is no DNS")} {
+		_, err := client.WriteToUDP(datagram, silent.LocalAddr().(*net.UDPAddr))
+		require.NoError(t, err)
+	}
+
+	c.awaitOutput(func(o *otlpcheck.Output) bool {
+		return slices.ContainsFunc(o.Packets(), func(p otlpcheck.Packet) bool { return p.Attributes["error.type"] != nil })
+	})
+	out := c.stopAfter(t, left.NetNS, outcomes{
+		"dns":  {"told": 1, "repeated": 2, "malformed": 1},
+		"tls":  {"told": 1, "malformed": 1, "timeout": 1, "closed": 1},
+		"http": {"told": 4, "malformed": 1},
+	})
+	for path, cut := range map[string]any{"/no-end": true, "/too-long": true, "/first": nil, "/second": nil} {
+		m := out.message(t, map[string]any{"url.path": path})
+		requireSays(t, &m, map[string]any{"packet.message.cut": cut})
+	}
+}
+
+// dial connects from an end.
+func dial(t *testing.T, from *testenv.End, to *net.TCPAddr) (conn *net.TCPConn) {
+	t.Helper()
+	var err error
+	from.Do(func() { conn, err = net.DialTCP("tcp", nil, to) })
+	require.NoError(t, err)
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	return conn
+}
+
+// cork has what is written wait for the end of the connection.
+func cork(t *testing.T, conn *net.TCPConn) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	require.NoError(t, err)
+	controlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, 1) })
+	require.NoError(t, controlErr)
+	require.NoError(t, err)
 }

@@ -6,6 +6,7 @@
 package e2e
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -110,7 +111,8 @@ type tlsClient struct {
 	versions []any
 	alpn     []string
 	resumes  bool
-	rest     int64 // bytes of its hello in the second segment; 0: there is only one
+	hello    []byte // nil: not known
+	rest     int64  // bytes of its hello in the second segment; 0: there is only one
 }
 
 // TestTLSHandshakes compares the records with what Go's server made of the hellos of openssl and of Go. It listens at the server:
@@ -125,14 +127,14 @@ func TestTLSHandshakes(t *testing.T) {
 		for _, version := range []string{"1.2", "1.3"} {
 			session := filepath.Join(t.TempDir(), "session")
 			for _, resumes := range []bool{false, true} {
-				client := tlsClient{fmt.Sprintf("openssl-%s-%t-%t.example", version, resumes, v6), texts(version), []string{"h2", "x/7"}, resumes, 0}
+				client := tlsClient{name: fmt.Sprintf("openssl-%s-%t-%t.example", version, resumes, v6), versions: texts(version), alpn: []string{"h2", "x/7"}, resumes: resumes}
 				client.openssl(t, left, addr, session)
 				clients = append(clients, client)
 			}
 		}
 		cache := tls.NewLRUClientSessionCache(1)
 		for _, resumes := range []bool{false, true} {
-			client := tlsClient{fmt.Sprintf("go-%t-%t.example", resumes, v6), texts("1.3", "1.2"), []string{"http/1.1", strings.Repeat("x", 250)}, resumes, 0}
+			client := tlsClient{name: fmt.Sprintf("go-%t-%t.example", resumes, v6), versions: texts("1.3", "1.2"), alpn: []string{"http/1.1", strings.Repeat("x", 250)}, resumes: resumes}
 			client.dial(t, left, addr, cache)
 			clients = append(clients, client)
 		}
@@ -175,20 +177,15 @@ func (c *tlsClient) openssl(t *testing.T, from *testenv.End, addr netip.AddrPort
 // dial connects with what Go offers by default: a hello with a key for a post-quantum algorithm.
 func (c *tlsClient) dial(t *testing.T, from *testenv.End, addr netip.AddrPort, cache tls.ClientSessionCache) {
 	t.Helper()
-	var tcp net.Conn
-	var err error
-	from.Do(func() { tcp, err = net.Dial("tcp", addr.String()) })
-	require.NoError(t, err)
-	defer tcp.Close()
-	first := &firstWrite{Conn: tcp}
+	first := &firstWrite{Conn: dial(t, from, net.TCPAddrFromAddrPort(addr))}
+	defer first.Close()
 	conn := tls.Client(first, &tls.Config{ServerName: c.name, NextProtos: c.alpn, ClientSessionCache: shared{cache}, InsecureSkipVerify: true}) //nolint:gosec // the server is the test's
-	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
 	word := make([]byte, 7)
-	_, err = conn.Read(word)
+	_, err := conn.Read(word)
 	require.NoError(t, err)
 	require.Equal(t, "welcome", string(word))
 	require.Equal(t, c.resumes, conn.ConnectionState().DidResume)
-	c.rest = int64(first.n - mss[addr.Addr().Is6()])
+	c.hello, c.rest = first.bytes, int64(len(first.bytes)-mss[addr.Addr().Is6()])
 	require.Positive(t, c.rest, "the hello takes two segments")
 }
 
@@ -198,15 +195,15 @@ type shared struct{ tls.ClientSessionCache }
 func (s shared) Get(string) (*tls.ClientSessionState, bool) { return s.ClientSessionCache.Get("") }
 func (s shared) Put(_ string, cs *tls.ClientSessionState)   { s.ClientSessionCache.Put("", cs) }
 
-// firstWrite notes the length of what is written first.
+// firstWrite notes what is written first.
 type firstWrite struct {
 	net.Conn
-	n int
+	bytes []byte
 }
 
 func (f *firstWrite) Write(b []byte) (int, error) {
-	if f.n == 0 {
-		f.n = len(b)
+	if f.bytes == nil {
+		f.bytes = bytes.Clone(b)
 	}
 	return f.Conn.Write(b)
 }
@@ -248,23 +245,17 @@ func (c *tlsClient) requireTold(t *testing.T, out result, server *handshakes) ot
 // a client says that it changes the cipher, which it does not (RFC 8446 D.4): Go in a packet of its own.
 func TestTLSServerAsksForAnotherHello(t *testing.T) {
 	left, right := testenv.Pair(t, testenv.PairConfig{})
-	addr := netip.AddrPortFrom(right.V4, 443).String()
+	addr := netip.AddrPortFrom(right.V4, 443)
 	openssl := testenv.Tool(t, "openssl")
 	cert, key := certificate(t)
-	cmd := exec.Command(openssl, "s_server", "-accept", addr, "-cert", cert, "-key", key, "-groups", "P-384", "-www")
+	cmd := exec.Command(openssl, "s_server", "-accept", addr.String(), "-cert", cert, "-key", key, "-groups", "P-384", "-www")
 	var said safeBuffer
 	cmd.Stdout = &said
 	right.Start(cmd)
 	require.Eventually(t, func() bool { return strings.Contains(said.String(), "ACCEPT") }, patience, 10*time.Millisecond)
 	c := start(t, left.NetNS, messageSettings)
 
-	var tcp net.Conn
-	var err error
-	left.Do(func() { tcp, err = net.Dial("tcp", addr) })
-	require.NoError(t, err)
-	defer tcp.Close()
-	conn := tls.Client(tcp, &tls.Config{ServerName: "go.example", InsecureSkipVerify: true}) //nolint:gosec // the server is the test's
-	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	conn := tls.Client(dial(t, left, net.TCPAddrFromAddrPort(addr)), &tls.Config{ServerName: "go.example", InsecureSkipVerify: true}) //nolint:gosec // the server is the test's
 	require.NoError(t, conn.Handshake())
 	require.Equal(t, tls.CurveP384, conn.ConnectionState().CurveID)
 	require.NoError(t, conn.Close())
