@@ -256,6 +256,25 @@ func TestALostAnswerIsNoShift(t *testing.T) {
 	r.requireIdentity(t)
 }
 
+// TestTheNextConnectionGetsItsOwnAnswers: its beginning was not seen.
+func TestTheNextConnectionGetsItsOwnAnswers(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 80)
+	for name, ack := range map[string]uint32{"further": 1 << 30, "before": 3 << 30} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig()
+			r.read(ask(tcp, 0, get("/1")))
+			r.wait(time.Minute)
+			s := ask(tcp, 1<<30, get("/2"))
+			s.Ack = ack
+			r.read(s)
+			r.read(answer(tcp, ack, status(200)))
+			assert.Equal(t, time.Millisecond, r.last(t).Elapsed)
+			assert.Equal(t, uint64(1), r.Counts().Unanswered[ProtocolHTTP])
+			r.requireIdentity(t)
+		})
+	}
+}
+
 // TestAnAnswerToAnEarlierRequestIsNoLoss: pipelined requests, the second of which waits for its turn.
 func TestAnAnswerToAnEarlierRequestIsNoLoss(t *testing.T) {
 	tcp := v4(protoTCP, 40000, 80)
