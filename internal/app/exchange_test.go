@@ -150,6 +150,22 @@ func TestDNSOverTCP(t *testing.T) {
 	r.requireIdentity(t)
 }
 
+// TestDNSOverTCPCapturedInPart is told as far as it was captured, as over UDP.
+func TestDNSOverTCPCapturedInPart(t *testing.T) {
+	tcp := v4(protoTCP, 40000, portDNS)
+	r := newRig()
+	r.read(ask(tcp, 0, prefixed(dns(7, false, "www.example."))))
+	s := answer(tcp, 0, prefixed(dns(7, true, "www.example.")))
+	s.Length = len(s.Payload)
+	s.Payload = s.Payload[:len(s.Payload)-4] // the address
+	r.read(s)
+	d := r.last(t).DNS
+	require.NotNil(t, d)
+	assert.Equal(t, []any{"www.example", 1, []string(nil)}, []any{d.Name, d.AnswerCount, d.Answers})
+	assert.True(t, r.last(t).Answers)
+	r.requireIdentity(t)
+}
+
 func TestQuestionsArePushedOut(t *testing.T) {
 	l := defaultLimits
 	l.questions = 10
