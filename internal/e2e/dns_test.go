@@ -30,7 +30,8 @@ func serveNames(t *testing.T, e *testenv.End) {
 	cmd := exec.Command(testenv.Tool(t, "dnsmasq"), "--conf-file=/dev/null", "--keep-in-foreground", "--user=root", "--group=root",
 		"--pid-file=", "--no-resolv", "--no-hosts", "--bind-interfaces", "--listen-address="+e.V4.String(), "--listen-address="+e.V6.String(),
 		"--local=/example/", "--address=/long.example/192.0.2.9", "--host-record=host.example,192.0.2.7,2001:db8::7",
-		"--host-record=many.example,192.0.2.21", "--host-record=many.example,192.0.2.22", "--txt-record=text.example,some words", "--log-facility=-")
+		"--host-record=many.example,192.0.2.21", "--host-record=many.example,192.0.2.22", "--txt-record=text.example,some words",
+		"--txt-record=large.example"+strings.Repeat(","+strings.Repeat("b", 250), 12), "--log-facility=-")
 	var said safeBuffer
 	cmd.Stderr = &said
 	e.Start(cmd)
@@ -54,8 +55,12 @@ func TestDNSMessages(t *testing.T) {
 				{name: "text.example", typ: "TXT", code: "NOERROR"},
 				{name: "absent.example", typ: "A", code: "NXDOMAIN"},
 				{name: "elsewhere.test", typ: "A", code: "REFUSED"},
+				{name: "large.example", typ: "TXT", code: "NOERROR", large: true},
 				{name: longName, typ: "A", code: "NOERROR", answers: texts("192.0.2.9")},
 			} {
+				if q.large && transport == "udp" {
+					continue // dig would ask again over TCP
+				}
 				id++
 				q.id, q.transport, q.v6 = id, transport, v6
 				q.ask(t, left, right)
@@ -69,11 +74,28 @@ func TestDNSMessages(t *testing.T) {
 	}
 }
 
+// TestALargeDNSAnswer comes in one buffer where it is sent, of which the program in the kernel copies 2,048 bytes.
+func TestALargeDNSAnswer(t *testing.T) {
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	serveNames(t, right)
+	c := start(t, right.NetNS, messageSettings)
+	q := question{id: 4711, name: "large.example", typ: "TXT", code: "NOERROR", transport: "tcp", v6: true}
+	q.ask(t, left, right)
+	out := c.stopAfter(t, right.NetNS, outcomes{"dns": {"told": 2}})
+	response := out.message(t, map[string]any{"packet.message.type": "response"})
+	assert.Greater(t, response.Length, int64(3000))
+	requireSays(t, &response, map[string]any{
+		"packet.dns.id": int64(4711), "dns.question.name": "large.example", "packet.dns.answer_count": int64(1), "packet.dns.response_code": "NOERROR",
+	})
+	requireElapsed(t, &response, 0, q.took)
+}
+
 // question is what dig asked, and what it says of the answer.
 type question struct {
 	id                         int
 	transport, name, typ, code string
 	v6                         bool
+	large                      bool  // the answer takes more than a segment
 	answers                    []any // addresses; nil: none
 	records                    int64 // of the answer
 	took                       time.Duration
