@@ -7,6 +7,7 @@ package e2e
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv/otlpcheck"
 )
 
 // clientHello returns the bytes of a hello of Go without a key of a post-quantum algorithm: one that a segment holds.
@@ -55,14 +57,18 @@ func TestMessagesSplitAnywhere(t *testing.T) {
 		want[protocol] = map[string]int64{"told": int64(2 * len(message))}
 	}
 	out := c.stopAfter(t, left.NetNS, want)
+	told := map[string]otlpcheck.Packet{} // by what was sent, and the length of its last segment
+	place := func(protocol, version, last any) string { return fmt.Sprint(protocol, " ", version, " ", last) }
+	for _, m := range out.messages(nil) {
+		told[place(m.Attributes["network.protocol.name"], m.Type, m.Attributes["packet.payload_length"])] = m
+	}
 	for protocol, message := range messages {
-		whole := out.message(t, map[string]any{"network.protocol.name": protocol, "network.type": "ipv4", "packet.payload_length": int64(len(message))})
+		whole := told[place(protocol, "ipv4", len(message))]
 		requireSays(t, &whole, map[string]any{"server.address": "split.example"})
 		for _, version := range []string{"ipv4", "ipv6"} {
 			for i := range message {
-				m := out.message(t, map[string]any{
-					"network.protocol.name": protocol, "network.type": version, "packet.payload_length": int64(len(message) - i),
-				})
+				m, ok := told[place(protocol, version, len(message)-i)]
+				require.True(t, ok, "%s over %s in two segments, the first of %d bytes", protocol, version, i)
 				for _, name := range splitSays[protocol] {
 					require.NotNil(t, whole.Attributes[name], name)
 					require.Equal(t, whole.Attributes[name], m.Attributes[name], "%s of %s after byte %d", name, m.Body, i)
