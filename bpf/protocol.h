@@ -21,6 +21,7 @@
 #define TLS_CHANGE_CIPHER_LENGTH 6
 #define FOLLOW_FRAMES 0x80 // in place of PROTOCOL_HTTP: of HTTP/2, whose frames have no end that is looked for
 #define HEAD_END 0x0d0a0d0a // what a head of HTTP ends with; RFC 9112 2.1
+#define HEAD_END_LENIENT 0x0a0a // where lines end in LF alone; RFC 9112 2.2
 
 static __always_inline bool has_port(const struct slot *s, __u16 port)
 {
@@ -131,6 +132,8 @@ static __always_inline __u32 find_segment(struct __sk_buff *skb, const struct sl
 
 	if (!out || !first_bytes(skb, offset, n, &bytes))
 		return 0;
+	if (!bytes && skb->len <= ETH_ZLEN) // padding of a frame without payload; IEEE 802.3 4.2.3.3
+		return 0;
 	m = &out->message;
 	m->key = key;
 	m->offset = offset;
@@ -187,7 +190,7 @@ static __always_inline bool ends_head(struct sample_scratch *s, __u32 length)
 		if (offset + i >= length)
 			break;
 		tail = tail << 8 | s->data[(offset + i) & (SNAP_MAX - 1)];
-		if (tail == HEAD_END)
+		if (tail == HEAD_END || (__u16)tail == HEAD_END_LENIENT)
 			return true;
 	}
 	m->tail = tail;

@@ -42,7 +42,7 @@ func segment6(srcPort uint16, payload []byte) []byte {
 
 // hello is a TLS record with a handshake message of this type.
 func hello(typ byte, length int) []byte {
-	r := make([]byte, 5+length)
+	r := bytes.Repeat([]byte{0xaa}, 5+length) // zeros at the end of a small frame are padding
 	copy(r, []byte{0x16, 3, 1, byte(length >> 8), byte(length), typ})
 	return r
 }
@@ -233,6 +233,36 @@ func TestFollowingIsBounded(t *testing.T) {
 	require.Equal(t, []bool{true, false}, found(t, k, segment(4, whole), segment(4, []byte("more body"))))
 	require.Equal(t, []bool{true, true, false, false}, found(t, k,
 		segment(5, []byte("GET / HTTP/1.1\r")), segment(5, []byte("\n\r\nbody")), segment(5, []byte("body")), segment(5, []byte("body"))))
+	drain(t, k)
+}
+
+// What has no credit is left out whole, also where an older message of the connection is still followed.
+func TestABeginningWithoutCreditIsNotFollowed(t *testing.T) {
+	cfg := messages(ProtocolHTTP)
+	cfg.MaxPerSecond = 10
+	k := load(t, cfg)
+	pin(t, 0)
+	for _, payload := range []string{"GET /a HTTP/1.1\r\n", "GET /b HTTP/1.1\r\n", "Host: b\r\n"} {
+		inject(t, k.objects.EgressL2, segment(1, []byte(payload)), nil)
+	}
+	require.Len(t, read(t, k), 1, "a tenth of a second's worth is one")
+	require.Equal(t, SampleCounts{Selected: 2, Emitted: 1, RateLimited: 1}, drain(t, k).Samples[packet.KindProtocol])
+}
+
+// Small frames are padded with zeros, which are no payload.
+func TestPaddingIsNoPartOfAMessage(t *testing.T) {
+	k := load(t, messages(allProtocols))
+	pin(t, 0)
+	padded := func(port uint16) []byte { return segment(port, make([]byte, 6)) }
+	frames := [][]byte{segment(1, []byte("GET / HTTP/1.1\r\n"))}
+	want := []bool{true}
+	for range 10 {
+		frames, want = append(frames, padded(1)), append(want, false)
+	}
+	frames, want = append(frames, segment(1, []byte("\r\n")), segment(1, []byte("body"))), append(want, true, false)
+	require.Equal(t, want, found(t, k, frames...))
+	require.Equal(t, []bool{false}, found(t, k, segmentTo(2, 53, make([]byte, 6))))
+	require.Equal(t, []bool{true, false}, found(t, k, segment(3, []byte("GET / HTTP/1.1\nHost: a\n\n")), segment(3, []byte("body"))), "lines that end in LF")
 	drain(t, k)
 }
 
