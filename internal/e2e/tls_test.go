@@ -242,7 +242,7 @@ func (c *tlsClient) requireTold(t *testing.T, out result, server *handshakes) ot
 }
 
 // TestTLSServerAsksForAnotherHello has openssl ask for a key that clients do not offer: RFC 8446 4.1.4. Before its second hello
-// a client says that it changes the cipher, which it does not (RFC 8446 D.4): Go in a packet of its own.
+// a client says that it changes the cipher, which it does not (RFC 8446 D.4): Go in a packet of its own, openssl in that of the hello.
 func TestTLSServerAsksForAnotherHello(t *testing.T) {
 	left, right := testenv.Pair(t, testenv.PairConfig{})
 	addr := netip.AddrPortFrom(right.V4, 443)
@@ -259,9 +259,11 @@ func TestTLSServerAsksForAnotherHello(t *testing.T) {
 	require.NoError(t, conn.Handshake())
 	require.Equal(t, tls.CurveP384, conn.ConnectionState().CurveID)
 	require.NoError(t, conn.Close())
+	dialled := left.Run(testenv.Tool(t, "sh"), "-c", openssl+" s_client -connect "+addr.String()+" -servername openssl.example -groups X25519:P-384 </dev/null")
+	require.Contains(t, dialled, "Server Temp Key: ECDH, secp384r1, 384 bits")
 
-	out := c.stopAfter(t, left.NetNS, outcomes{"tls": {"told": 4}})
-	for _, name := range []string{"go.example"} {
+	out := c.stopAfter(t, left.NetNS, outcomes{"tls": {"told": 2 * 4}})
+	for _, name := range []string{"go.example", "openssl.example"} {
 		hellos := out.messages(map[string]any{"server.address": name})
 		require.Len(t, hellos, 2)
 		answers := out.messages(map[string]any{"packet.message.type": "response", "destination.port": hellos[0].Attributes["source.port"]})
