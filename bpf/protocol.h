@@ -87,10 +87,10 @@ static __always_inline bool first_bytes(struct __sk_buff *skb, __u32 offset, __u
 	return true;
 }
 
-/* Whether the payload begins with a hello, and how many bytes its record says that it takes. The first bytes are given. */
+/* Whether the payload begins with a hello, and how many bytes its record takes if it is in one. The first bytes are given. */
 static __always_inline bool find_hello(struct __sk_buff *skb, struct message *m, __u32 length, __u64 bytes)
 {
-	__u32 before = 0, n;
+	__u32 before = 0, n, record, rounded;
 
 	if (length > TLS_CHANGE_CIPHER_LENGTH && bytes >> 16 == TLS_CHANGE_CIPHER)
 		before = TLS_CHANGE_CIPHER_LENGTH;
@@ -100,8 +100,12 @@ static __always_inline bool find_hello(struct __sk_buff *skb, struct message *m,
 		return false;
 	if (!begins_hello(bytes, n))
 		return false;
-	if (n >= TLS_RECORD_HEADER && (__u16)(bytes >> 24) < FOLLOW_BYTES - TLS_RECORD_HEADER - before)
-		m->bytes = before + TLS_RECORD_HEADER + (__u16)(bytes >> 24);
+	record = (__u16)(bytes >> 24);
+	rounded = (bytes & 0xffff) << 8; // down: length of the hello, whose last byte is not among these
+	if (n == 8 && rounded > record)
+		return true; // it goes on in records to come, which nobody tells the length of
+	if (n >= TLS_RECORD_HEADER && record < FOLLOW_BYTES - TLS_RECORD_HEADER - before)
+		m->bytes = before + TLS_RECORD_HEADER + record;
 	return true;
 }
 

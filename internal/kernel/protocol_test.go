@@ -43,7 +43,7 @@ func segment6(srcPort uint16, payload []byte) []byte {
 // hello is a TLS record with a handshake message of this type.
 func hello(typ byte, length int) []byte {
 	r := bytes.Repeat([]byte{0xaa}, 5+length) // zeros at the end of a small frame are padding
-	copy(r, []byte{0x16, 3, 1, byte(length >> 8), byte(length), typ})
+	copy(r, []byte{0x16, 3, 1, byte(length >> 8), byte(length), typ, 0, byte((length - 4) >> 8), byte(length - 4)})
 	return r
 }
 
@@ -247,6 +247,16 @@ func TestABeginningWithoutCreditIsNotFollowed(t *testing.T) {
 	}
 	require.Len(t, read(t, k), 1, "a tenth of a second's worth is one")
 	require.Equal(t, SampleCounts{Selected: 2, Emitted: 1, RateLimited: 1}, drain(t, k).Samples[packet.KindProtocol])
+}
+
+// Of a hello in several records the first does not say how long it is.
+func TestAHelloInSeveralRecordsIsFollowed(t *testing.T) {
+	k := load(t, messages(ProtocolTLS))
+	pin(t, 0)
+	whole := hello(1, 900)
+	first, second := append([]byte{0x16, 3, 1, 0, 200}, whole[5:205]...), append([]byte{0x16, 3, 1, 700 >> 8, 700 & 0xff}, whole[205:]...)
+	require.Equal(t, []bool{true, true, true}, found(t, k, segment(1, first), segment(1, second[:300]), segment(1, second[300:])))
+	drain(t, k)
 }
 
 // Small frames are padded with zeros, which are no payload.
