@@ -40,6 +40,7 @@ type fakeHost struct {
 	listErr   error
 	lists     int
 	attachErr map[string]error // by interface name
+	refused   []time.Time      // attempts to attach
 	drainErr  error
 	changed   func()
 	loaded    []sourceConfig
@@ -54,6 +55,7 @@ type fakeHost struct {
 	quotesLost uint64
 	own        map[uint32]iface.Counters // of the interfaces themselves
 	attached   map[uint32]int            // hooks by ifindex
+	lost       map[uint32]int            // hooks by ifindex that somebody else emptied
 	pressure   chan struct{}
 	stopped    bool
 	closed     int
@@ -65,6 +67,8 @@ type fakeHost struct {
 	draining   atomic.Bool
 	misused    atomic.Bool // Stop and Drain were called at a time
 	watchErr   error
+	watches    int
+	deaf       chan error // not nil: what ends watching
 	sampled    kernel.Samples
 	missing    []string // features
 }
@@ -108,13 +112,19 @@ func (h *fakeHost) counters() (map[uint32]iface.Counters, error) {
 func (h *fakeHost) watch(ctx context.Context, changed func()) error {
 	h.mu.Lock()
 	h.changed = changed
-	err := h.watchErr
+	h.watches++
+	err, deaf := h.watchErr, h.deaf
 	h.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	<-ctx.Done()
-	return nil
+	changed()
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-deaf:
+		return err
+	}
 }
 
 func (h *fakeHost) ephemeralLow() uint16 { return defaultEphemeralLow }
@@ -142,10 +152,22 @@ func (s fakeSource) Attach(i iface.Interface, _ flow.Direction) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.attachErr[i.Name]; err != nil {
+		s.refused = append(s.refused, s.clock())
 		return err
 	}
 	s.attached[i.Index]++
 	return nil
+}
+
+func (s fakeSource) DropLost(index uint32) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lost := s.lost[index]
+	if lost > 0 {
+		delete(s.lost, index)
+		s.attached[index] -= lost
+	}
+	return lost, nil
 }
 
 func (s fakeSource) Detach(index uint32) error {

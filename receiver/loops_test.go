@@ -70,19 +70,6 @@ func TestSamplesAreReadOftenWhileThereAreSome(t *testing.T) {
 	})
 }
 
-func TestAHostThatCannotTellChangesIsAsked(t *testing.T) {
-	h := newFakeHost("eth0")
-	b := newBench(t, testConfig(), h, consumertest.NewNop(), nil)
-	logged := b.observe()
-	h.watchErr = errTest
-	b.watch(t.Context(), nil)
-	assert.Equal(t, []string{"warn: Watching interfaces failed; looking every 10s instead"}, logged())
-	_, tick := b.loop()
-	h.do(func() { h.ifaces = append(h.ifaces, ethernet(2, "eth1")) })
-	tick()
-	h.do(func() { assert.Len(t, h.attached, 2) })
-}
-
 func TestMemoryForManySlotsIsNotKeptForEver(t *testing.T) {
 	c := testConfig()
 	c.Flows.MaxFlows = 1

@@ -238,7 +238,7 @@ func (e *engine) attach() error {
 		host: e.host, source: e.source, selector: selector, include: e.cfg.Interfaces.Include,
 		directions: e.cfg.flowDirections(),
 		keepNames:  e.cfg.Flows.IdleTimeout + 2*maxDrainInterval,
-		failed:     func() { e.tel.EbpfpacketsReceiverAttachErrors.Add(context.Background(), 1, e.tel.with()) },
+		tel:        e.tel,
 		id:         e.set.ID, observers: e.observers,
 		log: e.log, status: &e.status, clock: e.clock,
 	}
@@ -291,25 +291,19 @@ func (e *engine) run() {
 		e.loops.Go(func() { e.sampleLoop(ctx) })
 	}
 	changed := make(chan struct{}, 1)
-	e.loops.Go(func() { e.watch(ctx, changed) })
 	e.loops.Go(func() {
-		t := time.NewTicker(attachRetry)
+		e.interfaces.watch(ctx, func() {
+			select {
+			case changed <- struct{}{}:
+			default: // one is waiting to be seen
+			}
+		})
+	})
+	e.loops.Go(func() {
+		t := time.NewTicker(tickInterval)
 		defer t.Stop()
 		e.interfaces.run(ctx, changed, t.C)
 	})
-}
-
-func (e *engine) watch(ctx context.Context, changed chan<- struct{}) {
-	err := e.host.watch(ctx, func() {
-		select {
-		case changed <- struct{}{}:
-		default: // one is waiting to be seen
-		}
-	})
-	if err != nil && ctx.Err() == nil {
-		e.interfaces.polling.Store(true)
-		e.log.Warn("Watching interfaces failed; looking every "+attachRetry.String()+" instead", zap.Error(err))
-	}
 }
 
 // shutdown stops counting, then says everything that was counted, as far as ctx and flushTimeout allow, then lets go of

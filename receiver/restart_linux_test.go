@@ -122,31 +122,31 @@ func TestTwentyRestartsLeaveNothing(t *testing.T) {
 	requireGone(t, ids)
 }
 
-// vanished is a host whose only interface is gone by the time it is attached to. It remembers what was held then.
-type vanished struct {
+// unfit is a host whose only interface is none that can be attached to. It remembers what was held then.
+type unfit struct {
 	linux
 	t   *testing.T
 	ids map[string]bool
 }
 
-func (*vanished) interfaces() ([]iface.Interface, error) {
-	return []iface.Interface{{Index: 1 << 30, Name: "gone0", HWType: 1, Up: true}}, nil
+func (*unfit) interfaces() ([]iface.Interface, error) {
+	return []iface.Interface{{Index: 1 << 30, Name: "can0", HWType: 280, Up: true}}, nil
 }
 
-func (v *vanished) load(c sourceConfig, notice func(string)) (source, error) {
-	s, err := v.linux.load(c, notice)
-	maps.Copy(v.ids, whatIsHeld(v.t).ids)
+func (u *unfit) load(c sourceConfig, notice func(string)) (source, error) {
+	s, err := u.linux.load(c, notice)
+	maps.Copy(u.ids, whatIsHeld(u.t).ids)
 	return s, err
 }
 
 func TestTwentyFailedStartsLeaveNothing(t *testing.T) {
 	testenv.Privileged(t)
-	host := &vanished{t: t, ids: map[string]bool{}}
-	_, started := restart(t, host, "gone0")
-	require.ErrorContains(t, started, `attach tcx ingress to "gone0" (ifindex 1073741824)`)
+	host := &unfit{t: t, ids: map[string]bool{}}
+	_, started := restart(t, host, "can0")
+	require.ErrorContains(t, started, `attach tcx ingress to "can0" (ifindex 1073741824)`)
 	before := whatIsHeld(t)
 	for range 20 {
-		_, started := restart(t, host, "gone0")
+		_, started := restart(t, host, "can0")
 		require.Error(t, started)
 	}
 	require.Equal(t, before, whatIsHeld(t))

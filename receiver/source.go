@@ -14,9 +14,11 @@ import (
 )
 
 // source counts packets: *kernel.Kernel, or a stand-in in tests. One goroutine at a time calls Drain and Stop, one
-// ReadSamples, one Attach and Detach.
+// ReadSamples, one Attach, DropLost and Detach.
 type source interface {
 	Attach(i iface.Interface, d flow.Direction) error
+	// DropLost forgets the programs that are no longer at an interface, and returns how many. Attach attaches them again.
+	DropLost(ifindex uint32) (int, error)
 	Detach(ifindex uint32) error
 	// Pressure says that a table is half full: drain now.
 	Pressure() <-chan struct{}

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
@@ -188,6 +189,48 @@ func TestWatchTellsOnceAtTheStartAndOfChanges(t *testing.T) {
 		assert.NoError(t, err)
 		assert.Equal(t, 3, calls)
 	})
+}
+
+// deaf returns a socket that is subscribed to link events and has room for few.
+func deaf(t *testing.T) *nl.NetlinkSocket {
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	assert.NoError(t, err)
+	assert.NoError(t, socket.SetReceiveBufferSize(1, false)) // as little as the kernel allows
+	assert.NoError(t, socket.SetReceiveTimeout(&unix.Timeval{Usec: 100_000}))
+	return socket
+}
+
+// Events that found no room are one event: the host is to be looked at. What a twin of the socket says is what receive is told.
+func TestLostEventsAreAnEvent(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		socket, twin := deaf(t), deaf(t)
+		defer twin.Close()
+		for n := range 10 {
+			addVeth(t, fmt.Sprint("a", n), fmt.Sprint("b", n))
+		}
+		_, _, err := twin.Receive()
+		assert.ErrorIs(t, err, unix.ENOBUFS)
+		kept := 0
+		for _, _, err := twin.Receive(); err == nil; _, _, err = twin.Receive() {
+			kept++
+		}
+		assert.Less(t, kept, 20)
+
+		ctx, cancel := context.WithCancel(context.Background())
+		events, ended := make(chan struct{}, 100), make(chan error)
+		go func() { ended <- receive(ctx, socket, events) }()
+		time.AfterFunc(time.Second, func() { cancel(); socket.Close() })
+		assert.NoError(t, <-ended)
+		assert.Len(t, events, 1+kept)
+	})
+}
+
+// A socket that is lost ends Watch with an error; whoever called it begins anew.
+func TestALostSocketIsAnError(t *testing.T) {
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	require.NoError(t, err)
+	socket.Close()
+	require.ErrorContains(t, receive(t.Context(), socket, nil), "receive link events: ")
 }
 
 func TestWatchEndsWithItsContext(t *testing.T) {

@@ -24,8 +24,15 @@ type hook struct {
 	direction flow.Direction
 }
 
-type attachment struct {
+// attached is a program at a hook.
+type attached interface {
 	io.Closer
+	// there reports whether it still is: whoever may detach it, and its interface goes with it.
+	there() (bool, error)
+}
+
+type attachment struct {
+	attached
 	name string
 }
 
@@ -55,7 +62,7 @@ func (k *Kernel) way() string {
 	return "tcx"
 }
 
-func (k *Kernel) attach(i iface.Interface, d flow.Direction) (io.Closer, error) {
+func (k *Kernel) attach(i iface.Interface, d flow.Direction) (attached, error) {
 	if k.closed {
 		return nil, os.ErrClosed
 	}
@@ -76,13 +83,29 @@ func (k *Kernel) attach(i iface.Interface, d flow.Direction) (io.Closer, error) 
 	return c, nil
 }
 
-func attachTCX(ifindex uint32, d flow.Direction, program *ebpf.Program, last bool) (link.Link, error) {
+// tcx is a link of ours.
+type tcx struct{ link.Link }
+
+func attachTCX(ifindex uint32, d flow.Direction, program *ebpf.Program, last bool) (attached, error) {
 	at := [...]ebpf.AttachType{flow.DirectionIngress: ebpf.AttachTCXIngress, flow.DirectionEgress: ebpf.AttachTCXEgress}[d]
 	anchor := link.Head() // before programs that may end the chain and so hide packets
 	if last {
 		anchor = link.Tail()
 	}
-	return link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: program, Attach: at, Anchor: anchor})
+	l, err := link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: program, Attach: at, Anchor: anchor})
+	if err != nil {
+		return nil, err
+	}
+	return tcx{l}, nil
+}
+
+// there: the kernel keeps the link of an interface that is gone, without one.
+func (t tcx) there() (bool, error) {
+	info, err := t.Info()
+	if err != nil {
+		return false, err
+	}
+	return info.TCX().Ifindex != 0, nil
 }
 
 func (k *Kernel) program(h iface.LinkHeader, d flow.Direction) (*ebpf.Program, error) {
@@ -93,6 +116,30 @@ func (k *Kernel) program(h iface.LinkHeader, d flow.Direction) (*ebpf.Program, e
 		return [...]*ebpf.Program{k.objects.IngressL3, k.objects.EgressL3}[d], nil
 	}
 	return nil, errors.New("link header not supported (Ethernet, loopback and devices without link header are)")
+}
+
+// DropLost forgets the programs at an interface that are there no more, and returns how many: somebody else has detached them, or they
+// went with an interface whose index is now that of another. Attach attaches them anew.
+func (k *Kernel) DropLost(ifindex uint32) (lost int, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var errs []error
+	for _, d := range []flow.Direction{flow.DirectionIngress, flow.DirectionEgress} {
+		h := hook{ifindex, d}
+		a, ok := k.links[h]
+		if !ok {
+			continue
+		}
+		there, err := a.there()
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("look for %s %s at %q (ifindex %d): %w", k.way(), d, a.name, ifindex, err))
+		case !there:
+			lost++
+			errs = append(errs, k.detach(h))
+		}
+	}
+	return lost, errors.Join(errs...)
 }
 
 // Detach stops counting at an interface, both directions.

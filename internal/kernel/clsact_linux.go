@@ -250,6 +250,12 @@ func (c *clsact) remove() (removed bool, err error) {
 	return false, nil
 }
 
+// there: somebody else may have removed the filter or the qdisc that it is in, or replaced one of them.
+func (c *clsact) there() (bool, error) {
+	filters, err := c.rtnl.filters(c.ifindex, c.direction)
+	return slices.Contains(filters, c.filter), err
+}
+
 func (c *clsact) removeQdisc() error {
 	all, err := c.list()
 	if err != nil || len(all) > 0 {

@@ -12,11 +12,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 
@@ -44,6 +46,7 @@ type child struct {
 	Lease   time.Duration
 	IfIndex uint32
 	Name    string
+	Both    []uint32 // indexes of more interfaces, of which it takes both directions
 }
 
 func beChild(text string) error {
@@ -57,6 +60,13 @@ func beChild(text string) error {
 	}
 	if err := k.Attach(iface.Interface{Index: c.IfIndex, Name: c.Name, HWType: hwEthernet}, flow.DirectionEgress); err != nil {
 		return err
+	}
+	for _, index := range c.Both {
+		for _, d := range bothDirections {
+			if err := k.Attach(iface.Interface{Index: index, HWType: hwEthernet}, d); err != nil {
+				return err
+			}
+		}
 	}
 	fmt.Println("attached")
 	select {}
@@ -130,6 +140,51 @@ func TestAKilledProcessLeavesNoTCXProgram(t *testing.T) {
 	require.Equal(t, want, programsAt(t, at))
 	r.send()
 	require.Equal(t, uint64(packetsSent), other.seen())
+}
+
+// Links go one after the other, each with a grace period. EBPFPACKETS_KILLED is at how many interfaces.
+func TestAKilledProcessLeavesManyInterfaces(t *testing.T) {
+	r := newCrossing(t)
+	count := 50
+	if text := os.Getenv("EBPFPACKETS_KILLED"); text != "" {
+		var err error
+		count, err = strconv.Atoi(text)
+		require.NoError(t, err)
+	}
+	at := r.sites()[0]
+	c := child{}
+	for n := 0; n < count-1; n += 2 {
+		name, peer := fmt.Sprint("v", n), fmt.Sprint("v", n+1)
+		require.NoError(t, at.Link().LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: peer}))
+		for _, name := range []string{name, peer} {
+			l, err := at.Link().LinkByName(name)
+			require.NoError(t, err)
+			c.Both = append(c.Both, uint32(l.Attrs().Index))
+		}
+	}
+	p, _ := startChild(t, at, c)
+	links := 1 + 2*len(c.Both)
+	left := func() (n int) {
+		at.Do(func() {
+			for _, index := range append(c.Both, uint32(at.Index)) {
+				for _, hook := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+					result, err := link.QueryPrograms(link.QueryOptions{Target: int(index), Attach: hook})
+					require.NoError(t, err)
+					n += len(result.Programs)
+				}
+			}
+		})
+		return n
+	}
+	require.Equal(t, links, left())
+	require.NoError(t, p.Kill())
+	killed := time.Now()
+	for left() > 0 {
+		require.Less(t, time.Since(killed), time.Duration(links)*50*time.Millisecond)
+		time.Sleep(time.Millisecond)
+	}
+	took := time.Since(killed)
+	t.Logf("%d links of %d interfaces went within %v, %v each", links, len(c.Both)+1, took.Round(time.Millisecond), took/time.Duration(links))
 }
 
 // A clsact filter stays when its process is killed. It counts no longer than its lease, and the next of us puts its own in its

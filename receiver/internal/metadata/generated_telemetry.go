@@ -29,6 +29,7 @@ type TelemetryBuilder struct {
 	mu                                     sync.Mutex
 	registrations                          []metric.Registration
 	EbpfpacketsReceiverAttachErrors        metric.Int64Counter
+	EbpfpacketsReceiverAttachmentsLost     metric.Int64Counter
 	EbpfpacketsReceiverCollectionSkips     metric.Int64Counter
 	EbpfpacketsReceiverDrainAge            metric.Float64ObservableGauge
 	EbpfpacketsReceiverDrainDuration       metric.Float64Histogram
@@ -59,6 +60,7 @@ type TelemetryBuilder struct {
 	EbpfpacketsReceiverServerPortOmissions metric.Int64Counter
 	EbpfpacketsReceiverTableSlots          metric.Int64ObservableGauge
 	EbpfpacketsReceiverTableSlotsLimit     metric.Int64ObservableGauge
+	EbpfpacketsReceiverWatchErrors         metric.Int64Counter
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -371,6 +373,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit("{error}"),
 	)
 	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverAttachmentsLost, err = builder.meter.Int64Counter(
+		"otelcol_ebpfpackets_receiver_attachments_lost",
+		metric.WithDescription("Programs that were no longer at their interface and were attached again. Either the interface was made anew, or somebody else detached them; then packets are missing until the next look, which interface_drift shows. [Development]"),
+		metric.WithUnit("{program}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.EbpfpacketsReceiverCollectionSkips, err = builder.meter.Int64Counter(
 		"otelcol_ebpfpackets_receiver_collection_skips",
 		metric.WithDescription("Collections of metrics left out because the next consumer was still busy with an earlier one. Nothing is lost by one; the next says everything. [Development]"),
@@ -550,6 +558,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_ebpfpackets_receiver_table_slots_limit",
 		metric.WithDescription("Slots of one region of the kernel's tables. [Development]"),
 		metric.WithUnit("{slot}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverWatchErrors, err = builder.meter.Int64Counter(
+		"otelcol_ebpfpackets_receiver_watch_errors",
+		metric.WithDescription("Times that watching or listing interfaces failed. It is tried again; until then new interfaces are found up to 30 s late. [Development]"),
+		metric.WithUnit("{error}"),
 	)
 	errs = errors.Join(errs, err)
 	return &builder, errs

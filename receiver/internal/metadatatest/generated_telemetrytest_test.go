@@ -89,6 +89,7 @@ func TestSetupTelemetry(t *testing.T) {
 		return nil
 	}))
 	tb.EbpfpacketsReceiverAttachErrors.Add(context.Background(), 1)
+	tb.EbpfpacketsReceiverAttachmentsLost.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverCollectionSkips.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverDrainDuration.Record(context.Background(), 1)
 	tb.EbpfpacketsReceiverDrainErrors.Add(context.Background(), 1)
@@ -102,7 +103,11 @@ func TestSetupTelemetry(t *testing.T) {
 	tb.EbpfpacketsReceiverRecordSheds.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverRecords.Add(context.Background(), 1)
 	tb.EbpfpacketsReceiverServerPortOmissions.Add(context.Background(), 1)
+	tb.EbpfpacketsReceiverWatchErrors.Add(context.Background(), 1)
 	AssertEqualEbpfpacketsReceiverAttachErrors(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualEbpfpacketsReceiverAttachmentsLost(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualEbpfpacketsReceiverCollectionSkips(t, testTel,
@@ -193,6 +198,9 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualEbpfpacketsReceiverTableSlotsLimit(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualEbpfpacketsReceiverWatchErrors(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 
