@@ -175,6 +175,9 @@ func putMessage(r plog.LogRecord, message *app.Message) {
 	if message.TimedOut {
 		m.PutStr(attrErrorType, "timeout")
 	}
+	if message.Cut {
+		m.PutBool(attrMessageCut, true)
+	}
 	switch message.Protocol() {
 	case app.ProtocolDNS:
 		putDNS(m, message.DNS)
@@ -228,9 +231,6 @@ func putTLS(m pcommon.Map, t *app.TLS) {
 func putHTTP(m pcommon.Map, h *app.HTTP) {
 	if h.GRPC {
 		m.PutStr(attrRPCSystem, "grpc")
-	}
-	if h.Cut {
-		m.PutBool(attrMessageCut, true)
 	}
 	contentType, size := attrHTTPRequestContentType, attrHTTPRequestSize
 	if h.Response {

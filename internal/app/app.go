@@ -49,6 +49,7 @@ type Message struct {
 	Direction flow.Direction
 	TimedOut  bool          // a question that was told before, now without an answer
 	Answers   bool          // it answers one that was seen, Elapsed before it
+	Cut       bool          // not all of it was captured: of HTTP the end of the head (of HTTP/2 that of the first request's fields), of DNS records
 	Elapsed   time.Duration // from the packet that completed the question to the first packet of this one, valid iff Answers
 
 	DNS  *DNS
@@ -116,11 +117,10 @@ type TLS struct {
 // Values of Authorization, cookies, queries, user information and Referer are never in it.
 type HTTP struct {
 	Response bool
-	Version  string // 1.0, 1.1; 2: the preface of HTTP/2, of which nothing else is told but GRPC and Cut
+	Version  string // 1.0, 1.1; 2: the preface of HTTP/2, of which nothing else is told but GRPC
 	GRPC     bool   // HTTP/2 whose first request says application/grpc, in the frames that the kernel follows behind the preface
-	Cut      bool   // the end of the head was not seen; of HTTP/2 that of the first request's fields
 
-	Method        string // of a request; RFC 9110 9, or any token of at most 32 bytes
+	Method        string // of a request: one of RFC 9110 9 and RFC 5789
 	Path          string // of a request, without query and fragment; RFC 3986 3.3, at most MaxPath bytes
 	Host          string // of a request, without port and user information
 	Port          uint16 // of a request's host; 0: none was said
@@ -137,6 +137,8 @@ type HTTP struct {
 	SpanID     [8]byte // parent-id
 	TraceFlags byte
 	TraceState string // at most 512 bytes
+
+	unframed bool // the head does not say where the body ends: it is chunked, or has lengths that contradict each other; RFC 9112 6.3
 }
 
 // What messages are bounded by.

@@ -57,6 +57,8 @@ func (f *fields) read(name, value []byte) {
 		f.ContentType = mediaType(value)
 	case "content-length":
 		f.readLength(value)
+	case "transfer-encoding":
+		f.unframed = true
 	case "authorization":
 		f.AuthScheme = authScheme(value)
 	case "traceparent":
@@ -81,7 +83,7 @@ func (f *fields) finish() {
 func (f *fields) readLength(b []byte) {
 	n, err := strconv.ParseUint(string(b), 10, 63)
 	if err != nil || f.lengths > 0 && f.ContentLength != int64(n) {
-		f.ContentLength = -1
+		f.ContentLength, f.unframed = -1, true
 	} else {
 		f.ContentLength = int64(n)
 	}

@@ -17,7 +17,7 @@ func (t *Tracker) advance(s *stream, visit func(*Message)) {
 		switch p := &s.pieces[i]; {
 		case p.state == fresh:
 			p.state = stray
-			if proto, ok := t.beginning(&s.Key, p.b); ok && !s.inBody(p.seq) {
+			if proto, ok := t.beginning(&s.Key, p.b); ok {
 				p.state, p.proto = open, proto
 				t.counts.Begun[proto]++
 				t.readMessage(s, i, piece{}, visit)
@@ -34,10 +34,7 @@ func (t *Tracker) readMessage(s *stream, i int, last piece, visit func(*Message)
 	for {
 		p := &s.pieces[i]
 		m := s.message(p)
-		n, err := 0, errMalformed
-		if proto, ok := t.beginning(&s.Key, p.b); ok && proto == p.proto { // more of it may say otherwise
-			n, err = readers[proto](p.b, &m)
-		}
+		n, err := t.readPiece(s, p, &m)
 		switch {
 		case err == nil:
 			t.complete(s, i, n, &m, visit)
@@ -56,6 +53,20 @@ func (t *Tracker) readMessage(s *stream, i int, last piece, visit func(*Message)
 		}
 		last = t.absorb(s, i)
 	}
+}
+
+// readPiece reads the message that p begins, if it still looks like one and may be one.
+func (t *Tracker) readPiece(s *stream, p *piece, m *Message) (int, error) {
+	proto, ok := t.beginning(&s.Key, p.b)
+	if !ok || proto != p.proto { // more of it may say otherwise
+		return 0, errMalformed
+	}
+	n, err := readers[proto](p.b, m)
+	if t.exchanges.refuses(s, p.seq, m) {
+		m.TLS, m.HTTP = nil, nil
+		return 0, errMalformed
+	}
+	return n, err
 }
 
 // readers read the first message of a stream from its bytes so far: how many it took, or errMore or errMalformed.
@@ -79,14 +90,11 @@ func (t *Tracker) absorb(s *stream, i int) piece {
 // complete tells m, the first n bytes of piece i. Of what is behind it, nothing is kept but another beginning.
 func (t *Tracker) complete(s *stream, i, n int, m *Message, visit func(*Message)) {
 	p := &s.pieces[i]
-	if m.HTTP != nil && !m.HTTP.Response && m.HTTP.ContentLength > 0 {
-		s.hasBody, s.body = true, p.seq+uint32(n)+uint32(min(m.HTTP.ContentLength, window))
-	}
-	t.tell(m, when{first: p.first, seq: p.seq, ack: p.ack, asks: true}, visit)
+	t.tell(m, when{first: p.first, seq: p.seq, end: p.seq + uint32(n), ack: p.ack, asks: true}, visit)
 
 	rest := p.without(n)
 	p.b, p.state = nil, ended
-	if _, begins := t.beginning(&s.Key, rest.b); begins && rest.n > 0 && !s.inBody(rest.seq) {
+	if _, begins := t.beginning(&s.Key, rest.b); begins && rest.n > 0 && !t.exchanges.refuses(s, rest.seq, &Message{}) {
 		rest.state, rest.borrowed, rest.segments, rest.first = fresh, true, 1, rest.last
 		p.n = n
 		s.pieces = slices.Insert(s.pieces, i+1, rest)
@@ -114,18 +122,16 @@ func (t *Tracker) giveUp(s *stream, i int, cause Cause, visit func(*Message)) {
 	captured := cause == CauseCut || cause == CauseTooLong
 	switch {
 	case p.proto == ProtocolHTTP:
-		_, _ = readHTTP(p.b, &m) // errMore, as before
-		if m.HTTP != nil {
-			m.HTTP.Cut = true
-		}
+		_, _ = t.readPiece(s, p, &m) // errMore, as before
+		m.Cut = true
 	case p.proto == ProtocolDNS && captured && len(p.b) > 2:
 		if d := new(DNS); parseDNS(p.b[2:], d) == nil {
-			m.DNS = d
+			m.DNS, m.Cut = d, true
 		}
 	}
 	if m.HTTP != nil || m.DNS != nil {
 		// Late ones are out of order: their answers may have been told.
-		t.tell(&m, when{first: p.first, seq: p.seq, ack: p.ack, asks: captured}, visit)
+		t.tell(&m, when{first: p.first, seq: p.seq, end: p.end(), ack: p.ack, asks: captured}, visit)
 	} else {
 		t.counts.GivenUp[p.proto][cause]++
 	}
@@ -134,7 +140,7 @@ func (t *Tracker) giveUp(s *stream, i int, cause Cause, visit func(*Message)) {
 
 // tell pairs m and hands it out, unless it was told before.
 func (t *Tracker) tell(m *Message, w when, visit func(*Message)) {
-	if w.asks && !t.exchanges.pair(m, w) {
+	if !t.exchanges.pair(m, w) {
 		t.counts.GivenUp[m.Protocol()][CauseRepeated]++
 		return
 	}

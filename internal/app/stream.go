@@ -21,11 +21,9 @@ type streamKey struct {
 // among numbers that are near each other, which window sees to.
 type stream struct {
 	streamKey
-	table   *recent[streamKey, *stream] // that it is in
-	pieces  []piece                     // in order; none overlaps another
-	used    int64                       // time of the latest segment
-	body    uint32                      // where the body of the last request ends, valid iff hasBody: no message begins before
-	hasBody bool
+	table  *recent[streamKey, *stream] // that it is in
+	pieces []piece                     // in order; none overlaps another
+	used   int64                       // time of the latest segment
 }
 
 // piece is consecutive bytes of a stream.
@@ -161,6 +159,3 @@ func (s *stream) size() (n int) {
 	}
 	return n
 }
-
-// inBody reports whether seq is part of the body of the last request.
-func (s *stream) inBody(seq uint32) bool { return s.hasBody && distance(seq, s.body) > 0 }

@@ -398,6 +398,8 @@ func TestMemory(t *testing.T) {
 		r.told = nil
 	}
 	r.requireIdentity(t)
+	clear(r.ends)
+	r.ends = nil
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	c := r.Counts()

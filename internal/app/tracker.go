@@ -23,7 +23,7 @@ type limits struct {
 	message   int           // bytes of one
 	segments  int           // of a message: each is read again with every segment
 	bytes     int           // of all streams
-	questions int           // that wait for an answer, for each protocol; of HTTP connections with such
+	questions int           // that wait for an answer, for each protocol; of HTTP connections, with or without such
 	patience  time.Duration // for the rest of a message
 }
 
@@ -117,7 +117,8 @@ func (t *Tracker) readDatagram(s *Segment, visit func(*Message)) {
 	d := DNS{Variant: variant}
 	switch err := parseDNS(s.Payload, &d); {
 	case err == nil:
-		t.tell(&Message{Time: s.Time, Key: s.Key, Direction: s.Direction, DNS: &d}, when{first: s.Time, asks: true}, visit)
+		m := Message{Time: s.Time, Key: s.Key, Direction: s.Direction, Cut: s.Length > len(s.Payload), DNS: &d}
+		t.tell(&m, when{first: s.Time, asks: true}, visit)
 	case s.Length > len(s.Payload):
 		t.counts.GivenUp[ProtocolDNS][CauseCut]++
 	default:
@@ -239,9 +240,6 @@ func (t *Tracker) approach(s *stream, seg *Segment, visit func(*Message)) bool {
 		}
 		s.pieces = slices.Delete(s.pieces, i, i+1)
 		i--
-	}
-	if s.hasBody && distance(seg.Seq, s.body) > window {
-		s.hasBody = false
 	}
 	return true
 }
