@@ -48,11 +48,11 @@ func (f *fields) read(name, value []byte) {
 	}
 	switch string(name) {
 	case "host": // of more than one the first: RFC 9112 3.2 refuses them; an absolute target wins over all, 3.2.2
-		if f.hosts++; f.hosts == 1 && !f.Response && f.Host == "" {
+		if f.hosts++; f.hosts == 1 && !f.Response && f.Host == "" && !bytes.ContainsAny(value, "/?#") {
 			f.readHost(value)
 		}
 	case "user-agent":
-		f.UserAgent = clean(value, maxUserAgent)
+		f.UserAgent = cleanUserAgent(value)
 	case "content-type":
 		f.ContentType = mediaType(value)
 	case "content-length":
