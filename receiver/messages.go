@@ -44,7 +44,7 @@ func newMessageReader(c *Config, flowRecords bool) *messageReader {
 func (r *messageReader) add(b *batch, s *packet.Sample, observed int64) {
 	one, told := *s, false
 	r.read(s, func(m *app.Message) {
-		if m.Time != s.Time || m.Key != r.details.Key || m.Direction != s.Direction {
+		if !m.Completed {
 			b.addMessage(m, observed) // s only made room, or showed that the rest of m was lost
 			return
 		}

@@ -44,13 +44,14 @@ type Segment struct {
 // Message is one that was read whole, or as far as it was captured. Exactly one of DNS, TLS and HTTP is not nil. It is valid
 // only until the callback that received it returns.
 type Message struct {
-	Time      int64    // ns since 1970: of the packet that completed it; of a question without an answer, the question's
+	Time      int64    // ns since 1970: of its latest packet; of a question without an answer, the question's
 	Key       flow.Key // as the message travelled
 	Direction flow.Direction
+	Completed bool          // the segment that Read was given has a part of it, so its packet is that of the message, whatever Time says
 	TimedOut  bool          // a question that was told before, now without an answer
 	Answers   bool          // it answers one that was seen, Elapsed before it
 	Cut       bool          // not all of it was captured: of HTTP the end of the head (of HTTP/2 that of the first request's fields), of DNS records
-	Elapsed   time.Duration // from the packet that completed the question to the first packet of this one, valid iff Answers
+	Elapsed   time.Duration // from the latest packet of the question (of HTTP of its head: an upload is part of it) to the first of this one, valid iff Answers
 
 	DNS  *DNS
 	TLS  *TLS

@@ -117,7 +117,7 @@ func TestAQuestionWithoutAnswer(t *testing.T) {
 	assert.Len(t, r.told, 1)
 	r.wait(200 * time.Millisecond)
 	require.Len(t, r.told, 2)
-	asked.TimedOut = true
+	asked.TimedOut, asked.Completed = true, false
 	assert.Equal(t, asked, r.told[1])
 	r.wait(time.Minute)
 	assert.Len(t, r.told, 2)

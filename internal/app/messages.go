@@ -20,12 +20,23 @@ func (t *Tracker) advance(s *stream, visit func(*Message)) {
 			if proto, ok := t.beginning(&s.Key, p.b); ok {
 				p.state, p.proto = open, proto
 				t.counts.Begun[proto]++
-				t.readMessage(s, i, piece{}, visit)
+				t.readFirst(s, i, visit)
 			}
 		case p.state == open && s.next(i) != nil:
 			t.readMessage(s, i, t.absorb(s, i), visit)
 		}
 	}
+}
+
+// readFirst reads a message that just began, if this segment may complete another one. What is behind it is not looked at, either.
+func (t *Tracker) readFirst(s *stream, i int, visit func(*Message)) {
+	if t.room > 0 {
+		t.readMessage(s, i, piece{}, visit)
+		return
+	}
+	p := &s.pieces[i]
+	t.counts.GivenUp[p.proto][CauseNoRoom]++
+	p.b, p.state = nil, ended
 }
 
 // readMessage reads the open message that piece i begins, with what continues it as far as that is there. Last is what was
@@ -89,7 +100,9 @@ func (t *Tracker) absorb(s *stream, i int) piece {
 
 // complete tells m, the first n bytes of piece i. Of what is behind it, nothing is kept but another beginning.
 func (t *Tracker) complete(s *stream, i, n int, m *Message, visit func(*Message)) {
+	t.room--
 	p := &s.pieces[i]
+	m.Completed = t.holds(s, p.seq, n)
 	t.tell(m, when{first: p.first, seq: p.seq, end: p.seq + uint32(n), ack: p.ack, asks: true}, visit)
 
 	rest := p.without(n)
@@ -99,6 +112,13 @@ func (t *Tracker) complete(s *stream, i, n int, m *Message, visit func(*Message)
 		p.n = n
 		s.pieces = slices.Insert(s.pieces, i+1, rest)
 	}
+}
+
+// holds reports whether the segment that is read has some of the n bytes at seq of s.
+func (t *Tracker) holds(s *stream, seq uint32, n int) bool {
+	r := t.reading
+	return r != nil && s.streamKey == streamKey{r.Key, r.Direction} &&
+		distance(r.Seq, seq) < len(r.Payload) && distance(seq, r.Seq) < n
 }
 
 // refuse takes back that piece i begins a message. Its bytes may be the rest of one that begins before them, and what was
@@ -129,6 +149,7 @@ func (t *Tracker) giveUp(s *stream, i int, cause Cause, visit func(*Message)) {
 			m.DNS, m.Cut = d, true
 		}
 	}
+	m.Completed = t.holds(s, p.seq, p.n)
 	if m.HTTP != nil || m.DNS != nil {
 		// Late ones are out of order: their answers may have been told.
 		t.tell(&m, when{first: p.first, seq: p.seq, end: p.end(), ack: p.ack, asks: captured}, visit)

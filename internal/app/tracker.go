@@ -33,6 +33,10 @@ var defaultLimits = limits{
 	streams: 1024, pieces: 16, message: 16 << 10, segments: 32, bytes: 4 << 20, questions: 4096, patience: 5 * time.Second,
 }
 
+// maxMessages is how many messages one segment may complete. A packet has room for more than 100 of the shortest, each of which would
+// be a record.
+const maxMessages = 8
+
 // window is how far apart pieces of one stream may be in sequence space. What is farther belongs to another time.
 const window = 1 << 20
 
@@ -65,6 +69,9 @@ type Tracker struct {
 	open   *recent[streamKey, *stream] // with a message that is open, in the order in which they began to wait
 	quiet  *recent[streamKey, *stream] // without
 	bytes  int                         // that their pieces hold
+
+	reading *Segment // the one that Read was given, nil outside
+	room    int      // messages that it may still complete
 
 	exchanges exchanges
 }
@@ -99,6 +106,8 @@ func (t *Tracker) Counts() Counts {
 
 // Read takes a segment, and calls visit for each message that it completes.
 func (t *Tracker) Read(s *Segment, visit func(*Message)) {
+	t.reading, t.room = s, maxMessages
+	defer func() { t.reading = nil }()
 	switch {
 	case s.Key.LaterFragment:
 	case s.Key.Proto == protoUDP:
@@ -117,7 +126,7 @@ func (t *Tracker) readDatagram(s *Segment, visit func(*Message)) {
 	d := DNS{Variant: variant}
 	switch err := parseDNS(s.Payload, &d); {
 	case err == nil:
-		m := Message{Time: s.Time, Key: s.Key, Direction: s.Direction, Cut: s.Length > len(s.Payload), DNS: &d}
+		m := Message{Time: s.Time, Key: s.Key, Direction: s.Direction, Completed: true, Cut: s.Length > len(s.Payload), DNS: &d}
 		t.tell(&m, when{first: s.Time, asks: true}, visit)
 	case s.Length > len(s.Payload):
 		t.counts.GivenUp[ProtocolDNS][CauseCut]++
@@ -259,7 +268,7 @@ func (t *Tracker) add(s *stream, seg *Segment, visit func(*Message)) {
 	if seg.TCPFlags&tcpFIN != 0 {
 		t.finish(s, seg.Seq+uint32(seg.Length), visit)
 	}
-	for len(s.pieces) > t.limits.pieces {
+	for s.merge(); len(s.pieces) > t.limits.pieces; {
 		t.dropPiece(s, visit)
 	}
 }
