@@ -210,7 +210,9 @@ func putTLS(m pcommon.Map, t *app.TLS) {
 		m.PutStr(attrTLSProtocolName, app.TLSProtocol(t.Version))
 		m.PutStr(attrTLSProtocolVersion, app.TLSVersion(t.Version))
 		m.PutStr(attrTLSCipher, app.TLSCipher(t.Cipher))
-		m.PutBool(attrTLSResumed, t.Resumed)
+		if t.KnowsResumed {
+			m.PutBool(attrTLSResumed, t.Resumed)
+		}
 		if t.RetryRequest {
 			m.PutBool(attrTLSRetryRequest, true)
 		}

@@ -35,7 +35,7 @@ func everyMessage() []app.Message {
 		{DNS: &answer, Answers: true, Elapsed: 1500 * time.Microsecond},
 		{DNS: &mdns},
 		{TLS: &app.TLS{ServerName: "example.com", ALPN: []string{"h2", "http/1.1"}, Versions: []uint16{0x0304, 0x0303}, JA4: "t13d1516h2_8daaf6152771_e5627efa2ab1", JA3: "ada70206e40642a3e4461f35503241d5"}},
-		{TLS: &app.TLS{Server: true, Version: 0x0303, Cipher: 0xc02f, Resumed: true, ChosenALPN: "h2"}, Answers: true, Elapsed: time.Millisecond},
+		{TLS: &app.TLS{Server: true, Version: 0x0303, Cipher: 0xc02f, Resumed: true, KnowsResumed: true, ChosenALPN: "h2"}, Answers: true, Elapsed: time.Millisecond},
 		{TLS: &app.TLS{Server: true, Version: 0x0304, Cipher: 0x1301, RetryRequest: true}},
 		{HTTP: &app.HTTP{
 			Version: "1.1", Method: "POST", Path: "/api/items", Host: "example.com", Port: 8080, UserAgent: "curl/8", ContentType: "application/json", ContentLength: 0,

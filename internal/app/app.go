@@ -99,7 +99,7 @@ type TLS struct {
 
 	// ClientHello
 	ServerName string   // RFC 6066 3; lower case
-	ALPN       []string // offered, RFC 7301; without GREASE, at most 32, odd bytes as \DDD
+	ALPN       []string // offered, RFC 7301; without GREASE, at most 16 and 32 bytes of each, odd ones as \DDD
 	Versions   []uint16 // offered, in the client's order; without GREASE (RFC 8701), at most 32
 	JA4        string
 	JA3        string // empty where Go may not use MD5: GODEBUG=fips140=only
@@ -107,9 +107,10 @@ type TLS struct {
 	// ServerHello
 	Version      uint16 // chosen
 	Cipher       uint16 // chosen
-	Resumed      bool   // an earlier session, or an external key, was taken up
+	Resumed      bool   // an earlier session, or an external key, was taken up; valid iff KnowsResumed
+	KnowsResumed bool   // of TLS 1.3 any but a HelloRetryRequest; before, only one that answers a ClientHello that was seen
 	RetryRequest bool   // a HelloRetryRequest; RFC 8446 4.1.4
-	ChosenALPN   string // of TLS 1.2 and before; later ones encrypt it
+	ChosenALPN   string // of TLS 1.2 and before, at most 32 bytes; later ones encrypt it
 
 	sessionID string // of both; TLS.resumes compares them
 }

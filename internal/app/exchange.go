@@ -125,7 +125,7 @@ func (x *exchanges) pairTLS(m *Message, w when, c flow.Conversation, half uint8)
 	asked := x.tls.get(c)
 	if m.TLS.Server {
 		if asked != nil && asked.answeredBy(w, half) {
-			m.TLS.Resumed = m.TLS.resumes(&asked.hello)
+			m.TLS.Resumed, m.TLS.KnowsResumed = m.TLS.resumes(&asked.hello), !m.TLS.RetryRequest
 			x.answer(m, w, asked.time)
 			x.tls.drop(c)
 		}

@@ -163,6 +163,13 @@ func TestDNSOverTCPCapturedInPart(t *testing.T) {
 	require.NotNil(t, d)
 	assert.Equal(t, []any{"www.example", 1, []string(nil)}, []any{d.Name, d.AnswerCount, d.Answers})
 	assert.True(t, r.last(t).Answers)
+	assert.True(t, r.last(t).Cut)
+	udp := answer(v4(protoUDP, 40000, portDNS), 0, dns(7, true, "www.example."))
+	r.read(udp)
+	assert.False(t, r.last(t).Cut)
+	udp.Length = len(udp.Payload) + 1
+	r.read(udp)
+	assert.True(t, r.last(t).Cut)
 	r.requireIdentity(t)
 }
 
@@ -208,8 +215,10 @@ func TestTLSPairs(t *testing.T) {
 			assert.True(t, m.Answers)
 			assert.Equal(t, 31*time.Millisecond, m.Elapsed, "to the first packet")
 			assert.Equal(t, tt.resumed, m.TLS.Resumed)
+			assert.True(t, m.TLS.KnowsResumed)
 			r.read(answer(tcp, 99999, tt.server))
 			assert.False(t, r.last(t).Answers)
+			assert.Equal(t, tt.name == "1.3", r.last(t).TLS.KnowsResumed, "of those before 1.3 the two hellos tell")
 			r.requireIdentity(t)
 		})
 	}

@@ -65,6 +65,9 @@ func TestHTTPHeads(t *testing.T) {
 		{"without reason", "HTTP/1.0 404\r\n\r\n", HTTP{Response: true, Version: "1.0", Status: 404, ContentLength: -1}},
 		{"reason in another alphabet", "HTTP/1.1 404 \xe9\t!\r\n\r\n", HTTP{Response: true, Version: "1.1", Status: 404, ContentLength: -1}},
 		{"Host of a response", "HTTP/1.1 200 \r\nHost: a\r\n\r\n", HTTP{Response: true, Version: "1.1", Status: 200, ContentLength: -1}},
+		{"what belongs to requests in a response", "HTTP/1.1 200 \r\nUser-Agent: a\r\nAuthorization: Bearer a\r\nX-Api-Key: a\r\n\r\n",
+			HTTP{Response: true, Version: "1.1", Status: 200, ContentLength: -1}},
+		{"user agent with bytes that nobody sees", "GET / HTTP/1.1\r\nUser-Agent: a\u202eb\u2028c\u2029d\u200be\ufefff\u00adg\r\n\r\n", request(func(h *HTTP) { h.UserAgent = "abcdefg" })},
 		{"trace", "GET / HTTP/1.1\r\n" + parent + "tracestate: a=1, b@c=2\r\ntracestate: d=3\r\n\r\n", request(func(h *HTTP) {
 			h.HasTrace, h.TraceFlags, h.TraceState = true, 1, "a=1,b@c=2,d=3"
 			h.TraceID = [16]byte{0x0a, 0xf7, 0x65, 0x19, 0x16, 0xcd, 0x43, 0xdd, 0x84, 0x48, 0xeb, 0x21, 0x1c, 0x80, 0x31, 0x9c}
