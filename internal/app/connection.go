@@ -71,8 +71,8 @@ func (b *body) behind(seq uint32) uint32 {
 	return seq
 }
 
-// reached reports whether n is seq or behind it: all that is not at most that far before. Bodies may be longer than the half of
-// sequence space in which the sign of a difference tells.
+// reached reports whether n is seq or behind it, which is all of sequence space but the given number of bytes before seq: bodies may be
+// longer than the half of it in which the sign of a difference tells.
 func reached(seq, n, before uint32) bool { return seq-n-1 >= before }
 
 // bodyLength returns how long the body behind a head is, negative if that does not tell; RFC 9112 6.3. Answered is the request
@@ -82,7 +82,7 @@ func bodyLength(m *Message, answered *request) int64 {
 	switch {
 	case h.Response && (h.Status < 200 || h.Status == 204 || h.Status == 304 || answered != nil && answered.head):
 		return 0
-	case m.Cut && (h.Response || h.Method == "POST" || h.Method == "PUT" || h.Method == "PATCH"):
+	case m.Cut && (h.Response || h.ContentLength >= 0 || h.Method == methodPost || h.Method == methodPut || h.Method == methodPatch):
 		return -1
 	case h.unframed:
 		return -1
@@ -154,7 +154,7 @@ func (x *exchanges) request(m *Message, w when, c flow.Conversation, half uint8)
 	}
 	r.waiting = slices.Insert(r.waiting, i, request{
 		time: m.Time, seq: w.seq, end: w.end, ack: w.ack, expect: r.bodies[1-half].behind(w.ack),
-		head: m.HTTP.Method == "HEAD", connects: m.HTTP.Method == methodConnect,
+		head: m.HTTP.Method == methodHead, connects: m.HTTP.Method == methodConnect,
 	})
 	x.counts.Asked[ProtocolHTTP]++
 }

@@ -17,10 +17,15 @@ const (
 	maxHost        = 255
 )
 
-// The methods whose targets have forms of their own; RFC 9112 3.2.3 and 3.2.4.
+// The methods whose targets have forms of their own (RFC 9112 3.2.3 and 3.2.4), whose answers have no body (RFC 9110 9.3.2), and whose
+// requests usually have one (9.3.3, 9.3.4, RFC 5789).
 const (
 	methodConnect = "CONNECT"
 	methodOptions = "OPTIONS"
+	methodHead    = "HEAD"
+	methodPost    = "POST"
+	methodPut     = "PUT"
+	methodPatch   = "PATCH"
 )
 
 // versionHTTP2 is HTTP.Version of a preface.

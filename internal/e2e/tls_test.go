@@ -268,7 +268,7 @@ func TestTLSServerAsksForAnotherHello(t *testing.T) {
 		require.Len(t, answers, 2)
 		for i := range answers {
 			requireSays(t, &answers[i], map[string]any{
-				"tls.protocol.version": "1.3", "tls.resumed": false, "packet.tls.retry_request": map[int]any{0: true}[i],
+				"tls.protocol.version": "1.3", "tls.resumed": map[int]any{1: false}[i], "packet.tls.retry_request": map[int]any{0: true}[i],
 			})
 			requireElapsed(t, &answers[i], answers[i].Time.Sub(hellos[i].Time), answers[i].Time.Sub(hellos[i].Time))
 		}
