@@ -44,7 +44,7 @@ func newMessageReader(c *Config, flowRecords bool) *messageReader {
 func (r *messageReader) add(b *batch, s *packet.Sample, observed int64) {
 	one, told := *s, false
 	r.read(s, func(m *app.Message) {
-		if m.Time != s.Time || m.Key != r.details.Key || m.Direction != s.Direction {
+		if !m.Completed {
 			b.addMessage(m, observed) // s only made room, or showed that the rest of m was lost
 			return
 		}
@@ -183,6 +183,9 @@ func putMessage(r plog.LogRecord, message *app.Message) {
 	if message.TimedOut {
 		m.PutStr(attrErrorType, "timeout")
 	}
+	if message.Cut {
+		m.PutBool(attrMessageCut, true)
+	}
 	switch message.Protocol() {
 	case app.ProtocolDNS:
 		putDNS(m, message.DNS)
@@ -215,7 +218,9 @@ func putTLS(m pcommon.Map, t *app.TLS) {
 		m.PutStr(attrTLSProtocolName, app.TLSProtocol(t.Version))
 		m.PutStr(attrTLSProtocolVersion, app.TLSVersion(t.Version))
 		m.PutStr(attrTLSCipher, app.TLSCipher(t.Cipher))
-		m.PutBool(attrTLSResumed, t.Resumed)
+		if t.KnowsResumed {
+			m.PutBool(attrTLSResumed, t.Resumed)
+		}
 		if t.RetryRequest {
 			m.PutBool(attrTLSRetryRequest, true)
 		}
@@ -236,9 +241,6 @@ func putTLS(m pcommon.Map, t *app.TLS) {
 func putHTTP(m pcommon.Map, h *app.HTTP) {
 	if h.GRPC {
 		m.PutStr(attrRPCSystem, "grpc")
-	}
-	if h.Cut {
-		m.PutBool(attrMessageCut, true)
 	}
 	contentType, size := attrHTTPRequestContentType, attrHTTPRequestSize
 	if h.Response {

@@ -35,13 +35,13 @@ func everyMessage() []app.Message {
 		{DNS: &answer, Answers: true, Elapsed: 1500 * time.Microsecond},
 		{DNS: &mdns},
 		{TLS: &app.TLS{ServerName: "example.com", ALPN: []string{"h2", "http/1.1"}, Versions: []uint16{0x0304, 0x0303}, JA4: "t13d1516h2_8daaf6152771_e5627efa2ab1", JA3: "ada70206e40642a3e4461f35503241d5"}},
-		{TLS: &app.TLS{Server: true, Version: 0x0303, Cipher: 0xc02f, Resumed: true, ChosenALPN: "h2"}, Answers: true, Elapsed: time.Millisecond},
+		{TLS: &app.TLS{Server: true, Version: 0x0303, Cipher: 0xc02f, Resumed: true, KnowsResumed: true, ChosenALPN: "h2"}, Answers: true, Elapsed: time.Millisecond},
 		{TLS: &app.TLS{Server: true, Version: 0x0304, Cipher: 0x1301, RetryRequest: true}},
 		{HTTP: &app.HTTP{
 			Version: "1.1", Method: "POST", Path: "/api/items", Host: "example.com", Port: 8080, UserAgent: "curl/8", ContentType: "application/json", ContentLength: 0,
 			AuthScheme: "bearer", APIKey: true, HasTrace: true, TraceID: [16]byte{1, 15: 2}, SpanID: [8]byte{3, 7: 4}, TraceFlags: 1, TraceState: "a=b",
 		}},
-		{HTTP: &app.HTTP{Response: true, Version: "1.0", Status: 404, ContentType: "text/html", ContentLength: 12, Cut: true}, Answers: true, Elapsed: 20 * time.Millisecond},
+		{HTTP: &app.HTTP{Response: true, Version: "1.0", Status: 404, ContentType: "text/html", ContentLength: 12}, Cut: true, Answers: true, Elapsed: 20 * time.Millisecond},
 		{HTTP: &app.HTTP{Version: "2", GRPC: true, ContentLength: -1}},
 	}
 }
@@ -85,19 +85,22 @@ type segment struct {
 	reasons  packet.Reasons // beside protocol
 }
 
-// hand puts what was sent into the ring, in the order of time, a millisecond apart, and has it read.
+// hand puts what was sent into the ring, in the order of time, a millisecond apart, and has it read. Each acknowledges what came
+// from the other side; streams begin at 1.
 func (b *bench) hand(segments ...segment) {
 	b.t.Helper()
+	ends := map[string]uint32{}
 	b.host.do(func() {
 		for _, s := range segments {
 			b.now = b.now.Add(time.Millisecond)
-			b.host.samples = append(b.host.samples, s.sample(b.now))
+			b.host.samples = append(b.host.samples, s.sample(b.now, max(ends[s.to], 1)))
+			ends[s.from] = s.seq + uint32(len(s.payload))
 		}
 	})
 	b.readSamples()
 }
 
-func (s *segment) sample(at time.Time) packet.Sample {
+func (s *segment) sample(at time.Time, acked uint32) packet.Sample {
 	f := testenv.Frame{From: netip.MustParseAddrPort(s.from), To: netip.MustParseAddrPort(s.to), Proto: protoTCP, TCPFlags: ack, Payload: len(s.payload)}
 	if f.To.Port() == 53 || f.From.Port() == 53 {
 		f.Proto = protoUDP
@@ -106,6 +109,7 @@ func (s *segment) sample(at time.Time) packet.Sample {
 	copy(data[len(data)-len(s.payload):], s.payload)
 	if f.Proto == protoTCP {
 		binary.BigEndian.PutUint32(data[len(data)-len(s.payload)-16:], s.seq)
+		binary.BigEndian.PutUint32(data[len(data)-len(s.payload)-12:], acked)
 	}
 	out := packet.Sample{
 		Time: at.UnixNano(), IfIndex: 1, Direction: flow.DirectionEgress, Reasons: packet.ReasonProtocol | s.reasons, Pool: 1,
@@ -150,8 +154,8 @@ func TestAMessageInTwoSegmentsIsOneRecord(t *testing.T) {
 	)
 	bodies, records := b.told()
 	require.Equal(t, []string{
-		"eth0 Out IP 10.0.0.1.40000 > 10.0.0.2.8080: Flags [.], seq 10:46, ack 0, win 65535, length 36: http/1.1 GET example.com/a",
-		"eth0 In IP 10.0.0.2.8080 > 10.0.0.1.40000: Flags [.], seq 1:28, ack 0, win 65535, length 27: http/1.1 204 after 1ms",
+		"eth0 Out IP 10.0.0.1.40000 > 10.0.0.2.8080: Flags [.], seq 10:46, ack 1, win 65535, length 36: http/1.1 GET example.com/a",
+		"eth0 In IP 10.0.0.2.8080 > 10.0.0.1.40000: Flags [.], seq 1:28, ack 46, win 65535, length 27: http/1.1 204 after 1ms",
 	}, bodies)
 	length, _ := records[0].Attributes().Get(attrPacketCaptured)
 	assert.Equal(t, int64(14+20+20+36), length.Int(), "of the packet that completed it")

@@ -44,12 +44,14 @@ type Segment struct {
 // Message is one that was read whole, or as far as it was captured. Exactly one of DNS, TLS and HTTP is not nil. It is valid
 // only until the callback that received it returns.
 type Message struct {
-	Time      int64    // ns since 1970: of the packet that completed it; of a question without an answer, the question's
+	Time      int64    // ns since 1970: of its latest packet; of a question without an answer, the question's
 	Key       flow.Key // as the message travelled
 	Direction flow.Direction
+	Completed bool          // the segment that Read was given has a part of it, so its packet is that of the message, whatever Time says
 	TimedOut  bool          // a question that was told before, now without an answer
 	Answers   bool          // it answers one that was seen, Elapsed before it
-	Elapsed   time.Duration // from the packet that completed the question to the first packet of this one, valid iff Answers
+	Cut       bool          // not all of it was captured: of HTTP the end of the head (of HTTP/2 that of the first request's fields), of DNS records
+	Elapsed   time.Duration // from the latest packet of the question (of HTTP of its head: an upload is part of it) to the first of this one, valid iff Answers
 
 	DNS  *DNS
 	TLS  *TLS
@@ -97,7 +99,7 @@ type TLS struct {
 
 	// ClientHello
 	ServerName string   // RFC 6066 3; lower case
-	ALPN       []string // offered, RFC 7301; without GREASE, at most 32, odd bytes as \DDD
+	ALPN       []string // offered, RFC 7301; without GREASE, at most 16 and 32 bytes of each, odd ones as \DDD
 	Versions   []uint16 // offered, in the client's order; without GREASE (RFC 8701), at most 32
 	JA4        string
 	JA3        string // empty where Go may not use MD5: GODEBUG=fips140=only
@@ -105,9 +107,10 @@ type TLS struct {
 	// ServerHello
 	Version      uint16 // chosen
 	Cipher       uint16 // chosen
-	Resumed      bool   // an earlier session, or an external key, was taken up
+	Resumed      bool   // an earlier session, or an external key, was taken up; valid iff KnowsResumed
+	KnowsResumed bool   // of TLS 1.3 any but a HelloRetryRequest; before, only one that answers a ClientHello that was seen
 	RetryRequest bool   // a HelloRetryRequest; RFC 8446 4.1.4
-	ChosenALPN   string // of TLS 1.2 and before; later ones encrypt it
+	ChosenALPN   string // of TLS 1.2 and before, at most 32 bytes; later ones encrypt it
 
 	sessionID string // of both; TLS.resumes compares them
 }
@@ -116,11 +119,10 @@ type TLS struct {
 // Values of Authorization, cookies, queries, user information and Referer are never in it.
 type HTTP struct {
 	Response bool
-	Version  string // 1.0, 1.1; 2: the preface of HTTP/2, of which nothing else is told but GRPC and Cut
+	Version  string // 1.0, 1.1; 2: the preface of HTTP/2, of which nothing else is told but GRPC
 	GRPC     bool   // HTTP/2 whose first request says application/grpc, in the frames that the kernel follows behind the preface
-	Cut      bool   // the end of the head was not seen; of HTTP/2 that of the first request's fields
 
-	Method        string // of a request; RFC 9110 9, or any token of at most 32 bytes
+	Method        string // of a request: one of RFC 9110 9 and RFC 5789
 	Path          string // of a request, without query and fragment; RFC 3986 3.3, at most MaxPath bytes
 	Host          string // of a request, without port and user information
 	Port          uint16 // of a request's host; 0: none was said
@@ -137,6 +139,8 @@ type HTTP struct {
 	SpanID     [8]byte // parent-id
 	TraceFlags byte
 	TraceState string // at most 512 bytes
+
+	unframed bool // the head does not say where the body ends: it is chunked, or has lengths that contradict each other; RFC 9112 6.3
 }
 
 // What messages are bounded by.

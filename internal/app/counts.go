@@ -30,7 +30,7 @@ func (c Cause) String() string {
 //	Asked = Answered + Unanswered + Forgotten + Waiting
 //
 // A stream that looks like a message is one begun, and so is a datagram. An HTTP head whose first line was read is told even if
-// its end is missing, as HTTP.Cut.
+// its end is missing, as Message.Cut.
 type Counts struct {
 	Begun   [ProtocolCount]uint64
 	Told    [ProtocolCount]uint64 // without those told again as TimedOut

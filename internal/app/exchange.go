@@ -4,7 +4,6 @@
 package app
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -15,18 +14,15 @@ import (
 const (
 	dnsWait  = int64(5 * time.Second)  // as long as resolvers do before they ask again; resolv.conf(5)
 	tlsWait  = int64(30 * time.Second) // a client gives up the connection sooner or later
-	httpWait = int64(5 * time.Minute)  // since the connection's last request; answers may take minutes
+	httpWait = int64(5 * time.Minute)  // since the connection's last head; answers may take minutes
 )
-
-// maxPipelined is how many requests of a connection wait for an answer.
-const maxPipelined = 16
 
 // exchanges are questions that wait for an answer. It goes the other way through the other hook of the interface, which is the
 // other half of the same flow.Conversation.
 type exchanges struct {
 	dns    *recent[dnsQuestion, dnsAsked]
 	tls    *recent[flow.Conversation, tlsAsked]
-	http   *recent[flow.Conversation, requests]
+	http   *recent[flow.Conversation, connection]
 	counts *Counts
 }
 
@@ -49,27 +45,23 @@ type dnsAsked struct {
 type tlsAsked struct {
 	time  int64
 	half  uint8
-	hello TLS // its session id alone
+	end   uint32 // behind it
+	ack   uint32 // where the answer begins
+	hello TLS    // its session id alone
 }
 
-// requests are those of one connection without an answer, in order; RFC 9112 9.3.2.
-type requests struct {
-	last    int64
-	half    uint8 // that asks
-	waiting []request
-}
-
-type request struct {
-	time  int64
-	seq   uint32
-	ack   uint32 // how far its sender had the answers
-	heard bool   // the answer to one before it came later than it
+// answeredBy reports whether a ServerHello had this hello before it, and is what its sender expected next. Between them may be the
+// change of cipher behind a HelloRetryRequest; RFC 8446 D.4.
+func (a *tlsAsked) answeredBy(w when, half uint8) bool {
+	behind := w.seq - a.ack
+	return half != a.half && reached(a.end, w.ack, 1<<30) && (behind == 0 || behind == uint32(len(changeCipherSpec)))
 }
 
 // when is what pairing needs to know beside a message.
 type when struct {
 	first int64  // time of its first packet
 	seq   uint32 // of its first byte
+	end   uint32 // behind its last byte
 	ack   uint32 // of its last packet
 	asks  bool   // it is told in order, so it may be paired
 }
@@ -78,7 +70,7 @@ func newExchanges(most int, counts *Counts) exchanges {
 	return exchanges{
 		dns:    newRecent[dnsQuestion, dnsAsked](most),
 		tls:    newRecent[flow.Conversation, tlsAsked](most),
-		http:   newRecent[flow.Conversation, requests](most),
+		http:   newRecent[flow.Conversation, connection](most),
 		counts: counts,
 	}
 }
@@ -88,12 +80,13 @@ func newExchanges(most int, counts *Counts) exchanges {
 func (x *exchanges) pair(m *Message, w when) bool {
 	c, half := flow.Converse(&m.Key, m.Direction)
 	switch {
+	case m.HTTP != nil:
+		x.pairHTTP(m, w, c, half)
+	case !w.asks:
 	case m.DNS != nil:
 		return x.pairDNS(m, w, c, half)
 	case m.TLS != nil:
 		x.pairTLS(m, w, c, half)
-	case m.HTTP != nil && m.HTTP.Version != versionHTTP2:
-		x.pairHTTP(m, w, c, half)
 	}
 	return true
 }
@@ -131,78 +124,19 @@ func (x *exchanges) pairDNS(m *Message, w when, c flow.Conversation, half uint8)
 func (x *exchanges) pairTLS(m *Message, w when, c flow.Conversation, half uint8) {
 	asked := x.tls.get(c)
 	if m.TLS.Server {
-		if asked != nil && asked.half != half {
-			m.TLS.Resumed = m.TLS.resumes(&asked.hello)
+		if asked != nil && asked.answeredBy(w, half) {
+			m.TLS.Resumed, m.TLS.KnowsResumed = m.TLS.resumes(&asked.hello), !m.TLS.RetryRequest
 			x.answer(m, w, asked.time)
 			x.tls.drop(c)
 		}
 		return
 	}
-	x.endTLS(c, &x.counts.Unanswered)
+	x.end(c) // what speaks TLS now does not speak HTTP
 	if x.tls.full() {
 		x.endTLS(x.tls.oldest().key, &x.counts.Forgotten)
 	}
-	x.tls.put(c, tlsAsked{m.Time, half, TLS{sessionID: m.TLS.sessionID}})
+	x.tls.put(c, tlsAsked{m.Time, half, w.end, w.ack, TLS{sessionID: m.TLS.sessionID}})
 	x.counts.Asked[ProtocolTLS]++
-}
-
-// pairHTTP answers requests in order; RFC 9112 9.3. An interim response answers nothing, but 101 is the last that is HTTP; RFC
-// 9110 15.2.
-func (x *exchanges) pairHTTP(m *Message, w when, c flow.Conversation, half uint8) {
-	if !m.HTTP.Response {
-		x.request(m, w, c, half)
-		return
-	}
-	r := x.http.get(c)
-	if r == nil || r.half == half || m.HTTP.Status < 200 && m.HTTP.Status != 101 {
-		return
-	}
-	x.answer(m, w, r.waiting[0].time)
-	r.waiting = slices.Delete(r.waiting, 0, 1)
-	for i := range r.waiting {
-		r.waiting[i].heard = true
-	}
-	if len(r.waiting) == 0 {
-		x.http.drop(c)
-	}
-}
-
-// request appends a request to those of its connection. One that its sender made after it got bytes that answer an earlier one
-// says that the head of that answer was missed: without this, one lost packet would set every later answer to the request
-// before its own, for as long as the connection lives.
-func (x *exchanges) request(m *Message, w when, c flow.Conversation, half uint8) {
-	r := x.http.use(c)
-	if r != nil && r.half != half {
-		x.endHTTP(c, &x.counts.Unanswered)
-		r = nil
-	}
-	if r == nil {
-		if x.http.full() {
-			x.endHTTP(x.http.oldest().key, &x.counts.Forgotten)
-		}
-		r = x.http.put(c, requests{half: half})
-	}
-	r.last = m.Time
-	before := len(r.waiting)
-	r.waiting = slices.DeleteFunc(r.waiting, func(q request) bool { return q.missed(w.ack) })
-	x.counts.Unanswered[ProtocolHTTP] += uint64(before - len(r.waiting))
-	if len(r.waiting) == maxPipelined {
-		r.waiting = slices.Delete(r.waiting, 0, 1)
-		x.counts.Forgotten[ProtocolHTTP]++
-	}
-	i := len(r.waiting)
-	for i > 0 && distance(w.seq, r.waiting[i-1].seq) > 0 {
-		i--
-	}
-	r.waiting = slices.Insert(r.waiting, i, request{time: m.Time, seq: w.seq, ack: w.ack})
-	x.counts.Asked[ProtocolHTTP]++
-}
-
-// missed reports whether a request after q, with that acknowledgement, says that nobody will see the answer to q. Far before that
-// of q it is of another connection with the same ports: of most connections neither SYN nor RST is a sample.
-func (q *request) missed(ack uint32) bool {
-	further := distance(q.ack, ack)
-	return !q.heard && further > 0 || further < -window
 }
 
 // answer says that m answers a question of that time.
@@ -225,7 +159,7 @@ func (x *exchanges) endTLS(c flow.Conversation, as *[ProtocolCount]uint64) {
 	}
 }
 
-// endHTTP forgets the requests of c, if there are any, and counts them.
+// endHTTP forgets c, and counts its requests.
 func (x *exchanges) endHTTP(c flow.Conversation, as *[ProtocolCount]uint64) {
 	if r := x.http.get(c); r != nil {
 		as[ProtocolHTTP] += uint64(len(r.waiting))

@@ -117,7 +117,7 @@ func TestAQuestionWithoutAnswer(t *testing.T) {
 	assert.Len(t, r.told, 1)
 	r.wait(200 * time.Millisecond)
 	require.Len(t, r.told, 2)
-	asked.TimedOut = true
+	asked.TimedOut, asked.Completed = true, false
 	assert.Equal(t, asked, r.told[1])
 	r.wait(time.Minute)
 	assert.Len(t, r.told, 2)
@@ -163,6 +163,13 @@ func TestDNSOverTCPCapturedInPart(t *testing.T) {
 	require.NotNil(t, d)
 	assert.Equal(t, []any{"www.example", 1, []string(nil)}, []any{d.Name, d.AnswerCount, d.Answers})
 	assert.True(t, r.last(t).Answers)
+	assert.True(t, r.last(t).Cut)
+	udp := answer(v4(protoUDP, 40000, portDNS), 0, dns(7, true, "www.example."))
+	r.read(udp)
+	assert.False(t, r.last(t).Cut)
+	udp.Length = len(udp.Payload) + 1
+	r.read(udp)
+	assert.True(t, r.last(t).Cut)
 	r.requireIdentity(t)
 }
 
@@ -208,8 +215,10 @@ func TestTLSPairs(t *testing.T) {
 			assert.True(t, m.Answers)
 			assert.Equal(t, 31*time.Millisecond, m.Elapsed, "to the first packet")
 			assert.Equal(t, tt.resumed, m.TLS.Resumed)
+			assert.True(t, m.TLS.KnowsResumed)
 			r.read(answer(tcp, 99999, tt.server))
 			assert.False(t, r.last(t).Answers)
+			assert.Equal(t, tt.name == "1.3", r.last(t).TLS.KnowsResumed, "of those before 1.3 the two hellos tell")
 			r.requireIdentity(t)
 		})
 	}
@@ -228,10 +237,10 @@ func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 	r.wait(10 * time.Millisecond)
 	r.read(ask(tcp, 3*uint32(len(get("/1"))), get("/4"))) // 12 ms
 	r.wait(10 * time.Millisecond)
-	r.read(answer(tcp, 0, status(100)+status(200)+status(404))) // 23 ms
-	r.read(answer(tcp, 1000, status(200)))
-	r.read(answer(tcp, 2000, status(200)))
-	r.read(answer(tcp, 3000, status(200)))
+	r.read(answer(tcp, 0, status(103)+status(200)+status(404))) // 23 ms
+	for i := range uint32(3) {
+		r.read(answer(tcp, (3+i)*uint32(len(status(200))), status(200)))
+	}
 	var elapsed []time.Duration
 	for _, m := range r.told[4:] {
 		elapsed = append(elapsed, m.Elapsed)
@@ -305,6 +314,84 @@ func TestAnAnswerToAnEarlierRequestIsNoLoss(t *testing.T) {
 	assert.Zero(t, r.Counts().Unanswered)
 }
 
+// TestAnAnswerToAnotherRequestIsNone: the budget leaves out requests and answers, of which the others say nothing but in their numbers.
+func TestAnAnswerToAnotherRequestIsNone(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 80)
+	n := uint32(len(get("/1")))
+	with := func(s Segment, ack uint32) Segment {
+		s.Ack = ack
+		return s
+	}
+	for name, tt := range map[string]struct {
+		answer     Segment
+		want       bool
+		unanswered uint64
+	}{
+		"its own":                        {with(answer(tcp, 5000, status(200)), 100+n), true, 0},
+		"after the next request, unseen": {with(answer(tcp, 5000, status(200)), 100+9*n), true, 0},
+		"of one before":                  {with(answer(tcp, 4000, status(200)), 100), false, 0},
+		"of one before, pipelined":       {with(answer(tcp, 5000, status(200)), 100), false, 0},
+		"of one behind":                  {with(answer(tcp, 6000, status(200)), 100+2*n), false, 1},
+		"of another connection":          {with(answer(tcp, 1<<30, status(200)), 1<<29), false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig()
+			r.read(with(ask(tcp, 100, get("/1")), 5000))
+			r.read(tt.answer)
+			require.Len(t, r.told, 2)
+			assert.Equal(t, tt.want, r.last(t).Answers)
+			assert.Equal(t, tt.unanswered, r.Counts().Unanswered[ProtocolHTTP])
+			r.requireIdentity(t)
+		})
+	}
+}
+
+// TestAnswersBehindBodies: the second of pipelined requests expects its answer behind the body of the first one's.
+func TestAnswersBehindBodies(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 80)
+	r := newRig()
+	r.read(ask(tcp, 0, get("/1")+get("/2"))) // 1 ms
+	r.read(answer(tcp, 0, okResponse))
+	n := uint32(len(okResponse)) + 1234
+	s := ask(tcp, 2*uint32(len(get("/1"))), get("/3")) // 3 ms, in the middle of the first answer
+	s.Ack = n - 1000
+	r.read(s)
+	r.read(answer(tcp, n, status(200)))
+	assert.Equal(t, 3*time.Millisecond, r.last(t).Elapsed)
+	r.read(answer(tcp, n+uint32(len(status(200))), status(200)))
+	assert.Equal(t, 2*time.Millisecond, r.last(t).Elapsed)
+	assert.Equal(t, uint64(3), r.Counts().Answered[ProtocolHTTP])
+	r.requireIdentity(t)
+}
+
+// TestAServerHelloOfAnotherConnectionIsNoAnswer: ports are used again, and most SYN are no samples.
+func TestAServerHelloOfAnotherConnectionIsNoAnswer(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 443)
+	end := 100 + uint32(len(tls13().client))
+	for name, tt := range map[string]struct {
+		seq, ack uint32
+		want     bool
+	}{
+		"the answer":                   {5000, end, true},
+		"behind a change of cipher":    {5006, end, true},
+		"before the hello was whole":   {5000, end - 1, false},
+		"of another hello":             {1 << 30, end, false},
+		"of another hello, both far":   {1 << 30, 1 << 29, false},
+		"of another hello, both wraps": {5000 + 1<<31, end + 1<<31, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig()
+			hello, back := ask(tcp, 100, tls13().client), answer(tcp, tt.seq, tls13().server)
+			hello.Ack, back.Ack = 5000, tt.ack
+			r.read(hello)
+			r.wait(25 * time.Second)
+			r.read(back)
+			assert.Equal(t, tt.want, r.last(t).Answers)
+			r.requireIdentity(t)
+		})
+	}
+}
+
 func TestSwitchingProtocolsIsAnAnswer(t *testing.T) {
 	tcp := v4(protoTCP, 40000, 80)
 	r := newRig()
@@ -359,11 +446,12 @@ func TestHeadsThatAreCut(t *testing.T) {
 			r := newRig()
 			end(r, ask(tcp, 0, "GET /a HTTP/1.1\r\nHost: b\r\nUser-Agent: half of"))
 			require.Len(t, r.told, 1)
-			want := &HTTP{Version: "1.1", Method: "GET", Path: "/a", Host: "b", ContentLength: -1, Cut: true}
+			want := &HTTP{Version: "1.1", Method: "GET", Path: "/a", Host: "b", ContentLength: -1}
 			if name == "by length" {
 				want.UserAgent = "half ofX: y"
 			}
 			assert.Equal(t, want, r.told[0].HTTP)
+			assert.True(t, r.told[0].Cut)
 			r.requireIdentity(t)
 
 			r = newRig()

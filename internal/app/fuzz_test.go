@@ -185,15 +185,17 @@ func requireTLS(t *testing.T, s *TLS) {
 	require.LessOrEqual(t, len(s.sessionID), sessionIDMost)
 	if s.Server {
 		requirePrintable(t, s.ChosenALPN)
-		require.Equal(t, TLS{Server: true, Version: s.Version, Cipher: s.Cipher, Resumed: s.Resumed, RetryRequest: s.RetryRequest,
+		require.Equal(t, TLS{Server: true, Version: s.Version, Cipher: s.Cipher, Resumed: s.Resumed, KnowsResumed: s.KnowsResumed, RetryRequest: s.RetryRequest,
 			ChosenALPN: s.ChosenALPN, sessionID: s.sessionID}, *s)
 		return
 	}
 	require.Equal(t, s.ServerName, hostName([]byte(s.ServerName)))
 	for _, p := range s.ALPN {
 		requirePrintable(t, p)
+		require.LessOrEqual(t, len(p), 4*maxProtocolSize)
 	}
-	require.LessOrEqual(t, max(len(s.ALPN), len(s.Versions)), maxOffered)
+	require.LessOrEqual(t, len(s.ALPN), maxProtocols)
+	require.LessOrEqual(t, len(s.Versions), maxVersions)
 	require.NotEmpty(t, s.Versions)
 	require.Regexp(t, `^t(1[0-3]|s3|00)[di]\d{4}[0-9A-Za-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}$`, s.JA4)
 	require.Regexp(t, `^[0-9a-f]{32}$`, s.JA3)
@@ -216,8 +218,8 @@ func requireAlike(t *testing.T, s *TLS, name string, protocols []string) {
 	require.Equal(t, hostName([]byte(name)), s.ServerName)
 	var want []string
 	for _, p := range protocols {
-		if (len(p) != 2 || !isGREASE(binary.BigEndian.Uint16([]byte(p)))) && len(want) < maxOffered {
-			want = append(want, printable([]byte(p)))
+		if (len(p) != 2 || !isGREASE(binary.BigEndian.Uint16([]byte(p)))) && len(want) < maxProtocols {
+			want = append(want, protocolName([]byte(p)))
 		}
 	}
 	require.Equal(t, want, s.ALPN)

@@ -7,22 +7,25 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 )
 
 // What of heads is kept and believed, in bytes.
 const (
-	maxMethod      = 32
 	maxUserAgent   = 256
 	maxContentType = 128
 	maxHost        = 255
 )
 
-// The methods whose targets have forms of their own; RFC 9112 3.2.3 and 3.2.4.
+// The methods whose targets have forms of their own (RFC 9112 3.2.3 and 3.2.4), whose answers have no body (RFC 9110 9.3.2), and whose
+// requests usually have one (9.3.3, 9.3.4, RFC 5789).
 const (
 	methodConnect = "CONNECT"
 	methodOptions = "OPTIONS"
+	methodHead    = "HEAD"
+	methodPost    = "POST"
+	methodPut     = "PUT"
+	methodPatch   = "PATCH"
 )
 
 // versionHTTP2 is HTTP.Version of a preface.
@@ -136,7 +139,7 @@ func (h *HTTP) readFirstLine(line []byte) bool {
 		return h.readVersion(version) && h.Status > 0
 	}
 	parts := bytes.Split(line, []byte{' '})
-	if len(parts) != 3 || len(parts[0]) > maxMethod || !isToken(parts[0]) {
+	if len(parts) != 3 || !beginsHTTP(line) {
 		return false
 	}
 	h.Method = string(parts[0])
@@ -159,72 +162,6 @@ func parseStatus(b []byte) int {
 		return 0
 	}
 	return int(b[0]-'0')*100 + int(b[1]-'0')*10 + int(b[2]-'0')
-}
-
-// readTarget reads the four forms of a target; RFC 9112 3.2. Query and fragment are dropped before anything is read of it.
-func (h *HTTP) readTarget(b []byte) bool {
-	if i := bytes.IndexAny(b, "?#"); i >= 0 {
-		b = b[:i]
-	}
-	switch {
-	case h.Method == methodConnect:
-		h.readHost(b)
-		return h.Host != ""
-	case len(b) == 1 && b[0] == '*':
-		h.Path = "*"
-		return h.Method == methodOptions
-	case len(b) > 0 && b[0] == '/':
-		h.Path = clean(b, MaxPath)
-		return true
-	}
-	scheme, rest, ok := bytes.Cut(b, []byte("://"))
-	if !ok || !isScheme(scheme) {
-		return false
-	}
-	authority := rest
-	h.Path = "/" // RFC 9110 4.2.3
-	if i := bytes.IndexByte(rest, '/'); i >= 0 {
-		authority, h.Path = rest[:i], clean(rest[i:], MaxPath)
-	}
-	h.readHost(authority)
-	return h.Host != ""
-}
-
-// isScheme reports whether b is a scheme; RFC 3986 3.1.
-func isScheme(b []byte) bool {
-	for i, c := range b {
-		if !isAlpha(c) && (i == 0 || !isDigit(c) && c != '+' && c != '-' && c != '.') {
-			return false
-		}
-	}
-	return len(b) > 0
-}
-
-// readHost reads host and port without what is before them; RFC 3986 3.2. Of what is no host nothing is kept.
-func (h *HTTP) readHost(b []byte) {
-	b = b[bytes.LastIndexByte(b, '@')+1:] // user information, which Host never has
-	host, port := b, []byte(nil)
-	if i := bytes.LastIndexByte(b, ':'); i >= 0 && i > bytes.LastIndexByte(b, ']') {
-		host, port = b[:i], b[i+1:]
-	}
-	if n := len(host); n > 2 && host[0] == '[' && host[n-1] == ']' {
-		host = host[1 : n-1]
-	} else if bytes.IndexByte(host, ':') >= 0 {
-		return
-	}
-	if len(host) == 0 || len(host) > maxHost {
-		return
-	}
-	for _, c := range host {
-		if !isAlpha(c) && !isDigit(c) && strings.IndexByte("-._~%!$&'()*+,;=:", c) < 0 {
-			return
-		}
-	}
-	n, err := strconv.ParseUint(string(port), 10, 16)
-	if len(port) > 0 && err != nil {
-		return
-	}
-	h.Host, h.Port = strings.ToLower(string(host)), uint16(n)
 }
 
 // Of frames of HTTP/2; RFC 9113 4.1, 6.2 and 6.10.

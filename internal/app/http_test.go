@@ -41,7 +41,7 @@ func TestHTTPHeads(t *testing.T) {
 	}{
 		{"the least", "GET / HTTP/1.1\r\n\r\n", request(func(*HTTP) {})},
 		{"a request", getRequest, request(func(h *HTTP) { h.Path, h.Host, h.Port, h.UserAgent = "/index.html", "www.example.com", 8080, "test/1" })},
-		{"HTTP/1.0 and another method", "PROPFIND / HTTP/1.0\r\n\r\n", request(func(h *HTTP) { h.Version, h.Method = "1.0", "PROPFIND" })},
+		{"HTTP/1.0 and another method", "PATCH / HTTP/1.0\r\n\r\n", request(func(h *HTTP) { h.Version, h.Method = "1.0", "PATCH" })},
 		{"LF alone", "GET / HTTP/1.1\nHost: a\n\n", request(func(h *HTTP) { h.Host = "a" })},
 		{"a line that is continued", "GET / HTTP/1.1\r\nX: a\r\n b\r\n\tc\r\nHost: a\r\n\r\n", request(func(h *HTTP) { h.Host = "a" })},
 		{"fragment", "GET /a#b?c HTTP/1.1\r\n\r\n", request(func(h *HTTP) { h.Path = "/a" })},
@@ -55,9 +55,9 @@ func TestHTTPHeads(t *testing.T) {
 		{"two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", request(func(h *HTTP) { h.Host = "a" })},
 		{"user agent with control bytes", "GET / HTTP/1.1\r\nUser-Agent: a\x1b[1mb\xff\r\n\r\n", request(func(h *HTTP) { h.UserAgent = "a[1mb\ufffd" })},
 		{"content", "GET / HTTP/1.1\r\nCONTENT-LENGTH:12\r\nContent-type: Text/HTML ; charset=x\r\n\r\n", request(func(h *HTTP) { h.ContentLength, h.ContentType = 12, "text/html" })},
-		{"two lengths", "GET / HTTP/1.1\r\nContent-Length: 12\r\nContent-Length: 13\r\n\r\n", request(func(*HTTP) {})},
+		{"two lengths", "GET / HTTP/1.1\r\nContent-Length: 12\r\nContent-Length: 13\r\n\r\n", request(func(h *HTTP) { h.unframed = true })},
 		{"the same length twice", "GET / HTTP/1.1\r\nContent-Length: 12\r\nContent-Length: 12\r\n\r\n", request(func(h *HTTP) { h.ContentLength = 12 })},
-		{"a length with a sign", "GET / HTTP/1.1\r\nContent-Length: +12\r\n\r\n", request(func(*HTTP) {})},
+		{"a length with a sign", "GET / HTTP/1.1\r\nContent-Length: +12\r\n\r\n", request(func(h *HTTP) { h.unframed = true })},
 		{"a type that is none", "GET / HTTP/1.1\r\nContent-Type: secret value\r\n\r\n", request(func(*HTTP) {})},
 		{"API key", "GET / HTTP/1.1\r\nX-Api-Key: k\r\n\r\n", request(func(h *HTTP) { h.APIKey = true })},
 		{"empty API key", "GET / HTTP/1.1\r\nX-Api-Key:\r\n\r\n", request(func(*HTTP) {})},
@@ -65,6 +65,9 @@ func TestHTTPHeads(t *testing.T) {
 		{"without reason", "HTTP/1.0 404\r\n\r\n", HTTP{Response: true, Version: "1.0", Status: 404, ContentLength: -1}},
 		{"reason in another alphabet", "HTTP/1.1 404 \xe9\t!\r\n\r\n", HTTP{Response: true, Version: "1.1", Status: 404, ContentLength: -1}},
 		{"Host of a response", "HTTP/1.1 200 \r\nHost: a\r\n\r\n", HTTP{Response: true, Version: "1.1", Status: 200, ContentLength: -1}},
+		{"what belongs to requests in a response", "HTTP/1.1 200 \r\nUser-Agent: a\r\nAuthorization: Bearer a\r\nX-Api-Key: a\r\n\r\n",
+			HTTP{Response: true, Version: "1.1", Status: 200, ContentLength: -1}},
+		{"user agent with bytes that nobody sees", "GET / HTTP/1.1\r\nUser-Agent: a\u202eb\u2028c\u2029d\u200be\ufefff\u00adg\r\n\r\n", request(func(h *HTTP) { h.UserAgent = "abcdefg" })},
 		{"trace", "GET / HTTP/1.1\r\n" + parent + "tracestate: a=1, b@c=2\r\ntracestate: d=3\r\n\r\n", request(func(h *HTTP) {
 			h.HasTrace, h.TraceFlags, h.TraceState = true, 1, "a=1,b@c=2,d=3"
 			h.TraceID = [16]byte{0x0a, 0xf7, 0x65, 0x19, 0x16, 0xcd, 0x43, 0xdd, 0x84, 0x48, 0xeb, 0x21, 0x1c, 0x80, 0x31, 0x9c}
@@ -81,13 +84,51 @@ func TestNoHTTPHeads(t *testing.T) {
 	for _, text := range []string{
 		"GET  / HTTP/1.1\r\n", "GET / HTTP/1.1 \r\n", "GET /a b HTTP/1.1\r\n", "GET / HTTP/1.2\r\n", "GET / HTTP/2.0\r\n", "GET /\r\n",
 		"GET a HTTP/1.1\r\n", "GET * HTTP/1.1\r\n", "GET  HTTP/1.1\r\n", "CONNECT / HTTP/1.1\r\n", "GET 1://a HTTP/1.1\r\n", "GET http:///a HTTP/1.1\r\n",
-		"G(T / HTTP/1.1\r\n", strings.Repeat("G", 33) + " / HTTP/1.1\r\n", " / HTTP/1.1\r\n", "GET /\x00 HTTP/1.1\r\n", "GET /\x01", "GET /\rx",
+		"G(T / HTTP/1.1\r\n", "PROPFIND / HTTP/1.1\r\n", " / HTTP/1.1\r\n", "GET /\x00 HTTP/1.1\r\n", "GET /\x01", "GET /\rx",
 		"HTTP/1.1 20 OK\r\n", "HTTP/1.1 2000 OK\r\n", "HTTP/1.1\r\n", "HTTP/1.3 200 OK\r\n", "HTTP/1.1  200 OK\r\n", "HTTP/1.1 abc\r\n",
 		"GET / HTTP/1.1\r\nno colon\r\n", "GET / HTTP/1.1\r\nHost : a\r\n", "GET / HTTP/1.1\r\n: a\r\n", "GET / HTTP/1.1\r\na: b\rc\r\n", "GET / HTTP/1.1\r\na: \x00",
 	} {
 		var m Message
 		_, err := readHTTP([]byte(text), &m)
 		assert.ErrorIs(t, err, errMalformed, "%q", text)
+	}
+}
+
+// TestTargets: what is left of those that may hold secrets.
+func TestTargets(t *testing.T) {
+	for target, want := range map[string][2]string{
+		"http://user:12?34@host/":        {"", ""},
+		"http://user:123/secret@host/p":  {"", ""},
+		"http://host/?mail=a@b":          {"", ""},
+		"http://u:p@host/p":              {"host", "/p"},
+		"http://host#a":                  {"host", "/"},
+		"//user:pass@host/p":             {"", "//host/p"},
+		"//user:12?34@host/p":            {"", "//"},
+		"/a//b?mail=a@b":                 {"", "/a//"},
+		"/web/http://user:pass@host/p":   {"", "/web/http://host/p"},
+		"/web/http:/user:pass@host/p":    {"", "/web/http:/host/p"},
+		"/%2f%2Fuser:pass%40host/p":      {"", "/%2f%2Fhost/p"},
+		"/@scope/package":                {"", "/@scope/package"},
+		"/a;jsessionid=1/b;c=d;e/f":      {"", "/a/b/f"},
+		"/a;b@c/d":                       {"", "/a/d"},
+		"/a%3Fb":                         {"", "/a"},
+		"/a%3fb":                         {"", "/a"},
+		"/a%3eb":                         {"", "/a%3eb"},
+		"http://host/a;b=http://u:p@x/c": {"", ""},
+	} {
+		h := head(t, "GET "+target+" HTTP/1.1\r\n\r\n")
+		assert.Equal(t, want, [2]string{h.Host, h.Path}, target)
+	}
+}
+
+func TestUserAgents(t *testing.T) {
+	for value, want := range map[string]string{
+		"http://u:p@h/?token=SECRET":                   "http://",
+		"bot (+http://h/b.html?x=1; see) d/1":          "bot (+http://h/b.html see) d/1",
+		"bot (+http://h/b.html; mail@example.com) d/1": "bot (+http://h/b.html; mail@example.com) d/1",
+		"what? me@example.com":                         "what? me@example.com",
+	} {
+		assert.Equal(t, want, head(t, "GET / HTTP/1.1\r\nUser-Agent: "+value+"\r\n\r\n").UserAgent)
 	}
 }
 
@@ -222,8 +263,9 @@ func TestHTTP2WithoutItsFirstRequest(t *testing.T) {
 			require.Empty(t, r.told, n)
 			tt.end(r)
 			require.Len(t, r.told, 1, "%s after %d bytes", tt.name, n)
-			want := HTTP{Version: "2", GRPC: strings.Contains(tt.seen, string(typeGRPCHuffman)), Cut: true, ContentLength: -1}
+			want := HTTP{Version: "2", GRPC: strings.Contains(tt.seen, string(typeGRPCHuffman)), ContentLength: -1}
 			require.Equal(t, want, *r.told[0].HTTP, "%s after %d bytes", tt.name, n)
+			require.True(t, r.told[0].Cut)
 			r.requireIdentity(t)
 		}
 	}
@@ -239,6 +281,29 @@ func TestSecretsAreNotTold(t *testing.T) {
 		secret("GET http://user:" + canary + "@host/a?b=" + canary + " HTTP/1.1"),
 		secret("GET http://" + canary + "@host HTTP/1.1"),
 		secret("CONNECT " + canary + "@host:443 HTTP/1.1"),
+		secret("GET http://user:12?" + canary + "@host/ HTTP/1.1"),
+		secret("GET http://user:" + canary + "?34@host/ HTTP/1.1"),
+		secret("GET http://" + canary + ":12?34@host/ HTTP/1.1"),
+		secret("GET http://user:123/" + canary + "@host/p HTTP/1.1"),
+		secret("GET http://" + canary + ":123/secret@host/p HTTP/1.1"),
+		secret("CONNECT " + canary + ":12?34@host:443 HTTP/1.1"),
+		secret("CONNECT " + canary + ":1/2@host:443 HTTP/1.1"),
+		secret("GET //user:" + canary + "@host/p HTTP/1.1"),
+		secret("GET //" + canary + ":1?2@host/p HTTP/1.1"),
+		secret("GET //user:1/" + canary + "@host/p HTTP/1.1"),
+		secret("GET /a//b?x=1@" + canary + " HTTP/1.1"),
+		secret("GET /web/http://user:" + canary + "@host/p HTTP/1.1"),
+		secret("GET /web/http:/user:" + canary + "@host/p HTTP/1.1"),
+		secret("GET /web/http%3A%2f%2Fuser:" + canary + "%40host/p HTTP/1.1"),
+		secret("GET http://host//user:" + canary + "@host/p HTTP/1.1"),
+		secret("GET /a%3Ftoken=" + canary + " HTTP/1.1"),
+		secret("GET /a%3ftoken=" + canary + " HTTP/1.1"),
+		secret("GET /a%23" + canary + " HTTP/1.1"),
+		secret("GET /a;jsessionid=" + canary + "/b;c=" + canary + " HTTP/1.1"),
+		secret("GET /a%3bjsessionid=" + canary + " HTTP/1.1"),
+		secret("GET / HTTP/1.1\r\nUser-Agent: http://u:" + canary + "@h/?token=" + canary),
+		secret("GET / HTTP/1.1\r\nUser-Agent: http://u:1?" + canary + "@h/"),
+		secret("GET / HTTP/1.1\r\nUser-Agent: bot (+http://h/?token=" + canary + ")"),
 		secret("GET / HTTP/1.1\r\nAuthorization: Bearer " + canary),
 		secret("GET / HTTP/1.1\r\nAuthorization: Basic  " + canary),
 		secret("GET / HTTP/1.1\r\nAuthorization: " + canary),
@@ -254,6 +319,7 @@ func TestSecretsAreNotTold(t *testing.T) {
 		secret("GET / HTTP/1.1\r\nContent-Length: " + canary),
 		secret("GET / HTTP/1.1\r\nHost: a/" + canary),
 		secret("GET / HTTP/1.1\r\nHost: a:" + canary),
+		secret("GET / HTTP/1.1\r\nHost: a/?b@" + canary),
 		secret("GET / HTTP/1.1\r\ntraceparent: " + canary + "\r\ntracestate: a=" + canary),
 		secret("HTTP/1.1 200 " + canary + "\r\nSet-Cookie: id=" + canary),
 		secret("HTTP/1.1 302 Found\r\nLocation: /?" + canary),
@@ -348,7 +414,7 @@ func requireAgain(t *testing.T, b []byte, n int, want *Message) {
 // requireShown wants that everything may be shown and is bounded.
 func requireShown(t *testing.T, h *HTTP) {
 	for value, most := range map[string]int{
-		h.Method: maxMethod, h.Path: MaxPath, h.Host: maxHost, h.UserAgent: maxUserAgent, h.ContentType: maxContentType,
+		h.Path: MaxPath, h.Host: maxHost, h.UserAgent: maxUserAgent, h.ContentType: maxContentType,
 		h.AuthScheme: 32, h.TraceState: maxTraceState,
 	} {
 		require.LessOrEqual(t, len(value), max(most, MaxPath))
@@ -357,5 +423,6 @@ func requireShown(t *testing.T, h *HTTP) {
 	}
 	require.NotContains(t, h.Path, "?")
 	require.NotContains(t, h.Path, "#")
+	require.NotContains(t, h.Path, ";")
 	require.NotContains(t, h.Host, "@")
 }

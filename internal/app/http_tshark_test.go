@@ -23,7 +23,7 @@ func TestTsharkReadsTheSameHeads(t *testing.T) {
 	heads := []string{
 		getRequest,
 		okResponse,
-		"POST /a/b;c=1?d=e#f HTTP/1.0\r\nHOST:example.org\r\nuser-agent:  spaces  \r\nContent-Length: 3\r\nContent-Type: Application/JSON\r\n\r\n",
+		"POST /a/b,c=1?d=e#f HTTP/1.0\r\nHOST:example.org\r\nuser-agent:  spaces  \r\nContent-Length: 3\r\nContent-Type: Application/JSON\r\n\r\n",
 		"HEAD /caf%C3%A9 HTTP/1.1\r\nHost: [2001:db8::1]:81\r\n\r\n",
 		"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
 		"GET / HTTP/1.1\nHost: lf.example\nUser-Agent: lf\n\n",

@@ -42,28 +42,38 @@ func (f *fields) readLine(line []byte) bool {
 
 // read reads a field, whose name is in lower case.
 func (f *fields) read(name, value []byte) {
-	if keyNames[string(name)] && len(value) > 0 {
-		f.APIKey = true
-		return
-	}
 	switch string(name) {
-	case "host": // of more than one the first: RFC 9112 3.2 refuses them; an absolute target wins over all, 3.2.2
-		if f.hosts++; f.hosts == 1 && !f.Response && f.Host == "" {
-			f.readHost(value)
-		}
-	case "user-agent":
-		f.UserAgent = clean(value, maxUserAgent)
 	case "content-type":
 		f.ContentType = mediaType(value)
 	case "content-length":
 		f.readLength(value)
-	case "authorization":
-		f.AuthScheme = authScheme(value)
+	case "transfer-encoding":
+		f.unframed = true
 	case "traceparent":
 		f.traces++
 		f.readTraceparent(value)
 	case "tracestate":
 		f.state = append(append(f.state, ','), value...)
+	default:
+		if !f.Response {
+			f.readAsked(name, value)
+		}
+	}
+}
+
+// readAsked reads a field that only requests have.
+func (f *fields) readAsked(name, value []byte) {
+	switch string(name) {
+	case "host": // of more than one the first: RFC 9112 3.2 refuses them; an absolute target wins over all, 3.2.2
+		if f.hosts++; f.hosts == 1 && f.Host == "" && !bytes.ContainsAny(value, "/?#") {
+			f.readHost(value)
+		}
+	case "user-agent":
+		f.UserAgent = cleanUserAgent(value)
+	case "authorization":
+		f.AuthScheme = authScheme(value)
+	default:
+		f.APIKey = f.APIKey || keyNames[string(name)] && len(value) > 0
 	}
 }
 
@@ -81,7 +91,7 @@ func (f *fields) finish() {
 func (f *fields) readLength(b []byte) {
 	n, err := strconv.ParseUint(string(b), 10, 63)
 	if err != nil || f.lengths > 0 && f.ContentLength != int64(n) {
-		f.ContentLength = -1
+		f.ContentLength, f.unframed = -1, true
 	} else {
 		f.ContentLength = int64(n)
 	}
@@ -141,7 +151,8 @@ func setOf(words ...string) map[string]bool {
 	return set
 }
 
-// clean returns the first most bytes of b as they may be shown: without control characters, valid UTF-8.
+// clean returns the first most bytes of b as they may be shown: valid UTF-8, without control characters, and without those that
+// nobody sees but in what they do to others (U+202E turns text round) or to lines.
 func clean(b []byte, most int) string {
 	if plain(b) {
 		return string(b[:min(len(b), most)])
@@ -150,7 +161,7 @@ func clean(b []byte, most int) string {
 	for len(b) > 0 {
 		r, n := utf8.DecodeRune(b)
 		b = b[n:]
-		if unicode.IsControl(r) {
+		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
 			continue
 		}
 		if len(out)+utf8.RuneLen(r) > most { // RuneError, which is printed for what is none, has 3 bytes

@@ -109,7 +109,7 @@ func (m *Message) Label() (l Label) {
 
 // learn adds what m says. What speaks another protocol than before, as TLS through a proxy, is another label.
 func (l *Label) learn(m *Message) {
-	if p := protocolName(m); l.Protocol != p {
+	if p := labelProtocol(m); l.Protocol != p {
 		*l = Label{Protocol: p}
 	}
 	switch {
@@ -125,7 +125,7 @@ func (l *Label) learn(m *Message) {
 	}
 }
 
-func protocolName(m *Message) string {
+func labelProtocol(m *Message) string {
 	switch m.Protocol() {
 	case ProtocolDNS:
 		return [...]string{VariantDNS: "dns", VariantMDNS: "mdns", VariantLLMNR: "llmnr"}[m.DNS.Variant]

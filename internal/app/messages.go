@@ -17,15 +17,26 @@ func (t *Tracker) advance(s *stream, visit func(*Message)) {
 		switch p := &s.pieces[i]; {
 		case p.state == fresh:
 			p.state = stray
-			if proto, ok := t.beginning(&s.Key, p.b); ok && !s.inBody(p.seq) {
+			if proto, ok := t.beginning(&s.Key, p.b); ok {
 				p.state, p.proto = open, proto
 				t.counts.Begun[proto]++
-				t.readMessage(s, i, piece{}, visit)
+				t.readFirst(s, i, visit)
 			}
 		case p.state == open && s.next(i) != nil:
 			t.readMessage(s, i, t.absorb(s, i), visit)
 		}
 	}
+}
+
+// readFirst reads a message that just began, if this segment may complete another one. What is behind it is not looked at, either.
+func (t *Tracker) readFirst(s *stream, i int, visit func(*Message)) {
+	if t.room > 0 {
+		t.readMessage(s, i, piece{}, visit)
+		return
+	}
+	p := &s.pieces[i]
+	t.counts.GivenUp[p.proto][CauseNoRoom]++
+	p.b, p.state = nil, ended
 }
 
 // readMessage reads the open message that piece i begins, with what continues it as far as that is there. Last is what was
@@ -34,10 +45,7 @@ func (t *Tracker) readMessage(s *stream, i int, last piece, visit func(*Message)
 	for {
 		p := &s.pieces[i]
 		m := s.message(p)
-		n, err := 0, errMalformed
-		if proto, ok := t.beginning(&s.Key, p.b); ok && proto == p.proto { // more of it may say otherwise
-			n, err = readers[proto](p.b, &m)
-		}
+		n, err := t.readPiece(s, p, &m)
 		switch {
 		case err == nil:
 			t.complete(s, i, n, &m, visit)
@@ -56,6 +64,20 @@ func (t *Tracker) readMessage(s *stream, i int, last piece, visit func(*Message)
 		}
 		last = t.absorb(s, i)
 	}
+}
+
+// readPiece reads the message that p begins, if it still looks like one and may be one.
+func (t *Tracker) readPiece(s *stream, p *piece, m *Message) (int, error) {
+	proto, ok := t.beginning(&s.Key, p.b)
+	if !ok || proto != p.proto { // more of it may say otherwise
+		return 0, errMalformed
+	}
+	n, err := readers[proto](p.b, m)
+	if t.exchanges.refuses(s, p.seq, m) {
+		m.TLS, m.HTTP = nil, nil
+		return 0, errMalformed
+	}
+	return n, err
 }
 
 // readers read the first message of a stream from its bytes so far: how many it took, or errMore or errMalformed.
@@ -78,19 +100,25 @@ func (t *Tracker) absorb(s *stream, i int) piece {
 
 // complete tells m, the first n bytes of piece i. Of what is behind it, nothing is kept but another beginning.
 func (t *Tracker) complete(s *stream, i, n int, m *Message, visit func(*Message)) {
+	t.room--
 	p := &s.pieces[i]
-	if m.HTTP != nil && !m.HTTP.Response && m.HTTP.ContentLength > 0 {
-		s.hasBody, s.body = true, p.seq+uint32(n)+uint32(min(m.HTTP.ContentLength, window))
-	}
-	t.tell(m, when{first: p.first, seq: p.seq, ack: p.ack, asks: true}, visit)
+	m.Completed = t.holds(s, p.seq, n)
+	t.tell(m, when{first: p.first, seq: p.seq, end: p.seq + uint32(n), ack: p.ack, asks: true}, visit)
 
 	rest := p.without(n)
 	p.b, p.state = nil, ended
-	if _, begins := t.beginning(&s.Key, rest.b); begins && rest.n > 0 && !s.inBody(rest.seq) {
+	if _, begins := t.beginning(&s.Key, rest.b); begins && rest.n > 0 && !t.exchanges.refuses(s, rest.seq, &Message{}) {
 		rest.state, rest.borrowed, rest.segments, rest.first = fresh, true, 1, rest.last
 		p.n = n
 		s.pieces = slices.Insert(s.pieces, i+1, rest)
 	}
+}
+
+// holds reports whether the segment that is read has some of the n bytes at seq of s.
+func (t *Tracker) holds(s *stream, seq uint32, n int) bool {
+	r := t.reading
+	return r != nil && s.streamKey == streamKey{r.Key, r.Direction} &&
+		distance(r.Seq, seq) < len(r.Payload) && distance(seq, r.Seq) < n
 }
 
 // refuse takes back that piece i begins a message. Its bytes may be the rest of one that begins before them, and what was
@@ -114,18 +142,17 @@ func (t *Tracker) giveUp(s *stream, i int, cause Cause, visit func(*Message)) {
 	captured := cause == CauseCut || cause == CauseTooLong
 	switch {
 	case p.proto == ProtocolHTTP:
-		_, _ = readHTTP(p.b, &m) // errMore, as before
-		if m.HTTP != nil {
-			m.HTTP.Cut = true
-		}
+		_, _ = t.readPiece(s, p, &m) // errMore, as before
+		m.Cut = true
 	case p.proto == ProtocolDNS && captured && len(p.b) > 2:
 		if d := new(DNS); parseDNS(p.b[2:], d) == nil {
-			m.DNS = d
+			m.DNS, m.Cut = d, true
 		}
 	}
+	m.Completed = t.holds(s, p.seq, p.n)
 	if m.HTTP != nil || m.DNS != nil {
 		// Late ones are out of order: their answers may have been told.
-		t.tell(&m, when{first: p.first, seq: p.seq, ack: p.ack, asks: captured}, visit)
+		t.tell(&m, when{first: p.first, seq: p.seq, end: p.end(), ack: p.ack, asks: captured}, visit)
 	} else {
 		t.counts.GivenUp[p.proto][cause]++
 	}
@@ -134,7 +161,7 @@ func (t *Tracker) giveUp(s *stream, i int, cause Cause, visit func(*Message)) {
 
 // tell pairs m and hands it out, unless it was told before.
 func (t *Tracker) tell(m *Message, w when, visit func(*Message)) {
-	if w.asks && !t.exchanges.pair(m, w) {
+	if !t.exchanges.pair(m, w) {
 		t.counts.GivenUp[m.Protocol()][CauseRepeated]++
 		return
 	}

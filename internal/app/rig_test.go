@@ -26,14 +26,17 @@ import (
 
 var everything = Config{DNS: true, TLS: true, HTTP: true, HTTPPath: true}
 
-// rig is a Tracker, what it told, and a clock.
+// rig is a Tracker, what it told, and a clock. It acknowledges what the other half sent last, as TCP does.
 type rig struct {
 	*Tracker
 	now  int64
 	told []Message
+	ends map[streamKey]uint32
 }
 
-func newRig() *rig { return &rig{Tracker: NewTracker(everything), now: 1_700_000_000_000_000_000} }
+func newRig() *rig {
+	return &rig{Tracker: NewTracker(everything), now: 1_700_000_000_000_000_000, ends: map[streamKey]uint32{}}
+}
 
 func (r *rig) visit(m *Message) { r.told = append(r.told, *m) }
 
@@ -42,6 +45,10 @@ func (r *rig) read(s Segment) {
 	r.now += int64(time.Millisecond)
 	s.Time = r.now
 	s.Length = max(s.Length, len(s.Payload))
+	if s.Ack == 0 {
+		s.Ack = r.ends[streamKey{s.Key.Reversed(), 1 - s.Direction}]
+	}
+	r.ends[streamKey{s.Key, s.Direction}] = s.Seq + uint32(s.Length)
 	r.Read(&s, r.visit)
 }
 

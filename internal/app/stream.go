@@ -21,11 +21,9 @@ type streamKey struct {
 // among numbers that are near each other, which window sees to.
 type stream struct {
 	streamKey
-	table   *recent[streamKey, *stream] // that it is in
-	pieces  []piece                     // in order; none overlaps another
-	used    int64                       // time of the latest segment
-	body    uint32                      // where the body of the last request ends, valid iff hasBody: no message begins before
-	hasBody bool
+	table  *recent[streamKey, *stream] // that it is in
+	pieces []piece                     // in order; none overlaps another
+	used   int64                       // time of the latest segment
 }
 
 // piece is consecutive bytes of a stream.
@@ -128,25 +126,30 @@ func (s *stream) absorb(i int) {
 	s.pieces = slices.Delete(s.pieces, i+1, i+2)
 }
 
-// settle forgets what is too old to be of use, makes one of neighbours that were read, and takes over what is only lent.
-func (s *stream) settle(before int64) {
+// merge makes one of neighbours that were read.
+func (s *stream) merge() {
 	kept := s.pieces[:0]
 	for _, p := range s.pieces {
-		if p.state != open && p.last <= before {
-			continue
-		}
 		if n := len(kept); n > 0 && p.state == ended && kept[n-1].state == ended && kept[n-1].end() == p.seq {
 			kept[n-1].n += p.n
 			kept[n-1].last = max(kept[n-1].last, p.last)
 			continue
 		}
-		if p.borrowed {
-			p.b, p.borrowed = slices.Clip(bytes.Clone(p.b)), false
-		}
 		kept = append(kept, p)
 	}
 	clear(s.pieces[len(kept):])
 	s.pieces = kept
+}
+
+// settle forgets what is too old to be of use, and takes over what is only lent.
+func (s *stream) settle(before int64) {
+	s.pieces = slices.DeleteFunc(s.pieces, func(p piece) bool { return p.state != open && p.last <= before })
+	s.merge()
+	for i := range s.pieces {
+		if p := &s.pieces[i]; p.borrowed {
+			p.b, p.borrowed = slices.Clip(bytes.Clone(p.b)), false
+		}
+	}
 }
 
 // isOpen reports whether a message of s is open.
@@ -161,6 +164,3 @@ func (s *stream) size() (n int) {
 	}
 	return n
 }
-
-// inBody reports whether seq is part of the body of the last request.
-func (s *stream) inBody(seq uint32) bool { return s.hasBody && distance(seq, s.body) > 0 }

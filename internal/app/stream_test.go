@@ -72,6 +72,7 @@ func TestMessagesHoweverTheyAreCut(t *testing.T) {
 				}
 				require.Len(t, r.told, 1, "%v", parts)
 				require.Equal(t, r.now, r.told[0].Time, "%v", parts)
+				require.True(t, r.told[0].Completed)
 				r.told[0].Time = want.Time
 				require.Equal(t, want, r.told[0], "%v", parts)
 				require.Zero(t, r.bytes, "memory of a message that ended")
@@ -287,6 +288,62 @@ func TestInterleaved(t *testing.T) {
 	r.requireIdentity(t)
 }
 
+// TestManyMessagesInASegment: the rest of them is given up, also if it comes again.
+func TestManyMessagesInASegment(t *testing.T) {
+	shortest := "\x00\x0c\x00\x07\x01\x00" + strings.Repeat("\x00", 8)
+	for _, tt := range []struct {
+		proto Protocol
+		port  uint16
+		text  string
+	}{
+		{ProtocolDNS, 53, strings.Repeat(shortest, 142)},
+		{ProtocolHTTP, 80, strings.Repeat("GET / HTTP/1.1\n\n", 124)},
+	} {
+		r, k := newRig(), v4(protoTCP, 40000, tt.port)
+		r.read(ask(k, 0, tt.text))
+		r.read(ask(k, 0, tt.text))
+		assert.Len(t, r.told, maxMessages)
+		assert.Equal(t, uint64(1), r.Counts().GivenUp[tt.proto][CauseNoRoom])
+		r.requireIdentity(t)
+		r.read(ask(k, uint32(len(tt.text)), tt.text))
+		assert.Len(t, r.told, 2*maxMessages, "the next segment has as much room")
+		r.requireIdentity(t)
+	}
+}
+
+// TestAPipelinedSegmentComesAgain, among others of the connection that leave no room for each of its messages.
+func TestAPipelinedSegmentComesAgain(t *testing.T) {
+	r, k := newRig(), v4(protoTCP, 40000, 80)
+	text := strings.Repeat(getRequest, maxMessages)
+	for i := range uint32(defaultLimits.pieces - 2) {
+		r.read(ask(k, 10_000*(i+1), "stray"))
+	}
+	r.read(ask(k, 0, text))
+	require.Len(t, r.told, maxMessages)
+	r.read(ask(k, 0, text))
+	assert.Len(t, r.told, maxMessages)
+	r.requireIdentity(t)
+}
+
+// TestWhichSegmentCompletes: that has a part of the message, whatever the clocks of the CPUs say.
+func TestWhichSegmentCompletes(t *testing.T) {
+	r, k := newRig(), v4(protoTCP, 40000, 80)
+	n := 40
+	late := ask(k, uint32(n), getRequest[n:]+get("/2"))
+	r.now += int64(time.Second)
+	r.read(late)
+	r.now -= int64(time.Second)
+	r.read(ask(k, 0, getRequest[:n]))
+	require.Len(t, r.told, 2)
+	assert.True(t, r.told[0].Completed)
+	assert.Greater(t, r.told[0].Time, r.now)
+	assert.False(t, r.told[1].Completed, "all of it was there, but not known to be one")
+	r.read(ask(k, 9000, "GET / HTTP/1.1\r\n"))
+	r.wait(time.Minute)
+	assert.False(t, r.last(t).Completed)
+	assert.True(t, r.last(t).Cut)
+}
+
 // TestABodyIsNoMessage: that of a request is known where it ends.
 func TestABodyIsNoMessage(t *testing.T) {
 	r, k := newRig(), v4(protoTCP, 40000, 80)
@@ -390,7 +447,9 @@ func TestMemory(t *testing.T) {
 		port := uint16(i)
 		r.read(ask(v4(protoUDP, port, 53), 0, dns(uint16(i), false, name)))
 		r.read(ask(v4(protoTCP, port, 443), 0, tls13().client))
-		r.read(ask(v4(protoTCP, port, 80), 0, strings.Repeat(get("/"), maxPipelined)))
+		for j := range maxPipelined {
+			r.read(ask(v4(protoTCP, port, 80), uint32(j*len(get("/"))), get("/")))
+		}
 		r.read(ask(v4(protoTCP, port, 81), 0, tls13().client[:100]))
 		for j := range 2 * defaultLimits.pieces {
 			r.read(Segment{Key: v4(protoTCP, port, 82), Seq: uint32(j) * 5000, Payload: stray[:2000]})
@@ -398,6 +457,8 @@ func TestMemory(t *testing.T) {
 		r.told = nil
 	}
 	r.requireIdentity(t)
+	clear(r.ends)
+	r.ends = nil
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	c := r.Counts()

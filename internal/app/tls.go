@@ -22,7 +22,9 @@ const (
 	handshakeServer   = 2
 	helloMost         = 1 << 14 // bytes behind the handshake header; hellos with keys of post-quantum algorithms have 2,000
 	sessionIDMost     = 32      // bytes
-	maxOffered        = 32      // entries told of each list; the fingerprints are of all
+	maxVersions       = 32      // told; the fingerprints are of all
+	maxProtocols      = 16      // told; the fingerprints are of all
+	maxProtocolSize   = 32      // bytes told of a name, before odd ones are escaped, which makes four of one
 	maxServerNameSize = 253     // bytes; RFC 1035 2.3.4 without lengths
 )
 
@@ -169,7 +171,7 @@ func (t *TLS) readOffered(o *offer, typ uint16, body []byte) bool {
 	case extensionSupportedVersions:
 		versions := c.vector8()
 		for v := range numbers(versions) {
-			if o.version = max(o.version, v); len(t.Versions) < maxOffered {
+			if o.version = max(o.version, v); len(t.Versions) < maxVersions {
 				t.Versions = append(t.Versions, v)
 			}
 		}
@@ -228,12 +230,15 @@ func (t *TLS) readOfferedALPN(o *offer, c *cursor) bool {
 		if first {
 			o.protocol, first = name, false
 		}
-		if len(name) > 0 && len(t.ALPN) < maxOffered {
-			t.ALPN = append(t.ALPN, printable(name))
+		if len(name) > 0 && len(t.ALPN) < maxProtocols {
+			t.ALPN = append(t.ALPN, protocolName(name))
 		}
 	}
 	return c.whole() && list.whole()
 }
+
+// protocolName returns as much of a name as is told.
+func protocolName(b []byte) string { return printable(b[:min(len(b), maxProtocolSize)]) }
 
 // readServerHello reads RFC 8446 4.1.3 and RFC 5246 7.4.1.3.
 func (t *TLS) readServerHello(c *cursor) bool {
@@ -254,6 +259,7 @@ func (t *TLS) readServerHello(c *cursor) bool {
 			return false
 		}
 	}
+	t.KnowsResumed = t.Version >= tls.VersionTLS13 && !t.RetryRequest
 	return true
 }
 
@@ -268,7 +274,7 @@ func (t *TLS) readChosen(typ uint16, body []byte) bool {
 		t.Resumed = true
 	case extensionALPN:
 		list := cursor{rest: c.vector16()}
-		t.ChosenALPN = printable(list.vector8())
+		t.ChosenALPN = protocolName(list.vector8())
 		return c.whole() && list.whole()
 	}
 	return true

@@ -38,7 +38,7 @@ func server(version uint16, extensions ...[]byte) []byte {
 
 var (
 	longHost  = strings.Join([]string{longLabel, longLabel, longLabel, longLabel[:61]}, ".") // 253 bytes
-	manyALPN  = slices.Repeat([]string{"h2"}, maxOffered)
+	manyALPN  = slices.Repeat([]string{"h2"}, maxProtocols)
 	manyTypes = func() (block [][]byte) {
 		for typ := range uint16(25) {
 			block = append(block, extension(0x4400+typ))
@@ -56,7 +56,7 @@ var tlsCases = []tlsCase{
 	{"a client with 25 extensions", client(0x0303, manyTypes...), TLS{Versions: []uint16{0x0303}}},
 	{"versions that are all GREASE", client(0x0303, versionsExtension(0xfafa)), TLS{Versions: []uint16{0x0303}}},
 	{"more versions than are told", client(0x0303, versionsExtension(slices.Repeat([]uint16{0x0304}, 99)...)),
-		TLS{Versions: slices.Repeat([]uint16{0x0304}, maxOffered)}},
+		TLS{Versions: slices.Repeat([]uint16{0x0304}, maxVersions)}},
 	{"a server name in upper case", client(0x0303, serverNameExtension("WWW.Ex-ample_1.COM")),
 		TLS{ServerName: "www.ex-ample_1.com", Versions: []uint16{0x0303}}},
 	{"a server name of 253 bytes", client(0x0303, serverNameExtension(longHost)), TLS{ServerName: longHost, Versions: []uint16{0x0303}}},
@@ -73,9 +73,9 @@ var tlsCases = []tlsCase{
 	{"a client with 16 KiB of an extension", client(0x0303, extension(21, make([]byte, helloMost-80))), TLS{Versions: []uint16{0x0303}}},
 
 	{"a server of TLS 1.3", server(0x0303, extension(51, make([]byte, 36)), extension(extensionSupportedVersions, u16s(0x0304))),
-		TLS{Server: true, Version: 0x0304, Cipher: 0x1301}},
+		TLS{Server: true, Version: 0x0304, Cipher: 0x1301, KnowsResumed: true}},
 	{"a server of TLS 1.3 that resumes", server(0x0303, extension(extensionSupportedVersions, u16s(0x0304)), extension(extensionPreSharedKey, u16s(0))),
-		TLS{Server: true, Version: 0x0304, Cipher: 0x1301, Resumed: true}},
+		TLS{Server: true, Version: 0x0304, Cipher: 0x1301, Resumed: true, KnowsResumed: true}},
 	{"a server that asks for another key",
 		message(handshakeServer, serverHello(0x0303, retryRandom[:], 0x1302, extension(extensionSupportedVersions, u16s(0x0304)), extension(51, u16s(23)))),
 		TLS{Server: true, Version: 0x0304, Cipher: 0x1302, RetryRequest: true}},
@@ -342,6 +342,14 @@ func requireAgreesWithOpenSSL(t *testing.T, openssl string, args []string) {
 }
 
 // TestResumes has what no handshake above shows.
+func TestLongProtocolsAreToldInPart(t *testing.T) {
+	odd, want := alpnExtension(strings.Repeat("\x00", 255)), strings.Repeat(`\000`, maxProtocolSize)
+	asked, _ := read(t, records(1<<14, client(0x0303, odd)))
+	assert.Equal(t, []string{want}, asked.ALPN)
+	chosen, _ := read(t, records(1<<14, server(0x0303, odd)))
+	assert.Equal(t, want, chosen.ChosenALPN)
+}
+
 func TestResumes(t *testing.T) {
 	one := TLS{sessionID: "1", Version: 0x0303}
 	assert.True(t, one.resumes(&TLS{sessionID: "1"}))

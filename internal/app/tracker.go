@@ -23,7 +23,7 @@ type limits struct {
 	message   int           // bytes of one
 	segments  int           // of a message: each is read again with every segment
 	bytes     int           // of all streams
-	questions int           // that wait for an answer, for each protocol; of HTTP connections with such
+	questions int           // that wait for an answer, for each protocol; of HTTP connections, with or without such
 	patience  time.Duration // for the rest of a message
 }
 
@@ -32,6 +32,10 @@ type limits struct {
 var defaultLimits = limits{
 	streams: 1024, pieces: 16, message: 16 << 10, segments: 32, bytes: 4 << 20, questions: 4096, patience: 5 * time.Second,
 }
+
+// maxMessages is how many messages one segment may complete. A packet has room for more than 100 of the shortest, each of which would
+// be a record.
+const maxMessages = 8
 
 // window is how far apart pieces of one stream may be in sequence space. What is farther belongs to another time.
 const window = 1 << 20
@@ -66,6 +70,9 @@ type Tracker struct {
 	quiet  *recent[streamKey, *stream] // without
 	bytes  int                         // that their pieces hold
 
+	reading *Segment // the one that Read was given, nil outside
+	room    int      // messages that it may still complete
+
 	exchanges exchanges
 }
 
@@ -99,6 +106,8 @@ func (t *Tracker) Counts() Counts {
 
 // Read takes a segment, and calls visit for each message that it completes.
 func (t *Tracker) Read(s *Segment, visit func(*Message)) {
+	t.reading, t.room = s, maxMessages
+	defer func() { t.reading = nil }()
 	switch {
 	case s.Key.LaterFragment:
 	case s.Key.Proto == protoUDP:
@@ -117,7 +126,8 @@ func (t *Tracker) readDatagram(s *Segment, visit func(*Message)) {
 	d := DNS{Variant: variant}
 	switch err := parseDNS(s.Payload, &d); {
 	case err == nil:
-		t.tell(&Message{Time: s.Time, Key: s.Key, Direction: s.Direction, DNS: &d}, when{first: s.Time, asks: true}, visit)
+		m := Message{Time: s.Time, Key: s.Key, Direction: s.Direction, Completed: true, Cut: s.Length > len(s.Payload), DNS: &d}
+		t.tell(&m, when{first: s.Time, asks: true}, visit)
 	case s.Length > len(s.Payload):
 		t.counts.GivenUp[ProtocolDNS][CauseCut]++
 	default:
@@ -240,9 +250,6 @@ func (t *Tracker) approach(s *stream, seg *Segment, visit func(*Message)) bool {
 		s.pieces = slices.Delete(s.pieces, i, i+1)
 		i--
 	}
-	if s.hasBody && distance(seg.Seq, s.body) > window {
-		s.hasBody = false
-	}
 	return true
 }
 
@@ -261,7 +268,7 @@ func (t *Tracker) add(s *stream, seg *Segment, visit func(*Message)) {
 	if seg.TCPFlags&tcpFIN != 0 {
 		t.finish(s, seg.Seq+uint32(seg.Length), visit)
 	}
-	for len(s.pieces) > t.limits.pieces {
+	for s.merge(); len(s.pieces) > t.limits.pieces; {
 		t.dropPiece(s, visit)
 	}
 }
