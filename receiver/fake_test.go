@@ -54,6 +54,8 @@ type fakeHost struct {
 	quotesLost uint64
 	own        map[uint32]iface.Counters // of the interfaces themselves
 	attached   map[uint32]int            // hooks by ifindex
+	stacks     map[uint32]iface.Stacking // what the programs were told last
+	stackErr   error
 	pressure   chan struct{}
 	stopped    bool
 	closed     int
@@ -153,6 +155,13 @@ func (s fakeSource) Detach(index uint32) error {
 	defer s.mu.Unlock()
 	delete(s.attached, index)
 	return nil
+}
+
+func (s fakeSource) Stack(all map[uint32]iface.Stacking) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stacks = all
+	return s.stackErr
 }
 
 func (s fakeSource) Pressure() <-chan struct{} { return s.pressure }

@@ -57,10 +57,13 @@ type interfaces struct {
 	observers  *observers
 	log        *zap.Logger
 	status     *status
+	once       bool // a packet counts at one interface
 	clock      func() time.Time
 
+	all     []iface.Interface // of the host, as they were last listed
 	byIndex map[uint32]*attachment
 	warned  map[component.ID]bool // receivers that count at one of our interfaces
+	unstack string                // why the programs do not know how interfaces are joined; empty: they do
 	unknown bool                  // listing failed: the host may have changed since
 	since   time.Time             // without an attached interface; zero: there is one
 	current atomic.Pointer[snapshot]
@@ -91,6 +94,7 @@ func (s *interfaces) sync() error {
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
+	s.all = all
 	now := s.clock()
 	if s.byIndex == nil {
 		s.byIndex = map[uint32]*attachment{}
@@ -197,8 +201,9 @@ func (s *interfaces) close() {
 	}
 }
 
-// publish makes names and counts known to other goroutines.
+// publish makes names and counts known to other goroutines, and to the programs how interfaces are joined.
 func (s *interfaces) publish() {
+	s.stack()
 	n := &snapshot{make(map[uint32]string, len(s.byIndex)), make(map[uint32]bool, len(s.byIndex))}
 	var counts [stateCount]int64
 	for index, a := range s.byIndex {
