@@ -168,6 +168,8 @@ type route struct {
 	sets     []string  // of interfaces of the host: at each set every packet passes a hook, or several
 }
 
+const carrier = 4789 // RFC 7348
+
 // bridged are the bridge and all of its ports: of each packet that it hands up it is known whether a port counts it.
 const bridged = "poda podb podd up0 p0 br0"
 
@@ -272,8 +274,43 @@ func (w *town) requireOnce(k, truth *Kernel, r *route) {
 		require.Contains(w.t, expected, uint8(unix.IPPROTO_TCP))
 		require.Equal(w.t, uint64(150), expected[unix.IPPROTO_UDP].Packets)
 		require.Equal(w.t, expected, told(&got, ports), "at %s", set)
+		if at := strings.Fields(set); slices.Contains(at, "vx0") && slices.Contains(at, "far0") { // what carries them counts, too
+			carriers := told(&got, []uint16{carrier})[unix.IPPROTO_UDP].Packets
+			inner := expected[unix.IPPROTO_UDP].Packets + expected[unix.IPPROTO_TCP].Packets
+			require.InDelta(w.t, inner+150, carriers, 10, "and those of ARP; 150 found the neighbours")
+		}
 	}
 	w.observe(k)
+}
+
+// Frames that the bridge sends to every port, and those that it sends back out of the port where they came in.
+func TestWhatABridgeFloodsAndTurnsRoundCountsOnce(t *testing.T) {
+	w := newTown(t)
+	hairpin := testenv.MAC{2, 0, 0, 0, 0, 0x77} // lives behind the pod's own port
+	w.host.Run("bridge", "link", "set", "dev", "poda", "hairpin", "on")
+	w.host.Run("bridge", "fdb", "add", "02:00:00:00:00:77", "dev", "poda", "master", "static")
+	_, there := w.interfaces(w.homes["poda"])
+	pod := &testenv.End{NetNS: w.homes["poda"], Name: "eth0", Index: int(there["eth0"].Index)}
+	k := load(t, Config{Deduplicate: true})
+	for _, c := range []struct {
+		to  testenv.MAC
+		set string
+	}{{hairpin, bridged}, {hairpin, "poda"}, {testenv.Nobody, bridged}, {testenv.Nobody, "poda podb"}, {testenv.Nobody, "podb br0"}} {
+		w.observe(k, strings.Fields(c.set)...)
+		s := pod.NewSender()
+		d := &testenv.Datagrams{Flows: 10, Payloads: []int{100, 1000}, Src: testenv.MAC{2, 0, 0, 0, 1, 0}, Dst: c.to}
+		s.Datagrams(d, 0, 500)
+		time.Sleep(100 * time.Millisecond)
+		require.Zero(t, s.Dropped)
+		got := drain(t, k)
+		var sum flow.Volume
+		for i := range got.slots { // the only datagrams
+			if got.slots[i].Proto == unix.IPPROTO_UDP {
+				sum.Add(got.slots[i].Volume)
+			}
+		}
+		require.Equal(t, s.Sent, sum, "to %v at %s", c.to, c.set)
+	}
 }
 
 func TestEachPacketCountsOnce(t *testing.T) {
