@@ -76,7 +76,7 @@ bench: ## print what a packet costs, beside a reference of the usual design, in 
 
 ##@ Check: what CI runs
 
-CHECKS := generated format vet lint scripts consumer test fuzz
+CHECKS := generated format vet lint scripts vulnerabilities consumer test fuzz
 
 .PHONY: check
 check: ## everything CI runs, and nothing else: .ci/run calls it
@@ -110,7 +110,11 @@ lint: ## golangci-lint
 
 .PHONY: scripts
 scripts: ## shellcheck
-	@shellcheck .ci/run .ci/instructions .ci/missing .ci/test .ci/fuzz .ci/unchanged testdata/pcap/capture.sh
+	@shellcheck .ci/run .ci/vulnerabilities .ci/instructions .ci/missing .ci/test .ci/fuzz .ci/unchanged testdata/pcap/capture.sh
+
+.PHONY: vulnerabilities
+vulnerabilities: ## known vulnerabilities in what the receiver calls; says so where the database cannot be reached
+	@.ci/vulnerabilities
 
 .PHONY: consumer
 consumer: ## the module builds outside of this tree: with one gomod line, without clang and cgo, and from its zip

@@ -338,7 +338,7 @@ struct follow {
 	__u32 tail; // last four bytes of a head of HTTP
 	__u16 bytes; // of payload still to come
 	__u8 packets; // still to be copied; 0: it is over
-	__u8 protocol; // enum protocol_bits
+	__u8 protocol; // enum protocol_bits, or FOLLOW_FRAMES
 };
 _Static_assert(sizeof(struct follow) == 16, "a follow has no hidden padding");
 

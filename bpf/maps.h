@@ -82,7 +82,7 @@ struct message {
 	__u32 offset; // of the payload
 	__u32 bytes; // to come, this packet's included
 	__u16 packets; // to come after this one
-	__u16 protocol; // enum protocol_bits
+	__u16 protocol; // enum protocol_bits, or FOLLOW_FRAMES
 };
 
 struct sample_scratch {

@@ -17,7 +17,11 @@
 #define TLS_CLIENT_HELLO 1
 #define TLS_SERVER_HELLO 2
 #define TLS_RECORD_HEADER 5 // type, version, length
+#define TLS_CHANGE_CIPHER 0x140303000101ULL // a whole record, which may stand before a second hello; RFC 8446 D.4
+#define TLS_CHANGE_CIPHER_LENGTH 6
+#define FOLLOW_FRAMES 0x80 // in place of PROTOCOL_HTTP: of HTTP/2, whose frames have no end that is looked for
 #define HEAD_END 0x0d0a0d0a // what a head of HTTP ends with; RFC 9112 2.1
+#define HEAD_END_LENIENT 0x0a0a // where lines end in LF alone; RFC 9112 2.2
 
 static __always_inline bool has_port(const struct slot *s, __u16 port)
 {
@@ -51,7 +55,13 @@ static __always_inline bool begins_hello(__u64 bytes, __u32 n)
 	       (n < 6 || type == TLS_CLIENT_HELLO || type == TLS_SERVER_HELLO);
 }
 
-/* Methods of RFC 9110 9.1 and RFC 5789, the status line, and the preface of HTTP/2 (RFC 9113 3.4). */
+/* The preface of HTTP/2; RFC 9113 3.4. */
+static __always_inline bool begins_preface(__u64 bytes, __u32 n)
+{
+	return begins_with(bytes, n, TEXT('P', 'R', 'I', ' ', '*', ' ', 'H', 'T'), 8);
+}
+
+/* Methods of RFC 9110 9.1 and RFC 5789, and the status line. */
 static __always_inline bool begins_head(__u64 bytes, __u32 n)
 {
 	return begins_with(bytes, n, TEXT('G', 'E', 'T', ' ', 0, 0, 0, 0), 4) ||
@@ -63,8 +73,7 @@ static __always_inline bool begins_head(__u64 bytes, __u32 n)
 	       begins_with(bytes, n, TEXT('P', 'A', 'T', 'C', 'H', ' ', 0, 0), 6) ||
 	       begins_with(bytes, n, TEXT('O', 'P', 'T', 'I', 'O', 'N', 'S', ' '), 8) ||
 	       begins_with(bytes, n, TEXT('C', 'O', 'N', 'N', 'E', 'C', 'T', ' '), 8) ||
-	       begins_with(bytes, n, TEXT('T', 'R', 'A', 'C', 'E', ' ', 0, 0), 6) ||
-	       begins_with(bytes, n, TEXT('P', 'R', 'I', ' ', '*', ' ', 'H', 'T'), 8);
+	       begins_with(bytes, n, TEXT('T', 'R', 'A', 'C', 'E', ' ', 0, 0), 6);
 }
 
 /* Up to eight bytes at an offset, the first in the highest byte. */
@@ -75,6 +84,28 @@ static __always_inline bool first_bytes(struct __sk_buff *skb, __u32 offset, __u
 	if (bpf_skb_load_bytes(skb, offset, &copy, ((n - 1) & 7) + 1))
 		return false;
 	*bytes = bpf_be64_to_cpu(copy);
+	return true;
+}
+
+/* Whether the payload begins with a hello, and how many bytes its record takes if it is in one. The first bytes are given. */
+static __always_inline bool find_hello(struct __sk_buff *skb, struct message *m, __u32 length, __u64 bytes)
+{
+	__u32 before = 0, n, record, rounded;
+
+	if (length > TLS_CHANGE_CIPHER_LENGTH && bytes >> 16 == TLS_CHANGE_CIPHER)
+		before = TLS_CHANGE_CIPHER_LENGTH;
+	length -= before;
+	n = length < 8 ? length : 8;
+	if (before && !first_bytes(skb, m->offset + before, n, &bytes))
+		return false;
+	if (!begins_hello(bytes, n))
+		return false;
+	record = (__u16)(bytes >> 24);
+	rounded = (bytes & 0xffff) << 8; // down: length of the hello, whose last byte is not among these
+	if (n == 8 && rounded > record)
+		return true; // it goes on in records to come, which nobody tells the length of
+	if (n >= TLS_RECORD_HEADER && record < FOLLOW_BYTES - TLS_RECORD_HEADER - before)
+		m->bytes = before + TLS_RECORD_HEADER + record;
 	return true;
 }
 
@@ -105,6 +136,8 @@ static __always_inline __u32 find_segment(struct __sk_buff *skb, const struct sl
 
 	if (!out || !first_bytes(skb, offset, n, &bytes))
 		return 0;
+	if (!bytes && skb->len <= ETH_ZLEN) // padding of a frame without payload; IEEE 802.3 4.2.3.3
+		return 0;
 	m = &out->message;
 	m->key = key;
 	m->offset = offset;
@@ -115,10 +148,12 @@ static __always_inline __u32 find_segment(struct __sk_buff *skb, const struct sl
 		m->protocol = PROTOCOL_DNS; // each packet begins one: no message is followed
 		return SAMPLE_PROTOCOL | CHOICE_SEGMENT;
 	}
-	if (protocols & PROTOCOL_TLS && begins_hello(bytes, n)) {
+	if (protocols & PROTOCOL_TLS && find_hello(skb, m, length, bytes)) {
 		m->protocol = PROTOCOL_TLS;
-		if (n >= TLS_RECORD_HEADER && (__u16)(bytes >> 24) < FOLLOW_BYTES - TLS_RECORD_HEADER)
-			m->bytes = (__u16)(bytes >> 24) + TLS_RECORD_HEADER;
+		return SAMPLE_PROTOCOL | CHOICE_SEGMENT;
+	}
+	if (protocols & PROTOCOL_HTTP && begins_preface(bytes, n)) {
+		m->protocol = FOLLOW_FRAMES;
 		return SAMPLE_PROTOCOL | CHOICE_SEGMENT;
 	}
 	if (protocols & PROTOCOL_HTTP && begins_head(bytes, n)) {
@@ -159,7 +194,7 @@ static __always_inline bool ends_head(struct sample_scratch *s, __u32 length)
 		if (offset + i >= length)
 			break;
 		tail = tail << 8 | s->data[(offset + i) & (SNAP_MAX - 1)];
-		if (tail == HEAD_END)
+		if (tail == HEAD_END || (__u16)tail == HEAD_END_LENIENT)
 			return true;
 	}
 	m->tail = tail;

@@ -255,6 +255,8 @@ __noinline int take_sample(struct __sk_buff *skb, __u32 place, __u32 netns_bits,
 	if (choice & SAMPLE_RANDOM)
 		next_gap(h, s);
 	paid = spend(h, s, choice);
+	if (protocols && choice & CHOICE_SEGMENT && !(paid & SAMPLE_PROTOCOL))
+		follow(skb, out, false); // what goes on with it is of no use either
 	if (!paid)
 		return 0;
 	out->head.pool = s->pools[KIND_RANDOM];

@@ -23,6 +23,7 @@ import (
 	"go.opentelemetry.io/collector/consumer/consumertest"
 	"go.opentelemetry.io/collector/pdata/plog"
 
+	"github.com/ebpfpackets/ebpfpackets/internal/app"
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
@@ -331,7 +332,7 @@ func TestWhatOthersLeftIsNotOfferedAgain(t *testing.T) {
 
 func writeOneFlow(ld plog.Logs) {
 	w := logsWriter{}
-	w.writeFlow(ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty(), &flow.Record{}, "")
+	w.writeFlow(ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty(), &flow.Record{}, &app.Label{}, "")
 }
 
 // toldVolume returns the traffic that flow records tell.

@@ -340,7 +340,7 @@ func (e *engine) expireMessages(now int64) {
 			e.sendSamples()
 		}
 	})
-	e.tel.setMessages(e.messages.tracker.Counts())
+	e.tel.setMessages(e.messages.counts())
 }
 
 func (e *engine) sendSamples() {

@@ -57,21 +57,22 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 	for i := range b.flows {
 		r := records.AppendEmpty()
 		r.SetObservedTimestamp(pcommon.Timestamp(b.observed))
-		w.writeFlow(r, &b.flows[i], b.names[b.flows[i].Key.IfIndex])
+		var label app.Label
 		if b.labels != nil {
-			putLabel(r.Attributes(), &b.labels[i])
+			label = b.labels[i]
 		}
+		w.writeFlow(r, &b.flows[i], &label, b.names[b.flows[i].Key.IfIndex])
 	}
 	w.packets.writeAll(records, b)
 	renameLogs(ld)
 	return ld
 }
 
-func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
+func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Label, iface string) {
 	r.SetEventName(eventFlow)
 	r.SetSeverityNumber(plog.SeverityNumberInfo)
 	r.SetTimestamp(pcommon.Timestamp(f.End))
-	r.Body().SetStr(flowLine(f, iface))
+	r.Body().SetStr(flowLine(f, label, iface))
 	m := r.Attributes()
 	m.EnsureCapacity(40)
 	putPlace(m, iface, f.Direction)
@@ -110,6 +111,7 @@ func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, iface string) {
 		m.PutInt(attrFlowReverseTCPFlags, int64(f.Reverse.TCPFlags))
 	}
 	putEthernet(m, &f.Forward)
+	putLabel(m, label)
 	putReverseTunnel(m, f)
 	forwardFacts.put(m, &f.Forward)
 	reverseFacts.put(m, &f.Reverse)
@@ -176,9 +178,9 @@ func putTuple(m pcommon.Map, k *flow.Key) (source, destination string) {
 	return source, destination
 }
 
-// flowLine says a flow in one line, for people: who talked to whom and where, how much each way, for how long, and why it
-// is told now.
-func flowLine(f *flow.Record, iface string) string {
+// flowLine says a flow in one line, for people: who talked to whom and where, of what if that is known, how much each way, for how
+// long, and why it is told now.
+func flowLine(f *flow.Record, label *app.Label, iface string) string {
 	from, to := "", ""
 	if f.Initiator != flow.InitiatorUnknown {
 		from, to = "client ", "server "
@@ -189,7 +191,7 @@ func flowLine(f *flow.Record, iface string) string {
 		b = appendICMP(b, typ, code)
 	}
 	b = appendTunnel(b, &f.Key.Tunnel)
-	b = appendPlace(b, iface)
+	b = appendPlace(b, label.Protocol, label.Version, label.ServerName, iface)
 	b = appendVolume(append(b, ": "...), f.Forward.Volume)
 	b = appendVolume(append(b, ", back "...), f.Reverse.Volume)
 	if n := f.Forward.Errors.Sum() + f.Reverse.Errors.Sum(); n > 0 {

@@ -94,6 +94,14 @@ func (r *messageReader) learning(visit func(*app.Message)) func(*app.Message) {
 	}
 }
 
+// counts returns what became of messages, and how many labels of flows were pushed out.
+func (r *messageReader) counts() (app.Counts, uint64) {
+	if r.labels == nil {
+		return r.tracker.Counts(), 0
+	}
+	return r.tracker.Counts(), r.labels.PushedOut()
+}
+
 // label gives each flow of b what its messages said of it.
 func (r *messageReader) label(b *batch) {
 	b.labels = make([]app.Label, len(b.flows))
@@ -263,7 +271,7 @@ func putTrace(r plog.LogRecord, h *app.HTTP) {
 	}
 	r.SetTraceID(h.TraceID)
 	r.SetSpanID(h.SpanID)
-	r.SetFlags(plog.DefaultLogRecordFlags.WithIsSampled(h.TraceFlags&1 != 0))
+	r.SetFlags(plog.LogRecordFlags(h.TraceFlags))
 	putStr(r.Attributes(), attrHTTPTraceState, h.TraceState)
 }
 

@@ -50,7 +50,10 @@ func TestMessageRecordsGolden(t *testing.T) {
 	b := &batch{observed: 1, names: map[uint32]string{1: "eth0"}}
 	s := carrier(t, "TCP without options")
 	s.Reasons = packet.ReasonProtocol
+	var p packet.Packet
+	packet.Decode(&s, &p)
 	for _, m := range everyMessage() {
+		m.Key = p.Key
 		b.addSample(&s, epoch.UnixNano()+6e8)
 		b.attach(&m)
 	}
@@ -163,6 +166,21 @@ func nonzero(m map[string]int64) map[string]int64 {
 		}
 	}
 	return m
+}
+
+// The tuple is that of the flow inside of the tunnel, which snap_length cuts off, and the message was read of.
+func TestAMessageKnowsItsFlowBetterThanTheRecordsBytes(t *testing.T) {
+	s := carrier(t, "TCP without options")
+	s.Data = s.Data[:30]
+	m := everyMessage()[0]
+	m.Key = flowRecord("10.0.0.1:40000", "10.0.0.2:53", protoUDP, flow.InitiatorPort, half(1, 78, 0), half(1, 178, 0)).Key
+	b := &batch{names: map[uint32]string{1: "eth0"}}
+	b.addSample(&s, 1)
+	b.attach(&m)
+	w := logsWriter{resource: pcommon.NewResource()}
+	record := w.write(b).ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0)
+	source, _ := record.Attributes().Get(attrSourceAddress)
+	assert.Equal(t, "10.0.0.1", source.Str())
 }
 
 // What no message comes of is no record, unless the packet was chosen for another reason, too.

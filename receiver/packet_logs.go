@@ -85,15 +85,17 @@ func (w *packetWriter) write(r plog.LogRecord, s *packet.Sample, message *app.Me
 	putPlace(m, iface, s.Direction)
 	w.putSample(m, s)
 	putLink(m, h)
-	switch h.Reason {
-	case flow.ReasonAccounted:
+	switch {
+	case message != nil && h.Key != message.Key: // all of the copied bytes say more than those that a record may be made of
+		putTuple(m, &message.Key)
+	case h.Reason == flow.ReasonAccounted:
 		putTuple(m, &h.Key)
 		putIP(m, h)
 		putTransport(m, h)
-	case flow.ReasonARP:
-		putARP(m, h)
-		fallthrough
 	default:
+		if h.Reason == flow.ReasonARP {
+			putARP(m, h)
+		}
 		if len(h.Tags) > 0 {
 			m.PutInt(attrVLANID, int64(h.Tags[0].ID()))
 		}

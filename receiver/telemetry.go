@@ -28,16 +28,17 @@ type telemetry struct {
 	receiver attribute.KeyValue // on everything: two receivers of one Collector would write to the same series
 	clock    func() time.Time
 
-	mu       sync.Mutex
-	ledger   kernel.Ledger
-	samples  kernel.Samples
-	kinds    []packet.Kind // of samples that are on
-	messages app.Counts
-	drained  time.Time
-	slots    int
-	flows    int
-	series   map[string]int // by metric
-	drift    map[driftKey]int64
+	mu         sync.Mutex
+	ledger     kernel.Ledger
+	samples    kernel.Samples
+	kinds      []packet.Kind // of samples that are on
+	messages   app.Counts
+	unlabelled uint64
+	drained    time.Time
+	slots      int
+	flows      int
+	series     map[string]int // by metric
+	drift      map[driftKey]int64
 }
 
 // driftKey is one direction of an interface.
@@ -267,11 +268,11 @@ func (t *telemetry) observeSamples(_ context.Context, o metric.Int64Observer) er
 	return nil
 }
 
-// setMessages takes what became of messages since Start.
-func (t *telemetry) setMessages(c app.Counts) {
+// setMessages takes what became of messages, and of what they said of flows, since Start.
+func (t *telemetry) setMessages(c app.Counts, labelsPushedOut uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.messages = c
+	t.messages, t.unlabelled = c, labelsPushedOut
 }
 
 // registerMessages lets the collector ask what became of messages, and of requests that wait for a response.
@@ -304,6 +305,7 @@ func (t *telemetry) registerMessages(protocols []string) error {
 			o(t.messages.Forgotten[p], "forgotten")
 		})),
 		t.RegisterEbpfpacketsReceiverMessageConflictsCallback(t.observe(func() int { return int(t.messages.Conflicts) })),
+		t.RegisterEbpfpacketsReceiverFlowLabelEvictionsCallback(t.observe(func() int { return int(t.unlabelled) })),
 	)
 }
 

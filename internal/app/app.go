@@ -116,9 +116,9 @@ type TLS struct {
 // Values of Authorization, cookies, queries, user information and Referer are never in it.
 type HTTP struct {
 	Response bool
-	Version  string // 1.0, 1.1; 2: the preface of HTTP/2, of which nothing else is told but GRPC
-	GRPC     bool   // HTTP/2 that announces application/grpc in the same packet as the preface
-	Cut      bool   // the end of the head was not seen
+	Version  string // 1.0, 1.1; 2: the preface of HTTP/2, of which nothing else is told but GRPC and Cut
+	GRPC     bool   // HTTP/2 whose first request says application/grpc, in the frames that the kernel follows behind the preface
+	Cut      bool   // the end of the head was not seen; of HTTP/2 that of the first request's fields
 
 	Method        string // of a request; RFC 9110 9, or any token of at most 32 bytes
 	Path          string // of a request, without query and fragment; RFC 3986 3.3, at most MaxPath bytes

@@ -184,7 +184,7 @@ func (x *exchanges) request(m *Message, w when, c flow.Conversation, half uint8)
 	}
 	r.last = m.Time
 	before := len(r.waiting)
-	r.waiting = slices.DeleteFunc(r.waiting, func(q request) bool { return !q.heard && distance(q.ack, w.ack) > 0 })
+	r.waiting = slices.DeleteFunc(r.waiting, func(q request) bool { return q.missed(w.ack) })
 	x.counts.Unanswered[ProtocolHTTP] += uint64(before - len(r.waiting))
 	if len(r.waiting) == maxPipelined {
 		r.waiting = slices.Delete(r.waiting, 0, 1)
@@ -196,6 +196,13 @@ func (x *exchanges) request(m *Message, w when, c flow.Conversation, half uint8)
 	}
 	r.waiting = slices.Insert(r.waiting, i, request{time: m.Time, seq: w.seq, ack: w.ack})
 	x.counts.Asked[ProtocolHTTP]++
+}
+
+// missed reports whether a request after q, with that acknowledgement, says that nobody will see the answer to q. Far before that
+// of q it is of another connection with the same ports: of most connections neither SYN nor RST is a sample.
+func (q *request) missed(ack uint32) bool {
+	further := distance(q.ack, ack)
+	return !q.heard && further > 0 || further < -window
 }
 
 // answer says that m answers a question of that time.

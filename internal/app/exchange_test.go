@@ -150,6 +150,22 @@ func TestDNSOverTCP(t *testing.T) {
 	r.requireIdentity(t)
 }
 
+// TestDNSOverTCPCapturedInPart is told as far as it was captured, as over UDP.
+func TestDNSOverTCPCapturedInPart(t *testing.T) {
+	tcp := v4(protoTCP, 40000, portDNS)
+	r := newRig()
+	r.read(ask(tcp, 0, prefixed(dns(7, false, "www.example."))))
+	s := answer(tcp, 0, prefixed(dns(7, true, "www.example.")))
+	s.Length = len(s.Payload)
+	s.Payload = s.Payload[:len(s.Payload)-4] // the address
+	r.read(s)
+	d := r.last(t).DNS
+	require.NotNil(t, d)
+	assert.Equal(t, []any{"www.example", 1, []string(nil)}, []any{d.Name, d.AnswerCount, d.Answers})
+	assert.True(t, r.last(t).Answers)
+	r.requireIdentity(t)
+}
+
 func TestQuestionsArePushedOut(t *testing.T) {
 	l := defaultLimits
 	l.questions = 10
@@ -254,6 +270,25 @@ func TestALostAnswerIsNoShift(t *testing.T) {
 	assert.Equal(t, time.Millisecond, r.last(t).Elapsed)
 	assert.Equal(t, uint64(1), r.Counts().Unanswered[ProtocolHTTP])
 	r.requireIdentity(t)
+}
+
+// TestTheNextConnectionGetsItsOwnAnswers: its beginning was not seen.
+func TestTheNextConnectionGetsItsOwnAnswers(t *testing.T) {
+	tcp := v4(protoTCP, 40000, 80)
+	for name, ack := range map[string]uint32{"further": 1 << 30, "before": 3 << 30} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig()
+			r.read(ask(tcp, 0, get("/1")))
+			r.wait(time.Minute)
+			s := ask(tcp, 1<<30, get("/2"))
+			s.Ack = ack
+			r.read(s)
+			r.read(answer(tcp, ack, status(200)))
+			assert.Equal(t, time.Millisecond, r.last(t).Elapsed)
+			assert.Equal(t, uint64(1), r.Counts().Unanswered[ProtocolHTTP])
+			r.requireIdentity(t)
+		})
+	}
 }
 
 // TestAnAnswerToAnEarlierRequestIsNoLoss: pipelined requests, the second of which waits for its turn.

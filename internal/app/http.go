@@ -227,18 +227,48 @@ func (h *HTTP) readHost(b []byte) {
 	h.Host, h.Port = strings.ToLower(string(host)), uint16(n)
 }
 
-// readPreface reads the preface of HTTP/2 and looks whether what was captured behind it says that it carries gRPC. What
-// comes later is not HTTP/1.x, and not looked at.
+// Of frames of HTTP/2; RFC 9113 4.1, 6.2 and 6.10.
+const (
+	frameHeaderLen    = 9
+	frameHeaders      = 1
+	frameContinuation = 9
+	flagEndHeaders    = 4
+)
+
+// readPreface reads the preface of HTTP/2, and behind it up to the end of the first request's fields, which say whether the
+// connection carries gRPC. Whatever else is in b is HTTP/2, too, and not looked at.
 func readPreface(b []byte, m *Message) (int, error) {
 	if len(b) < len(prefaceHTTP2) {
 		return 0, errMore
 	}
-	behind := b[len(prefaceHTTP2):]
+	block, whole := firstFields(b[len(prefaceHTTP2):])
 	m.HTTP = &HTTP{
 		Version: versionHTTP2, ContentLength: -1,
-		GRPC: bytes.Contains(behind, []byte(typeGRPC)) || bytes.Contains(behind, typeGRPCHuffman),
+		GRPC: bytes.Contains(block, []byte(typeGRPC)) || bytes.Contains(block, typeGRPCHuffman),
+	}
+	if !whole {
+		return 0, errMore
 	}
 	return len(b), nil
+}
+
+// firstFields returns what is there of the first field block in these frames, encoded, and whether that is all of it; RFC 9113 4.3.
+func firstFields(b []byte) (block []byte, whole bool) {
+	for len(b) >= frameHeaderLen {
+		length := int(b[0])<<16 | int(b[1])<<8 | int(b[2])
+		typ, flags := b[3], b[4]
+		b = b[frameHeaderLen:]
+		payload := b[:min(length, len(b))]
+		b = b[len(payload):]
+		if typ != frameHeaders && typ != frameContinuation {
+			continue
+		}
+		block = append(block, payload...)
+		if len(payload) == length && flags&flagEndHeaders != 0 {
+			return block, true
+		}
+	}
+	return block, false
 }
 
 const typeGRPC = "application/grpc" // and with a suffix; gRPC over HTTP2, "Requests"

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
@@ -170,14 +171,61 @@ func TestHTTP2(t *testing.T) {
 		huffman := hpack.AppendHuffmanString(nil, typeGRPC+string([]byte{byte(suffix)}))
 		assert.Equal(t, typeGRPCHuffman, huffman[:len(typeGRPCHuffman)])
 	}
-	for behind, want := range map[string]bool{
-		"": false, "\x00\x00\x00\x04": false, "xx" + typeGRPC + "+proto": true, "xx" + string(typeGRPCHuffman): true, "application/json": false,
+	settings, fields := frameHTTP2(4, 0, ""), fieldsHTTP2("application/grpc")
+	request, other := frameHTTP2(frameHeaders, flagEndHeaders, fields), frameHTTP2(frameHeaders, flagEndHeaders, fieldsHTTP2("application/json"))
+	middle := strings.Index(fields, string(typeGRPCHuffman)) + 5
+	for _, tt := range []struct {
+		name, behind string
+		want         bool
+	}{
+		{"gRPC", settings + request, true},
+		{"with a suffix", settings + frameHTTP2(frameHeaders, flagEndHeaders, fieldsHTTP2("application/grpc+proto")), true},
+		{"as plain text", settings + frameHTTP2(frameHeaders, flagEndHeaders, "\x0f\x10\x10application/grpc"), true},
+		{"with the end of the stream", frameHTTP2(frameHeaders, flagEndHeaders|1, fields), true},
+		{"in two frames", frameHTTP2(frameHeaders, 0, fields[:middle]) + frameHTTP2(frameContinuation, flagEndHeaders, fields[middle:]), true},
+		{"another type", settings + other, false},
+		{"no fields", settings + frameHTTP2(frameHeaders, flagEndHeaders, ""), false},
+		{"in a frame before", frameHTTP2(0xfa, flagEndHeaders, fields) + other, false},
+		{"in the body", other + frameHTTP2(0, 0, fields), false},
+		{"in another request", other + request, false},
 	} {
-		r := newRig()
-		r.read(ask(v4(protoTCP, 40000, 80), 0, string(prefaceHTTP2)+behind))
-		require.Len(t, r.told, 1)
-		assert.Equal(t, HTTP{Version: "2", GRPC: want, ContentLength: -1}, *r.told[0].HTTP)
-		assert.Zero(t, r.Counts().Asked)
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig()
+			r.read(ask(v4(protoTCP, 40000, 80), 0, string(prefaceHTTP2)+tt.behind))
+			require.Len(t, r.told, 1)
+			assert.Equal(t, HTTP{Version: "2", GRPC: tt.want, ContentLength: -1}, *r.told[0].HTTP)
+			assert.Zero(t, r.Counts().Asked)
+			r.requireIdentity(t)
+		})
+	}
+}
+
+// TestHTTP2WithoutItsFirstRequest: that it is HTTP/2 is told when no more of it is to be expected.
+func TestHTTP2WithoutItsFirstRequest(t *testing.T) {
+	k, call := v4(protoTCP, 40000, 80), callHTTP2("application/grpc")
+	for n := len(prefaceHTTP2); n < len(call)-1; n++ {
+		fin, cut := ask(k, uint32(n), ""), ask(k, uint32(n), call[n:n+1])
+		fin.TCPFlags |= tcpFIN
+		cut.Length = 1000
+		for _, tt := range []struct {
+			name string
+			seen string
+			end  func(r *rig)
+		}{
+			{"nothing more comes", call[:n], func(r *rig) { r.wait(time.Millisecond) }},
+			{"FIN", call[:n], func(r *rig) { r.read(fin) }},
+			{"captured in part", call[:n+1], func(r *rig) { r.read(cut) }},
+		} {
+			r := newRig()
+			r.read(ask(k, 0, call[:n]))
+			r.wait(defaultLimits.patience - time.Millisecond)
+			require.Empty(t, r.told, n)
+			tt.end(r)
+			require.Len(t, r.told, 1, "%s after %d bytes", tt.name, n)
+			want := HTTP{Version: "2", GRPC: strings.Contains(tt.seen, string(typeGRPCHuffman)), Cut: true, ContentLength: -1}
+			require.Equal(t, want, *r.told[0].HTTP, "%s after %d bytes", tt.name, n)
+			r.requireIdentity(t)
+		}
 	}
 }
 

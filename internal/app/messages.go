@@ -106,17 +106,26 @@ func (t *Tracker) refuse(s *stream, i int, last piece) {
 	}
 }
 
-// giveUp ends the message of piece i, whose rest will not come. Of HTTP what is there is told, if it is the first line at least.
+// giveUp ends the message of piece i, whose rest will not come. Of HTTP what is there is told, if it is the first line at least;
+// of DNS what was captured, if that is the first question at least, as over UDP.
 func (t *Tracker) giveUp(s *stream, i int, cause Cause, visit func(*Message)) {
 	p := &s.pieces[i]
 	m := s.message(p)
-	if p.proto == ProtocolHTTP {
+	captured := cause == CauseCut || cause == CauseTooLong
+	switch {
+	case p.proto == ProtocolHTTP:
 		_, _ = readHTTP(p.b, &m) // errMore, as before
+		if m.HTTP != nil {
+			m.HTTP.Cut = true
+		}
+	case p.proto == ProtocolDNS && captured && len(p.b) > 2:
+		if d := new(DNS); parseDNS(p.b[2:], d) == nil {
+			m.DNS = d
+		}
 	}
-	if m.HTTP != nil {
-		m.HTTP.Cut = true
+	if m.HTTP != nil || m.DNS != nil {
 		// Late ones are out of order: their answers may have been told.
-		t.tell(&m, when{first: p.first, seq: p.seq, ack: p.ack, asks: cause == CauseCut || cause == CauseTooLong}, visit)
+		t.tell(&m, when{first: p.first, seq: p.seq, ack: p.ack, asks: captured}, visit)
 	} else {
 		t.counts.GivenUp[p.proto][cause]++
 	}

@@ -4,6 +4,7 @@
 package app
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -18,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 )
@@ -130,6 +132,30 @@ const (
 	getRequest = "GET /index.html?q=1 HTTP/1.1\r\nHost: www.example.com:8080\r\nUser-Agent: test/1\r\nAccept: */*\r\n\r\n"
 	okResponse = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 1234\r\n\r\n"
 )
+
+// frameHTTP2 makes a frame of stream 1; RFC 9113 4.1.
+func frameHTTP2(typ, flags byte, payload string) string {
+	n := len(payload)
+	return string([]byte{byte(n >> 16), byte(n >> 8), byte(n), typ, flags, 0, 0, 0, 1}) + payload
+}
+
+// fieldsHTTP2 are those of a request, as x/net encodes them.
+func fieldsHTTP2(contentType string) string {
+	var b bytes.Buffer
+	e := hpack.NewEncoder(&b)
+	for _, f := range [...][2]string{
+		{":method", "POST"}, {":scheme", "http"}, {":path", "/a.B/C"}, {":authority", "a:1"}, {"content-type", contentType}, {"te", "trailers"},
+	} {
+		must(e.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
+	}
+	return b.String()
+}
+
+// callHTTP2 is what a client says up to the end of its first request's fields.
+func callHTTP2(contentType string) string {
+	return string(prefaceHTTP2) + frameHTTP2(4, 0, "\x00\x04\x00\x01\x00\x00") + frameHTTP2(8, 0, "\x00\x0f\x00\x01") +
+		frameHTTP2(frameHeaders, flagEndHeaders, fieldsHTTP2(contentType))
+}
 
 // hellos are what crypto/tls says first in a handshake.
 type hellos struct{ client, server string }

@@ -36,7 +36,7 @@ func messages() []sent {
 		{"a request with LF alone", webKey, strings.ReplaceAll(getRequest, "\r", "")},
 		{"a request that ends in what looks like others", webKey, "OPTIONS * HTTP/1.0\r\nA: GET / \r\nHTTP: HTTP/1.1 OK\r\nPRI: \x16\x03\x01\r\n\r\n"},
 		{"a response", webKey.Reversed(), okResponse},
-		{"the preface of HTTP/2", webKey, string(prefaceHTTP2)},
+		{"the preface and the first request of HTTP/2", webKey, callHTTP2("application/grpc")},
 	}
 }
 

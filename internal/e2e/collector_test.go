@@ -53,6 +53,7 @@ type collector struct {
 	cmd    *exec.Cmd
 	log    safeBuffer
 	args   []string // beside its configuration
+	inner  bool     // what started is the parent of the collector, in whose PID namespace that is the first process
 	output string   // of the file exporter
 	ended  <-chan error
 }
@@ -143,7 +144,14 @@ func (c *collector) awaitExit() error {
 // terminate ends the collector with SIGTERM.
 func (c *collector) terminate() {
 	c.t.Helper()
-	require.NoError(c.t, c.cmd.Process.Signal(syscall.SIGTERM))
+	pid := c.cmd.Process.Pid
+	if c.inner {
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		require.NoError(c.t, err)
+		pid, err = strconv.Atoi(strings.TrimSpace(string(children)))
+		require.NoError(c.t, err)
+	}
+	require.NoError(c.t, syscall.Kill(pid, syscall.SIGTERM))
 	require.NoError(c.t, c.awaitExit())
 }
 

@@ -116,13 +116,18 @@ func requireSecret(t *testing.T, path string, wanted bool) {
 	output, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.NotEmpty(t, output)
-	var forms []string
-	for skipped := range 3 { // base64 has three alignments; the first and last digits depend on the neighbours
-		padded := append(make([]byte, skipped), secret...)
-		forms = append(forms, base64.StdEncoding.EncodeToString(padded[:len(padded)/3*3])[4:])
-	}
-	found := slices.ContainsFunc(forms, func(f string) bool { return strings.Contains(string(output), f) })
+	found := slices.ContainsFunc(base64Of(secret), func(f string) bool { return strings.Contains(string(output), f) })
 	assert.Equal(t, wanted, found, "in base64")
 	assert.NotContains(t, strings.ToLower(string(output)), hex.EncodeToString(secret))
 	assert.NotContains(t, string(output), string(secret))
+}
+
+// base64Of returns what base64 makes of bytes that others surround. It has three alignments; the first and last digits depend
+// on the neighbours.
+func base64Of(secret []byte) (forms []string) {
+	for skipped := range 3 {
+		padded := append(make([]byte, skipped), secret...)
+		forms = append(forms, base64.StdEncoding.EncodeToString(padded[:len(padded)/3*3])[4:])
+	}
+	return forms
 }

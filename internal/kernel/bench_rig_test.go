@@ -158,6 +158,7 @@ type subject struct {
 	packets, bytes uint64       // taken and not yet compared
 	last           int          // flows of the last take
 	samples        SampleCounts // random
+	messages       SampleCounts // of protocols
 }
 
 // fill is what lies in the active buffer of ours: slots in use and packets that found none.
@@ -246,7 +247,7 @@ func (r *rig) ours(k *Kernel, name string) *subject {
 		require.Equal(b, d.Ledger.Seen, sum)
 		s.packets += sum.Packets
 		s.bytes += sum.Bytes
-		s.samples = d.Samples[packet.KindRandom]
+		s.samples, s.messages = d.Samples[packet.KindRandom], d.Samples[packet.KindProtocol]
 	}
 	return s
 }

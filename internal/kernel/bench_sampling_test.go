@@ -66,6 +66,9 @@ func (r *rig) samplingSubjects(b *testing.B) []samplingSubject {
 	cfg := func(oneIn, perSecond int) Config {
 		return Config{Samples: oneIn > 0, RandomOneIn: oneIn, SnapLength: sampleSnap, MaxPerSecond: perSecond, Seed: [32]byte{1}, cpus: []int{0}}
 	}
+	ofFlows := func(flowOneIn, first int) Config {
+		return Config{Samples: true, FlowOneIn: flowOneIn, FirstPerFlow: first, SnapLength: sampleSnap, MaxPerSecond: 1, cpus: []int{0}}
+	}
 	const plenty = 100 * unlimited
 	each, full := load(b, cfg(1, plenty)), load(b, cfg(1, plenty))
 	nothing := func(*testing.B) {}
@@ -84,6 +87,9 @@ func (r *rig) samplingSubjects(b *testing.B) []samplingSubject {
 			b.Helper()
 			require.Less(b, sent-n.RateLimited, uint64(2))
 		}},
+		{r.ours(load(b, Config{cpus: []int{0}, object: objectFull}), "off, the form with everything"), nothing, nil},
+		{r.ours(load(b, ofFlows(1<<30, 0)), "1 flow in N, none chosen"), nothing, nil},
+		{r.ours(load(b, ofFlows(0, 3)), "first 3 of a flow, all past them"), nothing, nil},
 		{&subject{name: "noop again", program: r.objects.Noop}, nothing, nil},
 		{&subject{name: "copy", program: r.objects.Copy}, r.emptyCopies(b), nil},
 		{r.ours(each, "each packet"), func(b *testing.B) {

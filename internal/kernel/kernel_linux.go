@@ -71,18 +71,6 @@ const (
 	fragmentTime = 30 * time.Second // net.ipv4.ipfrag_time
 )
 
-// Protocols are application protocols, one bit for each.
-type Protocols uint8
-
-// enum protocol_bits of bpf/contract.h
-const (
-	ProtocolDNS Protocols = 1 << iota
-	ProtocolTLS
-	ProtocolHTTP
-
-	allProtocols = ProtocolDNS | ProtocolTLS | ProtocolHTTP
-)
-
 // Kernel is the loaded programs, their maps and their attachments. Attach, Detach and Pressure may be called from anywhere.
 // Drain and Stop have one caller between them at a time, ReadSamples one of its own; Close comes after all others.
 type Kernel struct {

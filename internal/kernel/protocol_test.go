@@ -42,10 +42,13 @@ func segment6(srcPort uint16, payload []byte) []byte {
 
 // hello is a TLS record with a handshake message of this type.
 func hello(typ byte, length int) []byte {
-	r := make([]byte, 5+length)
-	copy(r, []byte{0x16, 3, 1, byte(length >> 8), byte(length), typ})
+	r := bytes.Repeat([]byte{0xaa}, 5+length) // zeros at the end of a small frame are padding
+	copy(r, []byte{0x16, 3, 1, byte(length >> 8), byte(length), typ, 0, byte((length - 4) >> 8), byte(length - 4)})
 	return r
 }
+
+// changeCipherSpec is the record that may stand before a second hello; RFC 8446 D.4.
+var changeCipherSpec = []byte{0x14, 3, 3, 0, 1, 1}
 
 func messages(p Protocols) Config {
 	return Config{Samples: true, SnapLength: 60, MaxPerSecond: unlimited, Protocols: p, cpus: []int{0}}
@@ -107,6 +110,14 @@ func TestBeginningsOfMessagesAreFound(t *testing.T) {
 		{"hello over IPv6", tls, segment6(40000, hello(1, 300))},
 		{"certificate", 0, segment(40000, hello(11, 90))},
 		{"TLS application data", 0, segment(40000, []byte{0x17, 3, 3, 0, 9, 1, 1, 1})},
+		{"second hello", tls, segment(40000, slices.Concat(changeCipherSpec, hello(1, 300)))},
+		{"second hello over IPv6", tls, segment6(40000, slices.Concat(changeCipherSpec, hello(1, 300)))},
+		{"the beginning of a second hello", tls, segment(40000, slices.Concat(changeCipherSpec, hello(1, 300)[:1]))},
+		{"change of cipher", 0, segment(40000, changeCipherSpec)},
+		{"change of cipher and application data", 0, segment(40000, slices.Concat(changeCipherSpec, []byte{0x17, 3, 3, 0, 9, 1, 1, 1}))},
+		{"change of cipher and Finished", 0, segment(40000, slices.Concat(changeCipherSpec, hello(20, 40)))},
+		{"another change of cipher", 0, segment(40000, slices.Concat([]byte{0x14, 3, 3, 0, 1, 2}, hello(1, 300)))},
+		{"change of cipher and head", 0, segment(40000, slices.Concat(changeCipherSpec, []byte("GET / HTTP/1.1")))},
 		{"no version of TLS", 0, segment(40000, []byte{0x16, 3, 5, 0, 9, 1, 1, 1})},
 		{"no TLS", 0, segment(40000, []byte{0x16, 2, 1, 0, 9, 1, 1, 1})},
 		{"like a head", 0, segment(40000, []byte("GETS a lot"))},
@@ -168,6 +179,37 @@ func TestMessagesInTwoSegmentsAreFollowed(t *testing.T) {
 	})
 }
 
+// The first record of a second hello is no measure of it.
+func TestSecondHellosAreFollowed(t *testing.T) {
+	second := slices.Concat(changeCipherSpec, hello(1, 200))
+	data := []byte{0x17, 3, 3, 0, 90, 1, 1, 1}
+	eachForm(t, messages(ProtocolTLS), func(t *testing.T, k *Kernel) {
+		for cut := 7; cut < len(second); cut++ {
+			want := []bool{true, true, cut < 11} // the first part does not say how long it is
+			require.Equal(t, want, found(t, k, segment(uint16(cut), second[:cut]), segment(uint16(cut), second[cut:]), segment(uint16(cut), data)), "cut at %d", cut)
+		}
+		drain(t, k)
+	})
+}
+
+// The preface of HTTP/2 ends as a head does; what tells its protocol comes behind, in packets of its own.
+func TestFramesBehindAPrefaceAreFollowed(t *testing.T) {
+	preface := []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	frame := append([]byte{0, 0, 100, 1, 4, 0, 0, 0, 1}, make([]byte, 100)...)
+	eachForm(t, messages(ProtocolHTTP), func(t *testing.T, k *Kernel) {
+		for cut := 1; cut <= len(preface); cut++ {
+			frames := [][]byte{segment(uint16(cut), preface[:cut]), segment(uint16(cut), append(preface[cut:len(preface):len(preface)], frame...))}
+			want := []bool{true, true}
+			for n := 2; n < 12; n++ {
+				frames = append(frames, segment(uint16(cut), frame))
+				want = append(want, n <= 8) // FOLLOW_PACKETS
+			}
+			require.Equal(t, want, found(t, k, frames...), "cut at %d", cut)
+		}
+		drain(t, k)
+	})
+}
+
 func TestFollowingIsBounded(t *testing.T) {
 	k := load(t, messages(allProtocols))
 	pin(t, 0)
@@ -191,6 +233,46 @@ func TestFollowingIsBounded(t *testing.T) {
 	require.Equal(t, []bool{true, false}, found(t, k, segment(4, whole), segment(4, []byte("more body"))))
 	require.Equal(t, []bool{true, true, false, false}, found(t, k,
 		segment(5, []byte("GET / HTTP/1.1\r")), segment(5, []byte("\n\r\nbody")), segment(5, []byte("body")), segment(5, []byte("body"))))
+	drain(t, k)
+}
+
+// What has no credit is left out whole, also where an older message of the connection is still followed.
+func TestABeginningWithoutCreditIsNotFollowed(t *testing.T) {
+	cfg := messages(ProtocolHTTP)
+	cfg.MaxPerSecond = 10
+	k := load(t, cfg)
+	pin(t, 0)
+	for _, payload := range []string{"GET /a HTTP/1.1\r\n", "GET /b HTTP/1.1\r\n", "Host: b\r\n"} {
+		inject(t, k.objects.EgressL2, segment(1, []byte(payload)), nil)
+	}
+	require.Len(t, read(t, k), 1, "a tenth of a second's worth is one")
+	require.Equal(t, SampleCounts{Selected: 2, Emitted: 1, RateLimited: 1}, drain(t, k).Samples[packet.KindProtocol])
+}
+
+// Of a hello in several records the first does not say how long it is.
+func TestAHelloInSeveralRecordsIsFollowed(t *testing.T) {
+	k := load(t, messages(ProtocolTLS))
+	pin(t, 0)
+	whole := hello(1, 900)
+	first, second := append([]byte{0x16, 3, 1, 0, 200}, whole[5:205]...), append([]byte{0x16, 3, 1, 700 >> 8, 700 & 0xff}, whole[205:]...)
+	require.Equal(t, []bool{true, true, true}, found(t, k, segment(1, first), segment(1, second[:300]), segment(1, second[300:])))
+	drain(t, k)
+}
+
+// Small frames are padded with zeros, which are no payload.
+func TestPaddingIsNoPartOfAMessage(t *testing.T) {
+	k := load(t, messages(allProtocols))
+	pin(t, 0)
+	padded := func(port uint16) []byte { return segment(port, make([]byte, 6)) }
+	frames := [][]byte{segment(1, []byte("GET / HTTP/1.1\r\n"))}
+	want := []bool{true}
+	for range 10 {
+		frames, want = append(frames, padded(1)), append(want, false)
+	}
+	frames, want = append(frames, segment(1, []byte("\r\n")), segment(1, []byte("body"))), append(want, true, false)
+	require.Equal(t, want, found(t, k, frames...))
+	require.Equal(t, []bool{false}, found(t, k, segmentTo(2, 53, make([]byte, 6))))
+	require.Equal(t, []bool{true, false}, found(t, k, segment(3, []byte("GET / HTTP/1.1\nHost: a\n\n")), segment(3, []byte("body"))), "lines that end in LF")
 	drain(t, k)
 }
 

@@ -184,6 +184,8 @@ type Packet struct {
 	OneIn, Pool, Segments int64
 	Reasons               []any
 	Body                  string
+	TraceID, SpanID       string         // hexadecimal; "" if there is none
+	Flags                 uint32         // of the trace
 	Attributes            map[string]any // all of them
 }
 
@@ -200,6 +202,7 @@ func (o *Output) Packets() (packets []Packet) {
 			OneIn: a.int("packet.sampling.one_in"), Pool: a.int("packet.sampling.pool"), Segments: a.int("packet.segments"),
 			Reasons: a.slice("packet.sampling.reasons"),
 			Body:    r.Body().Str(), Attributes: r.Attributes().AsRaw(),
+			TraceID: r.TraceID().String(), SpanID: r.SpanID().String(), Flags: uint32(r.Flags()),
 		})
 	}
 	return packets

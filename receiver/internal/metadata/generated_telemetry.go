@@ -34,6 +34,7 @@ type TelemetryBuilder struct {
 	EbpfpacketsReceiverDrainDuration       metric.Float64Histogram
 	EbpfpacketsReceiverDrainErrors         metric.Int64Counter
 	EbpfpacketsReceiverFlowEvictions       metric.Int64Counter
+	EbpfpacketsReceiverFlowLabelEvictions  metric.Int64ObservableCounter
 	EbpfpacketsReceiverFlows               metric.Int64ObservableGauge
 	EbpfpacketsReceiverFlowsLimit          metric.Int64ObservableGauge
 	EbpfpacketsReceiverIcmpErrors          metric.Int64Counter
@@ -77,6 +78,21 @@ func (builder *TelemetryBuilder) RegisterEbpfpacketsReceiverDrainAgeCallback(cb 
 		cb(ctx, &observerFloat64{inst: builder.EbpfpacketsReceiverDrainAge, obs: o})
 		return nil
 	}, builder.EbpfpacketsReceiverDrainAge)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfpacketsReceiverFlowLabelEvictionsCallback sets callback for observable EbpfpacketsReceiverFlowLabelEvictions metric.
+func (builder *TelemetryBuilder) RegisterEbpfpacketsReceiverFlowLabelEvictionsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfpacketsReceiverFlowLabelEvictions, obs: o})
+		return nil
+	}, builder.EbpfpacketsReceiverFlowLabelEvictions)
 	if err != nil {
 		return err
 	}
@@ -383,6 +399,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	builder.EbpfpacketsReceiverFlowEvictions, err = builder.meter.Int64Counter(
 		"otelcol_ebpfpackets_receiver_flow_evictions",
 		metric.WithDescription("Flows ended early because max_flows was reached. [Development]"),
+		metric.WithUnit("{flow}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverFlowLabelEvictions, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpfpackets_receiver_flow_label_evictions",
+		metric.WithDescription("Flows whose record lacks protocol and server name because others needed the room. Only with packets.protocols. [Development]"),
 		metric.WithUnit("{flow}"),
 	)
 	errs = errors.Join(errs, err)

@@ -1,0 +1,185 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package e2e
+
+import (
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv/otlpcheck"
+)
+
+// longName has 253 bytes, the most that a name may have; RFC 1035 2.3.4.
+var longName = strings.Repeat(strings.Repeat("l", 63)+".", 3) + strings.Repeat("l", 48) + ".long.example"
+
+// serveNames runs dnsmasq with the records that questions ask for.
+func serveNames(t *testing.T, e *testenv.End) {
+	t.Helper()
+	cmd := exec.Command(testenv.Tool(t, "dnsmasq"), "--conf-file=/dev/null", "--keep-in-foreground", "--user=root", "--group=root",
+		"--pid-file=", "--no-resolv", "--no-hosts", "--bind-interfaces", "--listen-address="+e.V4.String(), "--listen-address="+e.V6.String(),
+		"--local=/example/", "--address=/long.example/192.0.2.9", "--host-record=host.example,192.0.2.7,2001:db8::7",
+		"--host-record=many.example,192.0.2.21", "--host-record=many.example,192.0.2.22", "--txt-record=text.example,some words",
+		"--txt-record=large.example"+strings.Repeat(","+strings.Repeat("b", 250), 12), "--log-facility=-")
+	var said safeBuffer
+	cmd.Stderr = &said
+	e.Start(cmd)
+	require.Eventually(t, func() bool { return strings.Contains(said.String(), "started") }, patience, 10*time.Millisecond, "dnsmasq listens")
+}
+
+// TestDNSMessages has dig ask dnsmasq, and compares the records with what dig was told to ask and says it was answered.
+func TestDNSMessages(t *testing.T) {
+	require.Len(t, longName, 253)
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	serveNames(t, right)
+	c := start(t, left.NetNS, messageSettings)
+	var asked []question
+	id := 1000
+	for _, v6 := range []bool{false, true} {
+		for _, transport := range []string{"udp", "tcp"} {
+			for _, q := range []question{
+				{name: "host.example", typ: "A", code: "NOERROR", answers: texts("192.0.2.7")},
+				{name: "host.example", typ: "AAAA", code: "NOERROR", answers: texts("2001:db8::7")},
+				{name: "many.example", typ: "A", code: "NOERROR", answers: texts("192.0.2.21", "192.0.2.22")},
+				{name: "text.example", typ: "TXT", code: "NOERROR"},
+				{name: "absent.example", typ: "A", code: "NXDOMAIN"},
+				{name: "elsewhere.test", typ: "A", code: "REFUSED"},
+				{name: "large.example", typ: "TXT", code: "NOERROR", large: true},
+				{name: longName, typ: "A", code: "NOERROR", answers: texts("192.0.2.9")},
+			} {
+				if q.large && transport == "udp" {
+					continue // dig would ask again over TCP
+				}
+				id++
+				q.id, q.transport, q.v6 = id, transport, v6
+				q.ask(t, left, right)
+				asked = append(asked, q)
+			}
+		}
+	}
+	out := c.stopAfter(t, left.NetNS, outcomes{"dns": {"told": int64(2 * len(asked))}})
+	for _, q := range asked {
+		q.requireTold(t, out, left, right)
+	}
+}
+
+// TestALargeDNSAnswer comes in one buffer where it is sent, of which the program in the kernel copies 2,048 bytes.
+func TestALargeDNSAnswer(t *testing.T) {
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	serveNames(t, right)
+	c := start(t, right.NetNS, messageSettings)
+	q := question{id: 4711, name: "large.example", typ: "TXT", code: "NOERROR", transport: "tcp", v6: true}
+	q.ask(t, left, right)
+	out := c.stopAfter(t, right.NetNS, outcomes{"dns": {"told": 2}})
+	response := out.message(t, map[string]any{"packet.message.type": "response"})
+	assert.Greater(t, response.Length, int64(3000))
+	requireSays(t, &response, map[string]any{
+		"packet.dns.id": int64(4711), "dns.question.name": "large.example", "packet.dns.answer_count": int64(1), "packet.dns.response_code": "NOERROR",
+	})
+	requireElapsed(t, &response, 0, q.took)
+}
+
+// question is what dig asked, and what it says of the answer.
+type question struct {
+	id                         int
+	transport, name, typ, code string
+	v6                         bool
+	large                      bool  // the answer takes more than a segment
+	answers                    []any // addresses; nil: none
+	records                    int64 // of the answer
+	took                       time.Duration
+}
+
+var (
+	digStatus = regexp.MustCompile(`status: (\w+), id: (\d+)\n`)
+	digCount  = regexp.MustCompile(`ANSWER: (\d+),`)
+	digTime   = regexp.MustCompile(`Query time: (\d+) usec`)
+)
+
+func (q *question) ask(t *testing.T, left, right *testenv.End) {
+	t.Helper()
+	args := []string{"@" + right.Addr(q.v6).String(), "-u", "+tries=1", "+time=5", "+qid=" + strconv.Itoa(q.id), q.name, q.typ}
+	if q.transport == "tcp" {
+		args = append(args, "+tcp")
+	}
+	said := left.Run(testenv.Tool(t, "dig"), args...)
+	status, count, took := digStatus.FindStringSubmatch(said), digCount.FindStringSubmatch(said), digTime.FindStringSubmatch(said)
+	require.NotNil(t, status, said)
+	require.NotNil(t, took, said)
+	require.Equal(t, []string{q.code, strconv.Itoa(q.id)}, status[1:], said)
+	micros, err := strconv.Atoi(took[1])
+	require.NoError(t, err)
+	q.took = time.Duration(micros) * time.Microsecond
+	q.records, err = strconv.ParseInt(count[1], 10, 64)
+	require.NoError(t, err)
+	for _, a := range q.answers {
+		require.Contains(t, said, a, "the server answers what the test is about")
+	}
+}
+
+func (q *question) requireTold(t *testing.T, out result, left, right *testenv.End) {
+	t.Helper()
+	here, there := left.Addr(q.v6).String(), right.Addr(q.v6).String()
+	both := map[string]any{
+		"network.protocol.name": "dns", "network.protocol.version": nil, "network.transport": q.transport,
+		"dns.question.name": q.name, "packet.dns.question.type": q.typ, "packet.dns.question.class": "IN", "error.type": nil,
+	}
+	request := out.message(t, map[string]any{"packet.dns.id": int64(q.id), "packet.message.type": "request"})
+	requireSays(t, &request, both)
+	requireSays(t, &request, map[string]any{
+		"source.address": here, "destination.address": there, "destination.port": int64(53), "network.io.direction": "transmit",
+		"packet.message.response_time": nil, "packet.dns.response_code": nil, "packet.dns.answer_count": nil, "packet.dns.truncated": nil,
+	})
+	response := out.message(t, map[string]any{"packet.dns.id": int64(q.id), "packet.message.type": "response"})
+	requireSays(t, &response, both)
+	requireSays(t, &response, map[string]any{
+		"source.address": there, "destination.address": here, "source.port": int64(53), "network.io.direction": "receive",
+		"destination.port": request.Attributes["source.port"], "packet.dns.response_code": q.code,
+		"packet.dns.answer_count": q.records, "packet.dns.truncated": false,
+	})
+	answers, _ := response.Attributes["dns.answers"].([]any)
+	assert.ElementsMatch(t, q.answers, answers, "answers to %s", q.name)
+	requireElapsed(t, &response, 0, q.took)
+	out.requireLabel(t, &request, "dns", nil, nil)
+}
+
+// TestAQuestionWithoutAnAnswerIsToldAgain asks a server that hears and never says anything.
+func TestAQuestionWithoutAnAnswerIsToldAgain(t *testing.T) {
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	c := start(t, left.NetNS, messageSettings)
+	for _, v6 := range []bool{false, true} {
+		right.ListenUDP(v6, 53)
+		left.Run(testenv.Tool(t, "sh"), "-c", testenv.Tool(t, "dig")+" @"+right.Addr(v6).String()+" +tries=1 +time=1 nobody.example TXT || test $? = 9") // no answer
+	}
+	c.awaitOutput(func(o *otlpcheck.Output) bool {
+		again := func(p otlpcheck.Packet) bool { return p.Attributes["error.type"] != nil }
+		return len(slices.DeleteFunc(o.Packets(), func(p otlpcheck.Packet) bool { return !again(p) })) == 2
+	})
+	out := c.stopAfter(t, left.NetNS, outcomes{"dns": {"told": 2}})
+	for _, version := range []string{"ipv4", "ipv6"} {
+		first := out.message(t, map[string]any{"network.type": version, "error.type": nil})
+		again := out.message(t, map[string]any{"network.type": version, "error.type": "timeout"})
+		assert.Equal(t, first.Time, again.Time, "that of the question")
+		assert.GreaterOrEqual(t, again.Observed.Sub(first.Observed), 4*time.Second, "the wait for an answer")
+		for _, name := range []string{
+			"packet.dns.id", "dns.question.name", "packet.dns.question.type", "packet.dns.question.class", "packet.message.type",
+			"network.protocol.name", "network.transport", "network.interface.name", "network.io.direction",
+			"source.address", "source.port", "destination.address", "destination.port",
+		} {
+			assert.NotNil(t, first.Attributes[name], name)
+			assert.Equal(t, first.Attributes[name], again.Attributes[name], name)
+		}
+		requireSays(t, &again, map[string]any{"dns.question.name": "nobody.example", "packet.dns.question.type": "TXT", "packet.length": nil})
+	}
+}
