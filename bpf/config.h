@@ -43,9 +43,11 @@ volatile const __u16 netns = 0; // number of the network namespace this instance
 #define flow_limit 0
 #define young_packets 0
 #define lease 0 // kernels that get this form have tcx
+#define deduplicate 0
 #else
 volatile const __u32 protocols = 0; // enum protocol_bits: their messages are samples
 volatile const __u32 tunnels = 0; // 1: the flow of a packet inside of a tunnel is the inner one
+volatile const __u32 deduplicate = 0; // 1: what another hook counts is a duplicate
 volatile const __u64 flow_limit = 0; // flows whose hash is not above are samples: 2^64 / N; 0: none
 volatile const __u32 young_packets = 0; // a slot with fewer is looked at for samples of flows and their beginnings
 volatile const __u32 lease = 0; // jiffies that a clsact filter goes on without its process; 0: tcx links, which go with it

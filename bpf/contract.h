@@ -29,6 +29,7 @@ enum reason {
 	REASON_IPV6_EXTENSION_DEPTH,
 	REASON_SHORT_TRANSPORT,
 	REASON_NOT_IP,
+	REASON_DUPLICATE,
 	REASON_COUNT,
 };
 
@@ -216,6 +217,19 @@ struct filter {
 	__u8 ip_proto;
 	__u8 bits; // enum filter_bits
 	__u32 _pad;
+};
+
+/* struct stacking .bits */
+enum stacking_bits {
+	STACKING_KNOWN = 1, // what came in here has passed an attached ingress hook, or an attached egress hook before
+	STACKING_INGRESS = 2, // what comes in here is counted at another hook
+	STACKING_EGRESS = 4, // so is what leaves here
+};
+
+/* How an interface is joined to others, as far as their hooks count what passes its own. Written by user space. */
+struct stacking {
+	__u32 through; // index of the bridge or bond that it is a port of, directly or not, and whose egress hook counts; 0: there is none
+	__u32 bits; // enum stacking_bits
 };
 
 #define CLASS_SLOTS 256 // (interface, direction, reason) triples of one region; a power of two

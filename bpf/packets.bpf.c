@@ -3,8 +3,8 @@
  * Counts every packet that passes an interface, and copies a few. An observer: it never ends the tcx chain, never writes to
  * a packet, never re-allocates one.
  *
- *   observe: region of this CPU -> parse -> join fragments -> look into tunnels -> wire size -> filter -> slot -> count
- *            -> perhaps note what it quotes -> perhaps sample, if it is part of a message for one
+ *   observe: region of this CPU -> parse -> join fragments -> look into tunnels -> wire size -> leave out duplicates -> filter
+ *            -> slot -> count -> perhaps note what it quotes -> perhaps sample, if it is part of a message for one
  *
  * contract.h shared structs, config.h knobs, maps.h maps, then one header for each step.
  */
@@ -16,6 +16,7 @@
 #include "bpf_endian.h"
 #include "bpf_helpers.h"
 
+#include "duplicate.h"
 #include "filter.h"
 #include "fragment.h"
 #include "quote.h"
@@ -39,6 +40,12 @@ static __always_inline void count_late(__u32 buffer, bool egress, struct wire w)
 	__sync_fetch_and_add(&l->bytes, w.bytes);
 }
 
+/* It is neither a flow nor a sample here. */
+static __always_inline bool is_duplicate(const struct packet *p)
+{
+	return deduplicate && p->reason == REASON_DUPLICATE;
+}
+
 /* Returns whether its flow makes a sample of the packet, or what it carries. */
 static __always_inline __u32 count_in(struct __sk_buff *skb, void *region, struct packet *p, struct wire w, __u32 place,
 				      bool link_header, bool later)
@@ -46,6 +53,8 @@ static __always_inline __u32 count_in(struct __sk_buff *skb, void *region, struc
 	struct slot *s = NULL;
 	__u32 choice = 0;
 
+	if (duplicate(skb, p->bits & KEY_EGRESS))
+		p->reason = REASON_DUPLICATE;
 	if (filter_count && !p->reason && filtered(p))
 		p->reason = REASON_FILTERED;
 	if (!p->reason) {
@@ -60,7 +69,7 @@ static __always_inline __u32 count_in(struct __sk_buff *skb, void *region, struc
 	if (!s)
 		s = class_slot(region, p);
 	count(region, s, p, w);
-	if (p->quoted && p->reason != REASON_FILTERED) // now that its own slot is not free any more
+	if (p->quoted && p->reason != REASON_FILTERED && !is_duplicate(p)) // now that its own slot is not free any more
 		note_quoted(skb, (p->netns | p->quoted << KEY_QUOTED_SHIFT) << 16 | p->bits, p->offset, place);
 	return choice;
 }
@@ -108,7 +117,7 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 		return TCX_NEXT;
 	}
 	choice = count_in(skb, h, &p, w, place, link_header, later);
-	if (sample_random && !(filter_count && p.reason == REASON_FILTERED) && choose_random(h))
+	if (sample_random && !(filter_count && p.reason == REASON_FILTERED) && !is_duplicate(&p) && choose_random(h))
 		choice |= SAMPLE_RANDOM;
 	if (choice)
 		sample(skb, place, choice, &p, w, link_header);

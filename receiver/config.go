@@ -75,6 +75,8 @@ type Config struct {
 type InterfacesConfig struct {
 	Include []string `mapstructure:"include"`
 	Exclude []string `mapstructure:"exclude"` // wins over Include
+	// Deduplicate counts a packet that crosses several selected interfaces at one of them.
+	Deduplicate bool `mapstructure:"deduplicate"`
 
 	_ struct{}
 }

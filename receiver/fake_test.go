@@ -56,6 +56,8 @@ type fakeHost struct {
 	own        map[uint32]iface.Counters // of the interfaces themselves
 	attached   map[uint32]int            // hooks by ifindex
 	lost       map[uint32]int            // hooks by ifindex that somebody else emptied
+	stacks     map[uint32]iface.Stacking // what the programs were told last
+	stackErr   error
 	pressure   chan struct{}
 	stopped    bool
 	closed     int
@@ -175,6 +177,13 @@ func (s fakeSource) Detach(index uint32) error {
 	defer s.mu.Unlock()
 	delete(s.attached, index)
 	return nil
+}
+
+func (s fakeSource) Stack(all map[uint32]iface.Stacking) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stacks = all
+	return s.stackErr
 }
 
 func (s fakeSource) Pressure() <-chan struct{} { return s.pressure }

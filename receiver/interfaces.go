@@ -69,10 +69,13 @@ type interfaces struct {
 	observers  *observers
 	log        *zap.Logger
 	status     *status
+	once       bool // a packet counts at one interface
 	clock      func() time.Time
 
+	all     []iface.Interface // of the host, as they were last listed
 	byIndex map[uint32]*attachment
 	warned  map[component.ID]bool // receivers that count at one of our interfaces
+	unstack string                // why the programs do not know how interfaces are joined; empty: they do
 	looked  time.Time
 	unknown bool      // listing failed: the host may have changed since
 	since   time.Time // without an attached interface; zero: there is one
@@ -106,6 +109,7 @@ func (s *interfaces) sync() error {
 		s.tel.EbpfpacketsReceiverWatchErrors.Add(context.Background(), 1, s.tel.with())
 		return fmt.Errorf("list interfaces: %w", err)
 	}
+	s.all = all
 	if s.byIndex == nil {
 		s.byIndex = map[uint32]*attachment{}
 		s.since = now
@@ -239,8 +243,9 @@ func (s *interfaces) close() {
 	}
 }
 
-// publish makes names and counts known to other goroutines.
+// publish makes names and counts known to other goroutines, and to the programs how interfaces are joined.
 func (s *interfaces) publish() {
+	s.stack()
 	n := &snapshot{make(map[uint32]string, len(s.byIndex)), make(map[uint32]bool, len(s.byIndex))}
 	var counts [stateCount]int64
 	for index, a := range s.byIndex {

@@ -143,7 +143,7 @@ func (e *engine) load() error {
 	e.source, err = e.host.load(sourceConfig{
 		filters: filters, tunnels: e.cfg.Tunnels == tunnelsInner, quotes: e.flowRecords,
 		samples: e.packetRecords, packets: e.cfg.Packets, idle: e.cfg.Flows.IdleTimeout,
-		last: e.cfg.AttachOrder == attachLast,
+		last: e.cfg.AttachOrder == attachLast, once: e.cfg.Interfaces.Deduplicate,
 	}, func(what string) { e.log.Warn("Kernel: " + what) })
 	if err == nil {
 		e.tellMissing(e.source.Missing())
@@ -236,10 +236,10 @@ func (e *engine) attach() error {
 	}
 	e.interfaces = &interfaces{
 		host: e.host, source: e.source, selector: selector, include: e.cfg.Interfaces.Include,
-		directions: e.cfg.flowDirections(),
-		keepNames:  e.cfg.Flows.IdleTimeout + 2*maxDrainInterval,
-		tel:        e.tel,
-		id:         e.set.ID, observers: e.observers,
+		directions: e.cfg.flowDirections(), once: e.cfg.Interfaces.Deduplicate,
+		keepNames: e.cfg.Flows.IdleTimeout + 2*maxDrainInterval,
+		tel:       e.tel,
+		id:        e.set.ID, observers: e.observers,
 		log: e.log, status: &e.status, clock: e.clock,
 	}
 	if err := e.tel.register(e.observed()); err != nil {

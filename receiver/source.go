@@ -14,12 +14,14 @@ import (
 )
 
 // source counts packets: *kernel.Kernel, or a stand-in in tests. One goroutine at a time calls Drain and Stop, one
-// ReadSamples, one Attach, DropLost and Detach.
+// ReadSamples, one Attach, DropLost, Detach and Stack.
 type source interface {
 	Attach(i iface.Interface, d flow.Direction) error
 	// DropLost forgets the programs that are no longer at an interface, and returns how many. Attach attaches them again.
 	DropLost(ifindex uint32) (int, error)
 	Detach(ifindex uint32) error
+	// Stack says which interfaces share packets.
+	Stack(all map[uint32]iface.Stacking) error
 	// Pressure says that a table is half full: drain now.
 	Pressure() <-chan struct{}
 	// Drain takes what was counted since the last one. A *flow.Slot is valid until visit returns.
@@ -39,6 +41,7 @@ type source interface {
 type sourceConfig struct {
 	filters []kernel.Filter
 	tunnels bool // the flow of a packet inside of a tunnel is the inner one
+	once    bool // count a packet at one interface
 	quotes  bool // count ICMP errors for the flows that they quote
 	samples bool // false: no ring and no sampling at all
 	packets PacketsConfig

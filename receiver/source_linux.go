@@ -20,6 +20,7 @@ func (linux) load(c sourceConfig, notice func(string)) (source, error) {
 	k, err := kernel.Load(kernel.Config{
 		Filters:      c.filters,
 		Tunnels:      c.tunnels,
+		Deduplicate:  c.once,
 		Quotes:       c.quotes,
 		Samples:      c.samples,
 		RandomOneIn:  c.packets.RandomOneIn,

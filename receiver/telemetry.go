@@ -316,7 +316,7 @@ func (t *telemetry) summary() string {
 	var unparsed, notIP flow.Volume
 	for r := range flow.ReasonCount {
 		switch r.Entry() {
-		case "accounted", "filtered", "overflow":
+		case "accounted", "filtered", "duplicate", "overflow":
 		case "not_ip":
 			notIP.Add(t.ledger.Entries[r])
 		default:
@@ -324,7 +324,7 @@ func (t *telemetry) summary() string {
 		}
 	}
 	words := func(v flow.Volume) string { return fmt.Sprintf("%d packets (%d bytes)", v.Packets, v.Bytes) }
-	return fmt.Sprintf("Final ledger: seen %s = accounted %s + filtered %s + overflow %s + not IP %s + unparsed %s", words(t.ledger.Seen),
+	return fmt.Sprintf("Final ledger: seen %s = accounted %s + filtered %s + duplicate %s + overflow %s + not IP %s + unparsed %s", words(t.ledger.Seen),
 		words(t.ledger.Entries[flow.ReasonAccounted]), words(t.ledger.Entries[flow.ReasonFiltered]),
-		words(t.ledger.Entries[flow.ReasonOverflow]), words(notIP), words(unparsed))
+		words(t.ledger.Entries[flow.ReasonDuplicate]), words(t.ledger.Entries[flow.ReasonOverflow]), words(notIP), words(unparsed))
 }

@@ -65,6 +65,7 @@ func TestLedgerInOwnTelemetry(t *testing.T) {
 				{Reason: flow.ReasonARP, IfIndex: 1, Volume: flow.Volume{Packets: 2, Bytes: 84}},
 				{Reason: flow.ReasonLLC, IfIndex: 1, Volume: flow.Volume{Packets: 1, Bytes: 60}},
 				{Reason: flow.ReasonBadIPv4, IfIndex: 1, Volume: flow.Volume{Packets: 3, Bytes: 180}},
+				{Reason: flow.ReasonDuplicate, IfIndex: 1, Volume: flow.Volume{Packets: 1, Bytes: 60}},
 			}
 			b.host.sampled = kernel.Samples{
 				packet.KindRandom: {Selected: 10, Emitted: 7, RateLimited: 2, RingFull: 1},
@@ -74,13 +75,13 @@ func TestLedgerInOwnTelemetry(t *testing.T) {
 		b.after(time.Second)
 	}
 	packets := valuesOf(t, tel, "otelcol_ebpfpackets_receiver_ledger_packets", "entry")
-	want := map[string]int64{"seen": 44, "accounted": 18, "overflow": 14, "not_ip": 6, "unparsed_bad_ipv4": 6}
+	want := map[string]int64{"seen": 46, "accounted": 18, "duplicate": 2, "overflow": 14, "not_ip": 6, "unparsed_bad_ipv4": 6}
 	for entry, n := range want {
 		assert.Equal(t, n, packets[entry], entry)
 	}
 	assert.Len(t, packets, len(entries(&kernel.Ledger{})), "every entry, also at zero")
 	io := valuesOf(t, tel, "otelcol_ebpfpackets_receiver_ledger_io", "entry")
-	assert.Equal(t, int64(2*(4500+700+84+60+180)), io["seen"])
+	assert.Equal(t, int64(2*(4500+700+84+60+180+60)), io["seen"])
 	var others int64
 	for entry, n := range io {
 		if entry != seen {
@@ -92,7 +93,7 @@ func TestLedgerInOwnTelemetry(t *testing.T) {
 		"random selected": 20, "random emitted": 14, "random rate_limited": 4, "random ring_full": 2,
 		"first selected": 400, "first emitted": 200, "first rate_limited": 140, "first ring_full": 60,
 	}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_samples", "reason", "outcome"), "of the kinds that are on")
-	assert.Equal(t, "Final ledger: seen 44 packets (11048 bytes) = accounted 18 packets (9000 bytes) + filtered 0 packets (0 bytes) + overflow 14 packets (1400 bytes)"+
+	assert.Equal(t, "Final ledger: seen 46 packets (11168 bytes) = accounted 18 packets (9000 bytes) + filtered 0 packets (0 bytes) + duplicate 2 packets (120 bytes) + overflow 14 packets (1400 bytes)"+
 		" + not IP 6 packets (288 bytes) + unparsed 6 packets (360 bytes)", b.tel.summary())
 }
 

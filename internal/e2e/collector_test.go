@@ -191,16 +191,16 @@ func (c *collector) awaitOutput(wanted func(*otlpcheck.Output) bool) {
 }
 
 // ledger is the receiver's last account.
-type ledger struct{ seen, accounted, filtered, overflow, notIP, unparsed flow.Volume }
+type ledger struct{ seen, accounted, filtered, duplicate, overflow, notIP, unparsed flow.Volume }
 
 var ledgerLine = regexp.MustCompile(`Final ledger: seen (\d+) packets \((\d+) bytes\) = accounted (\d+) packets \((\d+) bytes\) \+ ` +
-	`filtered (\d+) packets \((\d+) bytes\) \+ overflow (\d+) packets \((\d+) bytes\) \+ not IP (\d+) packets \((\d+) bytes\) \+ unparsed (\d+) packets \((\d+) bytes\)`)
+	`filtered (\d+) packets \((\d+) bytes\) \+ duplicate (\d+) packets \((\d+) bytes\) \+ overflow (\d+) packets \((\d+) bytes\) \+ not IP (\d+) packets \((\d+) bytes\) \+ unparsed (\d+) packets \((\d+) bytes\)`)
 
 func (c *collector) ledger() (l ledger) {
 	c.t.Helper()
 	m := ledgerLine.FindStringSubmatch(c.log.String())
 	require.NotNil(c.t, m, "no final ledger")
-	for i, v := range []*flow.Volume{&l.seen, &l.accounted, &l.filtered, &l.overflow, &l.notIP, &l.unparsed} {
+	for i, v := range []*flow.Volume{&l.seen, &l.accounted, &l.filtered, &l.duplicate, &l.overflow, &l.notIP, &l.unparsed} {
 		var err error
 		v.Packets, err = strconv.ParseUint(m[1+2*i], 10, 64)
 		require.NoError(c.t, err)
@@ -208,7 +208,7 @@ func (c *collector) ledger() (l ledger) {
 		require.NoError(c.t, err)
 	}
 	sum := l.accounted
-	for _, v := range []flow.Volume{l.filtered, l.overflow, l.notIP, l.unparsed} {
+	for _, v := range []flow.Volume{l.filtered, l.duplicate, l.overflow, l.notIP, l.unparsed} {
 		sum.Add(v)
 	}
 	require.Equal(c.t, l.seen, sum)

@@ -27,6 +27,7 @@ const (
 	ReasonIPv6ExtensionDepth               // unparsed: more extension headers than are walked
 	ReasonShortTransport                   // unparsed: ends inside the TCP, UDP, SCTP or ICMP header
 	ReasonNotIP                            // unparsed: not IP of version 4 or 6 on a device without link header
+	ReasonDuplicate                        // another hook counts it
 	ReasonCount                            // how many there are
 )
 
@@ -52,6 +53,7 @@ var entries = [ReasonCount]string{
 	ReasonIPv6ExtensionDepth: "unparsed_ipv6_extension_depth",
 	ReasonShortTransport:     "unparsed_short_transport",
 	ReasonNotIP:              "unparsed_not_ip",
+	ReasonDuplicate:          "duplicate",
 }
 
 // Entry returns the ledger entry that r is counted under.

@@ -12,6 +12,8 @@ type Interface struct {
 	Kind         string // IFLA_INFO_KIND, as ip -d link shows it: veth, bridge, tun, vxlan ...; "device" if there is none
 	HWType       uint16 // ARPHRD_*, linux/if_arp.h
 	Master       uint32 // index of the bridge, bond or failover interface this one is a port of; 0: none
+	Lower        uint32 // index of the interface that this one is a part of, a VLAN or macvlan of it, in the same namespace; 0: none
+	Peer         uint32 // index of the interface that sends what comes in here: the other end of a veth, in the same namespace, or loopback itself; 0: none
 	Up           bool   // IFF_UP: administratively
 	Loopback     bool   // IFF_LOOPBACK
 	PointToPoint bool   // IFF_POINTOPOINT without IFF_BROADCAST: of a tunnel, it has one remote address, and that is no group

@@ -125,6 +125,8 @@ func parseLink(data []byte) (Interface, error) {
 		PointToPoint: msg.Flags&(unix.IFF_POINTOPOINT|unix.IFF_BROADCAST) == unix.IFF_POINTOPOINT,
 	}
 	var address []byte
+	var link uint32
+	elsewhere := false // link counts in another namespace
 	for _, a := range attrs {
 		switch a.Attr.Type &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER) {
 		case unix.IFLA_IFNAME:
@@ -135,6 +137,12 @@ func parseLink(data []byte) (Interface, error) {
 			if len(a.Value) == 4 {
 				i.Master = nl.NativeEndian().Uint32(a.Value)
 			}
+		case unix.IFLA_LINK:
+			if len(a.Value) == 4 {
+				link = nl.NativeEndian().Uint32(a.Value)
+			}
+		case unix.IFLA_LINK_NETNSID:
+			elsewhere = true
 		case unix.IFLA_PARENT_DEV_NAME:
 			i.Device = true
 		case unix.IFLA_LINKINFO:
@@ -144,7 +152,23 @@ func parseLink(data []byte) (Interface, error) {
 		}
 	}
 	i.Device = i.Device || deviceInSysfs(sysClassNet, &i, address)
+	if !elsewhere {
+		i.join(link)
+	}
 	return i, nil
+}
+
+// join notes what IFLA_LINK means. A tunnel's is the interface that its packets leave through, and those are other packets.
+func (i *Interface) join(link uint32) {
+	switch i.Kind {
+	case "vlan", "macvlan", "macvtap", "ipvlan", "ipvtap":
+		i.Lower = link
+	case "veth":
+		i.Peer = link
+	}
+	if i.Loopback {
+		i.Peer = i.Index
+	}
 }
 
 // parseStats reads packets from struct rtnl_link_stats64 of linux/if_link.h.

@@ -95,7 +95,7 @@ func TestListInANamespaceWithTheHostsSysfs(t *testing.T) {
 		assert.NoError(t, err)
 		got := byName(all)
 		assert.Equal(t, Interface{
-			Index: uint32(link.Attrs().Index), Name: "eth0", Kind: "veth", HWType: 1, Up: true, DefaultRoute: true,
+			Index: uint32(link.Attrs().Index), Name: "eth0", Kind: "veth", HWType: 1, Peer: uint32(peer.Attrs().Index), Up: true, DefaultRoute: true,
 		}, got["eth0"])
 		assert.Equal(t, "veth", got["peer0"].Kind)
 		assert.False(t, got["peer0"].DefaultRoute)

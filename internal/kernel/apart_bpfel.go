@@ -239,6 +239,12 @@ type apartSampler struct {
 	Skips   [1024]uint32
 }
 
+type apartStacking struct {
+	_       structs.HostLayout
+	Through uint32
+	Bits    uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -252,6 +258,7 @@ const (
 	apartMapSamplers      = "samplers"
 	apartMapSamples       = "samples"
 	apartMapScratch       = "scratch"
+	apartMapStackings     = "stackings"
 	apartProgEgressL2     = "egress_l2"
 	apartProgEgressL3     = "egress_l3"
 	apartProgIngressL2    = "ingress_l2"
@@ -260,6 +267,7 @@ const (
 	apartProgRenewLease   = "renew_lease"
 	apartVarCheckProtocol = "check_protocol"
 	apartVarControl       = "control"
+	apartVarDeduplicate   = "deduplicate"
 	apartVarFilterCount   = "filter_count"
 	apartVarFilters       = "filters"
 	apartVarFirstIdle     = "first_idle"
@@ -344,6 +352,7 @@ type apartMapSpecs struct {
 	Samplers   *ebpf.MapSpec `ebpf:"samplers"`
 	Samples    *ebpf.MapSpec `ebpf:"samples"`
 	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
+	Stackings  *ebpf.MapSpec `ebpf:"stackings"`
 }
 
 // apartVariableSpecs contains global variables before they are loaded into the kernel.
@@ -352,6 +361,7 @@ type apartMapSpecs struct {
 type apartVariableSpecs struct {
 	CheckProtocol *ebpf.VariableSpec `ebpf:"check_protocol"`
 	Control       *ebpf.VariableSpec `ebpf:"control"`
+	Deduplicate   *ebpf.VariableSpec `ebpf:"deduplicate"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
 	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
@@ -402,6 +412,7 @@ type apartMaps struct {
 	Samplers   *ebpf.Map `ebpf:"samplers"`
 	Samples    *ebpf.Map `ebpf:"samples"`
 	Scratch    *ebpf.Map `ebpf:"scratch"`
+	Stackings  *ebpf.Map `ebpf:"stackings"`
 }
 
 func (m *apartMaps) Close() error {
@@ -415,6 +426,7 @@ func (m *apartMaps) Close() error {
 		m.Samplers,
 		m.Samples,
 		m.Scratch,
+		m.Stackings,
 	)
 }
 
@@ -424,6 +436,7 @@ func (m *apartMaps) Close() error {
 type apartVariables struct {
 	CheckProtocol *ebpf.Variable `ebpf:"check_protocol"`
 	Control       *ebpf.Variable `ebpf:"control"`
+	Deduplicate   *ebpf.Variable `ebpf:"deduplicate"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
 	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`

@@ -76,6 +76,7 @@ const (
 	benchProgPercpu        = "percpu"
 	benchProgReference     = "reference"
 	benchVarCheckProtocol  = "check_protocol"
+	benchVarDeduplicate    = "deduplicate"
 	benchVarDriven         = "driven"
 	benchVarFailures       = "failures"
 	benchVarFilterCount    = "filter_count"
@@ -166,6 +167,7 @@ type benchMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchVariableSpecs struct {
 	CheckProtocol *ebpf.VariableSpec `ebpf:"check_protocol"`
+	Deduplicate   *ebpf.VariableSpec `ebpf:"deduplicate"`
 	Driven        *ebpf.VariableSpec `ebpf:"driven"`
 	Failures      *ebpf.VariableSpec `ebpf:"failures"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
@@ -233,6 +235,7 @@ func (m *benchMaps) Close() error {
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchVariables struct {
 	CheckProtocol *ebpf.Variable `ebpf:"check_protocol"`
+	Deduplicate   *ebpf.Variable `ebpf:"deduplicate"`
 	Driven        *ebpf.Variable `ebpf:"driven"`
 	Failures      *ebpf.Variable `ebpf:"failures"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`

@@ -224,6 +224,12 @@ type bpfSlot struct {
 	Bytes    uint64
 }
 
+type bpfStacking struct {
+	_       structs.HostLayout
+	Through uint32
+	Bits    uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -237,6 +243,7 @@ const (
 	bpfMapSamplers      = "samplers"
 	bpfMapSamples       = "samples"
 	bpfMapScratch       = "scratch"
+	bpfMapStackings     = "stackings"
 	bpfProgEgressL2     = "egress_l2"
 	bpfProgEgressL3     = "egress_l3"
 	bpfProgIngressL2    = "ingress_l2"
@@ -245,6 +252,7 @@ const (
 	bpfProgRenewLease   = "renew_lease"
 	bpfVarCheckProtocol = "check_protocol"
 	bpfVarControl       = "control"
+	bpfVarDeduplicate   = "deduplicate"
 	bpfVarFilterCount   = "filter_count"
 	bpfVarFilters       = "filters"
 	bpfVarFirstIdle     = "first_idle"
@@ -329,6 +337,7 @@ type bpfMapSpecs struct {
 	Samplers   *ebpf.MapSpec `ebpf:"samplers"`
 	Samples    *ebpf.MapSpec `ebpf:"samples"`
 	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
+	Stackings  *ebpf.MapSpec `ebpf:"stackings"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -337,6 +346,7 @@ type bpfMapSpecs struct {
 type bpfVariableSpecs struct {
 	CheckProtocol *ebpf.VariableSpec `ebpf:"check_protocol"`
 	Control       *ebpf.VariableSpec `ebpf:"control"`
+	Deduplicate   *ebpf.VariableSpec `ebpf:"deduplicate"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
 	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
@@ -387,6 +397,7 @@ type bpfMaps struct {
 	Samplers   *ebpf.Map `ebpf:"samplers"`
 	Samples    *ebpf.Map `ebpf:"samples"`
 	Scratch    *ebpf.Map `ebpf:"scratch"`
+	Stackings  *ebpf.Map `ebpf:"stackings"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -400,6 +411,7 @@ func (m *bpfMaps) Close() error {
 		m.Samplers,
 		m.Samples,
 		m.Scratch,
+		m.Stackings,
 	)
 }
 
@@ -409,6 +421,7 @@ func (m *bpfMaps) Close() error {
 type bpfVariables struct {
 	CheckProtocol *ebpf.Variable `ebpf:"check_protocol"`
 	Control       *ebpf.Variable `ebpf:"control"`
+	Deduplicate   *ebpf.Variable `ebpf:"deduplicate"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
 	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`

@@ -78,7 +78,7 @@ func requireClosed(tb testing.TB, d *Drained) {
 	for _, entry := range d.Ledger.Entries {
 		sum.Add(entry)
 	}
-	require.Equal(tb, d.Ledger.Seen, sum, "seen = accounted + filtered + overflow + not IP + unparsed")
+	require.Equal(tb, d.Ledger.Seen, sum, "seen = accounted + filtered + duplicate + overflow + not IP + unparsed")
 }
 
 // skbContext is struct __sk_buff up to gso_size, the part of it that BPF_PROG_TEST_RUN takes.

@@ -15,6 +15,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
 )
 
 // Config is what the programs are loaded with.
@@ -23,6 +25,7 @@ type Config struct {
 	MemoryCeiling int       // bytes of all regions together; Slots is halved until it fits; 0: DefaultMemoryCeiling
 	Filters       []Filter  // at most MaxFilters
 	Tunnels       bool      // the flow of a packet inside of a tunnel is the inner one
+	Deduplicate   bool      // count what another hook counts as flow.ReasonDuplicate; Stack says which interfaces are joined
 	Quotes        bool      // count the ICMP errors that quote a flow
 	Samples       bool      // false: no ring, no sampling
 	RandomOneIn   int       // 1 in N buffers is a sample; 0: none
@@ -85,7 +88,8 @@ type Kernel struct {
 
 	mu     sync.Mutex
 	links  map[hook]attachment
-	closed bool // no more links
+	closed bool                      // no more links
+	stacks map[uint32]iface.Stacking // what the programs know; Stack has one caller at a time
 
 	failed atomic.Pointer[error] // of the pressure ring
 
@@ -192,7 +196,7 @@ func (o *objects) close() error {
 
 // memory sums up what the kernel charges for the maps.
 func (o *objects) memory() (bytes int, err error) {
-	for _, m := range []*ebpf.Map{o.Regions, o.Samplers, o.Samples, o.Pressure, o.Scratch, o.Fragments, o.Inners, o.Beginnings, o.BSS} {
+	for _, m := range []*ebpf.Map{o.Regions, o.Samplers, o.Samples, o.Pressure, o.Scratch, o.Fragments, o.Inners, o.Beginnings, o.Stackings, o.BSS} {
 		info, err := m.Info()
 		if err != nil {
 			return 0, fmt.Errorf("ask for the size of %s: %w", m, err)

@@ -170,7 +170,7 @@ func (c *Config) choose() object {
 		return c.object
 	case err != nil || version < firstAble:
 		return objectApart
-	case c.clsact || c.Tunnels || c.FlowOneIn > 0 || c.FirstPerFlow > 0 || c.Protocols != 0:
+	case c.clsact || c.Tunnels || c.Deduplicate || c.FlowOneIn > 0 || c.FirstPerFlow > 0 || c.Protocols != 0:
 		return objectFull
 	default:
 		return objectPlain
@@ -189,7 +189,7 @@ func loadSpec(cfg Config, form object) (*ebpf.CollectionSpec, error) {
 		return nil, err
 	}
 	if form == objectPlain {
-		for _, name := range []string{bpfVarTunnels, bpfVarProtocols, bpfVarFlowLimit, bpfVarYoungPackets, bpfVarLease} {
+		for _, name := range []string{bpfVarTunnels, bpfVarProtocols, bpfVarDeduplicate, bpfVarFlowLimit, bpfVarYoungPackets, bpfVarLease} {
 			delete(values, name) // off for good
 		}
 	}
@@ -212,6 +212,9 @@ func sizeMaps(spec *ebpf.CollectionSpec, cfg Config) {
 	}
 	if cfg.Protocols != 0 {
 		spec.Maps[bpfMapFollows].MaxEntries = follows
+	}
+	if cfg.Deduplicate {
+		spec.Maps[bpfMapStackings].MaxEntries = maxStackings
 	}
 	if !cfg.sampling() { // nothing is ever written to these
 		spec.Maps[bpfMapSamples].MaxEntries = page
@@ -244,6 +247,7 @@ func knobs(cfg Config) (map[string]any, error) {
 		bpfVarFilterCount:   uint32(len(cfg.Filters)),
 		bpfVarFilters:       compileFilters(cfg.Filters),
 		bpfVarTunnels:       knob(cfg.Tunnels),
+		bpfVarDeduplicate:   knob(cfg.Deduplicate),
 		bpfVarQuotes:        knob(cfg.Quotes),
 		bpfVarProtocols:     uint32(cfg.Protocols),
 		bpfVarSampleRandom:  uint32(min(cfg.RandomOneIn, 1)),

@@ -239,6 +239,12 @@ type plainSampler struct {
 	Skips   [1024]uint32
 }
 
+type plainStacking struct {
+	_       structs.HostLayout
+	Through uint32
+	Bits    uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -252,6 +258,7 @@ const (
 	plainMapSamplers      = "samplers"
 	plainMapSamples       = "samples"
 	plainMapScratch       = "scratch"
+	plainMapStackings     = "stackings"
 	plainProgEgressL2     = "egress_l2"
 	plainProgEgressL3     = "egress_l3"
 	plainProgIngressL2    = "ingress_l2"
@@ -339,6 +346,7 @@ type plainMapSpecs struct {
 	Samplers   *ebpf.MapSpec `ebpf:"samplers"`
 	Samples    *ebpf.MapSpec `ebpf:"samples"`
 	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
+	Stackings  *ebpf.MapSpec `ebpf:"stackings"`
 }
 
 // plainVariableSpecs contains global variables before they are loaded into the kernel.
@@ -392,6 +400,7 @@ type plainMaps struct {
 	Samplers   *ebpf.Map `ebpf:"samplers"`
 	Samples    *ebpf.Map `ebpf:"samples"`
 	Scratch    *ebpf.Map `ebpf:"scratch"`
+	Stackings  *ebpf.Map `ebpf:"stackings"`
 }
 
 func (m *plainMaps) Close() error {
@@ -405,6 +414,7 @@ func (m *plainMaps) Close() error {
 		m.Samplers,
 		m.Samples,
 		m.Scratch,
+		m.Stackings,
 	)
 }
 

@@ -50,6 +50,7 @@ func TestLoad(t *testing.T) {
 		{"with most filters", kernel.Config{Filters: filters(), Samples: true, RandomOneIn: 10, SnapLength: 256, MaxPerSecond: 100}},
 		{"with protocols", kernel.Config{Samples: true, Protocols: protocols, SnapLength: 256, MaxPerSecond: 100}},
 		{"with tunnels", kernel.Config{Tunnels: true, Quotes: true}},
+		{"without duplicates", kernel.Config{Deduplicate: true}},
 		{"with everything", everything()},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -113,7 +114,7 @@ const protocols = kernel.ProtocolDNS | kernel.ProtocolTLS | kernel.ProtocolHTTP
 // everything switches on all that makes the verifier walk more.
 func everything() kernel.Config {
 	return kernel.Config{
-		Filters: filters(), Tunnels: true, Quotes: true,
+		Filters: filters(), Tunnels: true, Deduplicate: true, Quotes: true,
 		Samples: true, RandomOneIn: 10, FlowOneIn: 10, FirstPerFlow: 3, SnapLength: 256, MaxPerSecond: 100,
 		Protocols: protocols,
 	}

@@ -66,6 +66,7 @@ const (
 	AttributeEntrySeen
 	AttributeEntryAccounted
 	AttributeEntryFiltered
+	AttributeEntryDuplicate
 	AttributeEntryOverflow
 	AttributeEntryNotIP
 	AttributeEntryUnparsedShortEthernet
@@ -93,6 +94,8 @@ func (av AttributeEntry) String() string {
 		return "accounted"
 	case AttributeEntryFiltered:
 		return "filtered"
+	case AttributeEntryDuplicate:
+		return "duplicate"
 	case AttributeEntryOverflow:
 		return "overflow"
 	case AttributeEntryNotIP:
@@ -134,6 +137,7 @@ var MapAttributeEntry = map[string]AttributeEntry{
 	"seen":                          AttributeEntrySeen,
 	"accounted":                     AttributeEntryAccounted,
 	"filtered":                      AttributeEntryFiltered,
+	"duplicate":                     AttributeEntryDuplicate,
 	"overflow":                      AttributeEntryOverflow,
 	"not_ip":                        AttributeEntryNotIP,
 	"unparsed_short_ethernet":       AttributeEntryUnparsedShortEthernet,
