@@ -224,7 +224,7 @@ func TestChurnLeavesNothing(t *testing.T) {
 	before, began := whatIsUsed(t), time.Now()
 	ids := f.churn(count)
 	soon(t, quiet)
-	t.Logf("%d interfaces came and went in %v, while %d packets were sent", count, time.Since(began).Round(time.Millisecond), s.Sent.Packets)
+	took := time.Since(began).Round(time.Millisecond)
 	after := whatIsUsed(t)
 	more := func() bool { return after.goroutines > before.goroutines || after.files > before.files } // as while interfaces are listed
 	for began := time.Now(); more() && time.Since(began) < 10*time.Second; after = whatIsUsed(t) {
@@ -239,6 +239,7 @@ func TestChurnLeavesNothing(t *testing.T) {
 	requireGone(t, ids)
 
 	end()
+	t.Logf("%d interfaces came and went in %v, while %d packets were sent", count, took, s.Sent.Packets)
 	soon(t, func() bool { return ends[1].Counters().Received.Packets == s.Sent.Packets-s.Dropped.Packets })
 	require.NoError(t, f.shutdown(t.Context()))
 	for metric, want := range map[string][2]uint64{
