@@ -89,8 +89,11 @@ func newReader(t *testing.T) *reader {
 	r := &reader{T: t, ns: testenv.NewNetNS(t), dir: t.TempDir(), env: []string{"GIT_CONFIG_GLOBAL=" + config, "GOPROXY=off", "GOSUMDB=off"}}
 	// What is not committed yet belongs to it.
 	origin := filepath.Join(dir, "ebpfpackets")
-	r.output = r.shell(`git init -q "` + origin + `" && git -C ` + absolute(t, repository) + ` ls-files -coz --exclude-standard |
-		(cd ` + absolute(t, repository) + ` && xargs -0 cp --parents -t "` + origin + `") && cd "` + origin + `" && git add -A && git commit -q -m test`)
+	r.shell("git init -q " + origin)
+	r.dir = absolute(t, repository)
+	r.shell("(git ls-files -coz --exclude-standard; git ls-files -dz) | sort -z | uniq -zu | xargs -0 cp --parents -t " + origin)
+	r.dir = origin
+	r.shell("git add -A; git commit -q -m test")
 	r.dir = t.TempDir()
 	return r
 }
