@@ -55,7 +55,9 @@ func documents(t *testing.T) (all []document) {
 		name, err := filepath.Rel(repository, path)
 		require.NoError(t, err)
 		gates := featureGates.FindAllString(string(page), -1)
-		for _, m := range yamlBlock.FindAllStringSubmatch(string(page), -1) {
+		blocks := yamlBlock.FindAllStringSubmatch(string(page), -1)
+		require.Len(t, blocks, strings.Count(string(page), "```yaml"), "%s: blocks begin at the margin", name)
+		for _, m := range blocks {
 			for _, d := range parse(t, name, m[1]) {
 				d.gates = gates
 				all = append(all, d)
