@@ -158,7 +158,7 @@ func (p *page) spans() (spans []string) {
 var (
 	repositoryPath = regexp.MustCompile(`^(?:\.ci|bpf|docs|examples|internal|receiver|testdata)/[\w./-]*\w$`)
 	testName       = regexp.MustCompile(`^(?:Test|Fuzz|Benchmark)[A-Z]\w+$`)
-	testCommand    = regexp.MustCompile(`go test\b[^\x60\n]*?-(?:run|bench) '?([^\s'\x60]+)'?[^\x60\n]* (\./[\w/]+)`)
+	testCommand    = regexp.MustCompile(`go(?: -C (\S+))? test\b[^\x60\n]*?-(?:run|bench) '?([^\s'\x60]+)'?[^\x60\n]* (\.(?:/[\w/]+)?)`)
 	testFunction   = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
 )
 
@@ -198,9 +198,9 @@ func TestFilesAndTestsInPagesExist(t *testing.T) {
 		}
 		for _, m := range testCommand.FindAllStringSubmatch(strings.ReplaceAll(p.text, "-run '^$'", ""), -1) {
 			commands++
-			pattern, err := regexp.Compile(m[1])
+			pattern, err := regexp.Compile(m[2])
 			require.NoError(t, err, p.path)
-			assert.True(t, slices.ContainsFunc(tests[filepath.Clean(m[2])], func(name string) bool {
+			assert.True(t, slices.ContainsFunc(tests[filepath.Join(m[1], m[3])], func(name string) bool {
 				return pattern.MatchString(name) || pattern.MatchString(strings.TrimPrefix(name, "Benchmark"))
 			}), "%s: %q runs no test", p.path, m[0])
 		}
