@@ -35,16 +35,21 @@ const imageUser = 10001
 
 var imageCapabilities = []string{"CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"}
 
-// pack runs what `make image` runs, and returns the image's path.
-func pack(t *testing.T, args ...string) (image string, err error) {
+// packer is the program that `make image` packs images with.
+func packer(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	tool := filepath.Join(dir, "tool")
+	tool := filepath.Join(t.TempDir(), "tool")
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-C", "../tools", "-o", tool, "./image").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	image = filepath.Join(dir, "image.tar")
+	return tool
+}
+
+// pack packs an image and returns its path.
+func pack(t *testing.T, tool string, args ...string) (image string, err error) {
+	t.Helper()
+	image = filepath.Join(t.TempDir(), "image.tar")
 	args = append([]string{"-root", "../..", "-o", image}, args...)
-	if out, err = exec.CommandContext(t.Context(), tool, args...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), tool, args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
 	return image, nil
@@ -53,7 +58,7 @@ func pack(t *testing.T, args ...string) (image string, err error) {
 // agentImage packs the image of the collector of `make collector`, for this machine.
 func agentImage(t *testing.T) string {
 	t.Helper()
-	image, err := pack(t, "-capabilities", "-config", "../../examples/container/config.yaml", binary(t))
+	image, err := pack(t, packer(t), "-capabilities", "-config", "../../examples/container/config.yaml", binary(t))
 	require.NoError(t, err)
 	return image
 }
@@ -149,7 +154,7 @@ func untar(t *testing.T, text []byte) map[string]file {
 // TestImage looks at an image of two architectures. Its programs are the one that packs images, twice: what is in an image is
 // the same for every program, and the collector takes minutes to build for an architecture that is not this one's.
 func TestImage(t *testing.T) {
-	programs := []string{}
+	tool, programs := packer(t), []string{}
 	for _, arch := range []string{"amd64", "arm64"} {
 		out := filepath.Join(t.TempDir(), arch)
 		cmd := exec.CommandContext(t.Context(), "go", "build", "-C", "../tools", "-trimpath", "-o", out, "./image")
@@ -160,7 +165,7 @@ func TestImage(t *testing.T) {
 	}
 	args := append([]string{"-capabilities", "-name", "agent", "-version", "1.2.3", "-revision", "abc", "-created", "2026-01-02T03:04:05+01:00",
 		"-config", "../../examples/container/config.yaml"}, programs...)
-	image, err := pack(t, args...)
+	image, err := pack(t, tool, args...)
 	require.NoError(t, err)
 	name, layers := openImage(t, image)
 	require.Equal(t, "agent:1.2.3", name)
@@ -196,7 +201,7 @@ func TestImage(t *testing.T) {
 		}
 	}
 
-	again, err := pack(t, args...)
+	again, err := pack(t, tool, args...)
 	require.NoError(t, err)
 	first, err := os.ReadFile(image)
 	require.NoError(t, err)
@@ -212,7 +217,7 @@ func TestImage(t *testing.T) {
 		{"two of one architecture", "are both for amd64", []string{programs[0], programs[0]}},
 		{"no program of Go", "read what", []string{"/bin/sh"}},
 	} {
-		_, err := pack(t, bad.programs...)
+		_, err := pack(t, tool, bad.programs...)
 		assert.ErrorContains(t, err, bad.want, bad.name)
 	}
 }
