@@ -72,15 +72,15 @@ func putTunnel(m pcommon.Map, t *flow.Tunnel) {
 	}
 }
 
-// putReversePlace writes where the way back was counted, where that is not the other direction of the interface.
-func putReversePlace(m pcommon.Map, r *flow.Record, iface string) {
+// putReverseHook writes where the way back was counted, where that is not the other direction of the interface.
+func putReverseHook(m pcommon.Map, r *flow.Record, iface string) {
 	if !r.Elsewhere {
 		return
 	}
 	putStr(m, attrFlowReverseInterface, iface)
-	m.PutStr(attrFlowReverseDirection, directionName(r.ReversePlace.Direction))
-	if r.ReversePlace.Tagged {
-		m.PutInt(attrFlowReverseVLANID, int64(r.ReversePlace.VLAN))
+	m.PutStr(attrFlowReverseDirection, directionName(r.ReverseHook.Direction))
+	if r.ReverseHook.Tagged {
+		m.PutInt(attrFlowReverseVLANID, int64(r.ReverseHook.VLAN))
 	}
 }
 

@@ -71,7 +71,7 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Label, names map[uint32]string) {
 	iface, back := names[f.Key.IfIndex], ""
 	if f.Elsewhere {
-		back = names[f.ReversePlace.IfIndex]
+		back = names[f.ReverseHook.IfIndex]
 	}
 	r.SetEventName(eventFlow)
 	r.SetSeverityNumber(plog.SeverityNumberInfo)
@@ -116,7 +116,7 @@ func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Labe
 	}
 	putEthernet(m, &f.Forward)
 	putLabel(m, label)
-	putReversePlace(m, f, back)
+	putReverseHook(m, f, back)
 	putReverseTunnel(m, f)
 	forwardFacts.put(m, &f.Forward)
 	reverseFacts.put(m, &f.Reverse)

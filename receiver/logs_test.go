@@ -103,9 +103,9 @@ func flowCases() map[string]flow.Record {
 	gre := tunnel
 	gre.Key.Tunnel = flow.Tunnel{Src: flow.Addr{0x20, 1, 15: 1}, Dst: flow.Addr{0x20, 1, 15: 2}, Kind: flow.TunnelGRE, IPv6: true}
 	elsewhere := flowRecord("10.0.0.1:40000", "10.0.0.2:53", protoUDP, flow.InitiatorPort, half(1, 78, 0), half(1, 182, 0))
-	elsewhere.Elsewhere, elsewhere.ReversePlace = true, flow.Place{IfIndex: 2, Tagged: true, VLAN: 7, Direction: flow.DirectionEgress}
+	elsewhere.Elsewhere, elsewhere.ReverseHook = true, flow.Hook{IfIndex: 2, Tagged: true, VLAN: 7, Direction: flow.DirectionEgress}
 	loopback := flowRecord("127.0.0.1:40000", "127.0.0.1:53", protoUDP, flow.InitiatorPort, half(1, 78, 0), half(1, 178, 0))
-	loopback.Elsewhere, loopback.ReversePlace = true, flow.Place{IfIndex: 1, Direction: flow.DirectionEgress}
+	loopback.Elsewhere, loopback.ReverseHook = true, flow.Hook{IfIndex: 1, Direction: flow.DirectionEgress}
 	return map[string]flow.Record{
 		"flow_elsewhere":        elsewhere,
 		"flow_loopback_once":    loopback,

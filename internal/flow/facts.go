@@ -29,7 +29,7 @@ type Half struct {
 type tally struct {
 	Half
 	first int64 // time of the first packet, ns since 1970, valid iff there are packets
-	place Place // of the first packet; of an earlier record if there are none yet
+	hook  Hook  // of the first packet; of an earlier record if there are none yet
 }
 
 // add merges s, of this half's direction. The result does not depend on the order of slots.
@@ -44,7 +44,7 @@ func (h *tally) add(s *Slot) {
 }
 
 // begin takes over what is told of the first packet.
-func (h *tally) begin(s *Slot) { h.Facts, h.first, h.place = s.Facts, s.First, s.place() }
+func (h *tally) begin(s *Slot) { h.Facts, h.first, h.hook = s.Facts, s.First, s.hook() }
 
 func (h *tally) addFacts(s *Slot) {
 	ce, low, high := h.CEPackets+s.CEPackets, min(h.TTLMin, s.TTLMin), max(h.TTLMax, s.TTLMax)

@@ -79,24 +79,24 @@ func (f *Flow) Key() Key {
 		k = f.Reversed()
 	}
 	if k.IfIndex == 0 { // ScopeNamespace: those of the half
-		p := f.place(f.forward)
+		p := f.hook(f.forward)
 		k.IfIndex, k.VLAN, k.Tagged = p.IfIndex, p.VLAN, p.Tagged
 	}
 	return k
 }
 
-// place returns where half h counts, or would if it came the way of the other one.
-func (f *Flow) place(h uint8) Place {
+// hook returns where half h counts, or would if it came the way of the other one.
+func (f *Flow) hook(h uint8) Hook {
 	if f.seen[h] {
-		return f.halves[h].place
+		return f.halves[h].hook
 	}
-	return f.halves[1-h].place.Opposite()
+	return f.halves[1-h].hook.Opposite()
 }
 
-// contradicts reports whether packets in a tunnel with this id, or at p, are not those of half h, but of another conversation.
-func (f *Flow) contradicts(h uint8, tunnel TunnelID, p Place) bool {
-	id, place := f.tunnelIDs[h], f.halves[h].place
-	return id.HasID && tunnel.HasID && id != tunnel || place.Tagged && p.Tagged && place.VLAN != p.VLAN
+// contradicts reports whether packets in a tunnel with this id, or there, are not those of half h, but of another conversation.
+func (f *Flow) contradicts(h uint8, tunnel TunnelID, at Hook) bool {
+	id, hook := f.tunnelIDs[h], f.halves[h].hook
+	return id.HasID && tunnel.HasID && id != tunnel || hook.Tagged && at.Tagged && hook.VLAN != at.VLAN
 }
 
 // Initiator returns how the roles are known. Unless it is InitiatorUnknown, the source of Key is the client.
@@ -211,7 +211,7 @@ func (f *Flow) export(r *Record, reason EndReason) {
 	if !f.untold() {
 		f.start, f.end = f.last, f.last
 	}
-	there, back := f.place(f.forward), f.place(1-f.forward)
+	there, back := f.hook(f.forward), f.hook(1-f.forward)
 	*r = Record{
 		Key:             f.Key(),
 		Direction:       there.Direction,
@@ -226,11 +226,11 @@ func (f *Flow) export(r *Record, reason EndReason) {
 		Answered:        f.Answered(),
 	}
 	if back != there.Opposite() {
-		r.ReversePlace, r.Elsewhere = back, true
+		r.ReverseHook, r.Elsewhere = back, true
 	}
 	r.Key.Tunnel.ID, r.Key.Tunnel.HasID = f.tunnelIDs[f.forward].ID, f.tunnelIDs[f.forward].HasID
 	for h := range f.halves {
-		f.halves[h] = tally{place: f.halves[h].place}
+		f.halves[h] = tally{hook: f.halves[h].hook}
 	}
 	f.exported = true
 }

@@ -14,7 +14,7 @@ type Record struct {
 	Key              Key       // of the forward direction: the initiator's if known, else the first packet's; see Flow.Key
 	Direction        Direction // the hook's, for the forward half
 	Forward, Reverse Half
-	ReversePlace     Place    // where the first packet of Reverse was counted, or so far; valid iff Elsewhere
+	ReverseHook      Hook     // where the first packet of Reverse was counted, or so far; valid iff Elsewhere
 	Elsewhere        bool     // not at the interface and in the VLAN of Forward, in the other direction; ScopeNamespace
 	ReverseTunnelID  TunnelID // as seen so far; that of the forward direction is in Key
 

@@ -80,7 +80,7 @@ func (t *Table) Len() int { return len(t.index) }
 func (t *Table) Add(s *Slot, end func(*Record)) Number {
 	i, h := t.config.Scope.identify(&s.Key, s.Direction)
 	if t.config.Scope.apart(&i) {
-		i = t.shared(&i, h, s.place())
+		i = t.shared(&i, h, s.hook())
 	}
 	n, ok := t.find(&i)
 	if ok && t.at(n).reopenedBy(s) {
@@ -107,17 +107,17 @@ func (t *Table) find(i *id) (n uint32, ok bool) {
 	return n, ok && t.at(n).id == *i
 }
 
-// shared returns the identity under which packets of i, at p, are found: what is common to both directions, so that they meet, each
+// shared returns the identity under which packets of i, at a hook, are found: what is common to both directions, so that they meet, each
 // with its own tunnel id and VLAN. Only where the same addresses and ports talk in two tunnels at a time, between the same
 // ends, or in two VLANs, the one that came later keeps these: then the two directions meet if they have the same.
-func (t *Table) shared(i *id, h uint8, p Place) id {
+func (t *Table) shared(i *id, h uint8, at Hook) id {
 	if t.apart > 0 {
 		if _, ok := t.find(i); ok {
 			return *i
 		}
 	}
 	common := t.config.Scope.common(i)
-	if n, ok := t.find(&common); ok && t.at(n).contradicts(h, i.tunnelID(), p) {
+	if n, ok := t.find(&common); ok && t.at(n).contradicts(h, i.tunnelID(), at) {
 		return *i
 	}
 	return common

@@ -73,7 +73,7 @@ func TestBothDirectionsMeetWhereverTheyCount(t *testing.T) {
 				require.EqualValues(t, 1, r.Reverse.Packets)
 				require.Equal(t, tt.elsewhere, r.Elsewhere)
 				if tt.elsewhere {
-					require.Equal(t, Place{tt.back.IfIndex, tt.back.VLAN, tt.back.Tagged, tt.back0}, r.ReversePlace)
+					require.Equal(t, Hook{tt.back.IfIndex, tt.back.VLAN, tt.back.Tagged, tt.back0}, r.ReverseHook)
 				}
 			})
 		})
@@ -123,10 +123,10 @@ func TestAHalfThatCountsElsewhereFromNowOn(t *testing.T) {
 	assert.EqualValues(t, 7, table.Get(n, slot(request, in, 0, 0, 0, 0)).Key().IfIndex)
 	table.Expire(t0+100*sec, got.add)
 	require.Len(t, got, 2)
-	assert.Equal(t, Place{2, 0, false, in}, Place{got[0].Key.IfIndex, got[0].Key.VLAN, got[0].Key.Tagged, got[0].Direction})
-	assert.Equal(t, Place{3, 0, false, in}, got[0].ReversePlace)
+	assert.Equal(t, Hook{2, 0, false, in}, Hook{got[0].Key.IfIndex, got[0].Key.VLAN, got[0].Key.Tagged, got[0].Direction})
+	assert.Equal(t, Hook{3, 0, false, in}, got[0].ReverseHook)
 	assert.EqualValues(t, 7, got[1].Key.IfIndex)
-	assert.Equal(t, Place{3, 0, false, in}, got[1].ReversePlace, "without packets, where it counted before")
+	assert.Equal(t, Hook{3, 0, false, in}, got[1].ReverseHook, "without packets, where it counted before")
 	assert.Zero(t, got[1].Reverse.Packets)
 	assert.Equal(t, sum, got[0].Volume().Packets+got[1].Volume().Packets)
 }

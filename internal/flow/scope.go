@@ -3,20 +3,20 @@
 
 package flow
 
-// Place is where packets of one direction were counted.
-type Place struct {
+// Hook is where packets of one direction were counted: a hook of an interface, and the VLAN in which they passed it.
+type Hook struct {
 	IfIndex   uint32
 	VLAN      uint16 // as in Key, valid iff Tagged
 	Tagged    bool
 	Direction Direction
 }
 
-func (s *Slot) place() Place { return Place{s.IfIndex, s.VLAN, s.Tagged, s.Direction} }
+func (s *Slot) hook() Hook { return Hook{s.IfIndex, s.VLAN, s.Tagged, s.Direction} }
 
 // Opposite returns where the answers pass if they come the same way.
-func (p Place) Opposite() Place {
-	p.Direction = 1 - p.Direction
-	return p
+func (h Hook) Opposite() Hook {
+	h.Direction = 1 - h.Direction
+	return h
 }
 
 // Scope says how far apart the hooks may be that count the two directions of one flow.
