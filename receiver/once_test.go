@@ -4,6 +4,7 @@
 package receiver
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -50,7 +51,7 @@ func TestAConversationThatCountsAtTwoInterfacesIsOne(t *testing.T) {
 	assert.EqualValues(t, 1, total(instrumentActive.name, "pod0", ""))
 	assert.EqualValues(t, 0, total(instrumentActive.name, "up0", ""))
 
-	messages := []segment{{client, server, 1, request, 0, true, 0}, {server, client, 1, response, 0, true, 0}}
+	messages := []segment{{client, server, 1, request, 0, true, 0}, {server, client, 1, strings.Replace(response, "1.1", "1.0", 1), 0, true, 0}}
 	b.hand(messages[0])
 	reply := messages[1].sample(b.now.Add(time.Millisecond), uint32(1+len(request)))
 	reply.IfIndex = 2
@@ -66,7 +67,7 @@ func TestAConversationThatCountsAtTwoInterfacesIsOne(t *testing.T) {
 	b.after(b.cfg.Flows.IdleTimeout)
 	bodies, records = b.told()
 	require.Equal(t, []string{
-		"tcp client 10.0.0.1:40000 > server 10.0.0.2:8080 http 1.1 example.com pod0: 5 packets 500 bytes, back 4 packets 4000 bytes at up0, in 200ms, idle_timeout",
+		"tcp client 10.0.0.1:40000 > server 10.0.0.2:8080 http 1.0 example.com pod0: 5 packets 500 bytes, back 4 packets 4000 bytes at up0, in 200ms, idle_timeout",
 	}, bodies)
 	for name, want := range map[string]any{
 		attrInterfaceName: "pod0", attrIODirection: "receive",
