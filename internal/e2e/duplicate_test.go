@@ -68,6 +68,8 @@ func TestABridgeAndItsPortsCountOnce(t *testing.T) {
 	assert.Equal(t, sent, told)
 	assert.Equal(t, sent, out.ledger.accounted)
 	assert.Equal(t, flow.Volume{Packets: 2 * half.Packets, Bytes: 2 * half.Bytes}, out.ledger.duplicate)
+	assert.Len(t, out.Flows(), d.Flows, "wherever their packets counted from when on")
+	requireEachFlow(t, d, 4*packets, out.Flows())
 }
 
 // hook is an interface and a direction, as records and points say it.

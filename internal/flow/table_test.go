@@ -542,6 +542,21 @@ func BenchmarkTable(b *testing.B) {
 			table.Add(&slots[n%100], nil)
 		}
 	})
+	b.Run("add to a flow whose halves count at two interfaces", func(b *testing.B) {
+		b.ReportAllocs()
+		config := config
+		config.Scope = ScopeNamespace
+		full, slots := NewTable(config), benchSlots()
+		for i := range slots {
+			if slots[i].Direction == DirectionIngress {
+				slots[i].IfIndex++
+			}
+			full.Add(&slots[i], nil)
+		}
+		for n := 0; b.Loop(); n++ {
+			full.Add(&slots[n%len(slots)], nil)
+		}
+	})
 	b.Run("add a flow that pushes another out", func(b *testing.B) {
 		b.ReportAllocs()
 		table := NewTable(Config{MaxFlows: benchFlows / 2, IdleTimeout: time.Hour, ActiveTimeout: time.Hour})
