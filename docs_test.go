@@ -132,17 +132,27 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	require.Greater(t, checked, 50)
 }
 
-// Whoever reads docs/README.md finds every page.
+// Whoever reads docs/README.md finds every page, those of examples perhaps by their own index.
 func TestTheIndexHasEveryPage(t *testing.T) {
 	all := pages(t)
-	index := map[string]bool{"docs/README.md": true}
-	for _, target := range all["docs/README.md"].links() {
-		path, _, _ := strings.Cut(target, "#")
-		index[filepath.ToSlash(filepath.Join("docs", path))] = true
+	found := map[string]bool{"docs/README.md": true}
+	for _, index := range []string{"docs/README.md", "examples/README.md"} {
+		p := all[index]
+		if p == nil || !found[index] {
+			continue
+		}
+		for _, target := range p.links() {
+			path, _, _ := strings.Cut(target, "#")
+			path = filepath.ToSlash(filepath.Join(filepath.Dir(index), path))
+			if all[path] == nil { // a folder
+				path += "/README.md"
+			}
+			found[path] = true
+		}
 	}
 	for path := range all {
 		if strings.HasPrefix(path, "docs/") || strings.HasPrefix(path, "examples/") {
-			assert.True(t, index[path], "docs/README.md does not lead to %s", path)
+			assert.True(t, found[path], "docs/README.md does not lead to %s", path)
 		}
 	}
 }
@@ -198,7 +208,8 @@ func TestFilesAndTestsInPagesExist(t *testing.T) {
 		}
 		for _, m := range testCommand.FindAllStringSubmatch(strings.ReplaceAll(p.text, "-run '^$'", ""), -1) {
 			commands++
-			pattern, err := regexp.Compile(m[2])
+			name, _, _ := strings.Cut(m[2], "/") // of a subtest, that of the test
+			pattern, err := regexp.Compile(name)
 			require.NoError(t, err, p.path)
 			assert.True(t, slices.ContainsFunc(tests[filepath.Join(m[1], m[3])], func(name string) bool {
 				return pattern.MatchString(name) || pattern.MatchString(strings.TrimPrefix(name, "Benchmark"))

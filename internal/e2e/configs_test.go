@@ -132,7 +132,7 @@ func (d document) config(t *testing.T) (configs []string) {
 	return []string{repository + "/examples/minimal.yaml", config}
 }
 
-var environment = regexp.MustCompile(`\$\{env:(\w+)\}`)
+var referred = regexp.MustCompile(`\$\{env:(\w+)\}`)
 
 // TestEveryConfigurationInPagesIsValid has the collector for fleets validate them. Those that are files are for TestEveryExampleIsValid.
 func TestEveryConfigurationInPagesIsValid(t *testing.T) {
@@ -149,7 +149,7 @@ func TestEveryConfigurationInPagesIsValid(t *testing.T) {
 		}
 		cmd := exec.CommandContext(t.Context(), collector, args...)
 		cmd.Env = os.Environ()
-		for _, m := range environment.FindAllStringSubmatch(d.text, -1) {
+		for _, m := range referred.FindAllStringSubmatch(d.text, -1) {
 			cmd.Env = append(cmd.Env, m[1]+"=localhost:4317") // an endpoint, or a path
 		}
 		out, err := cmd.CombinedOutput()
