@@ -8,11 +8,8 @@ package e2e
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -33,7 +30,7 @@ func TestExampleKafka(t *testing.T) {
 	left, right := testenv.Pair(t, testenv.PairConfig{})
 	ca := newAuthority(t)
 	dir := ca.issue(right.V4)
-	config := ca.config(dir)
+	config := mutualTLS(t, dir)
 	broker := startBroker(t, right, config, "network-metrics", "network-records")
 	agent := example{
 		files: []string{"kafka/agent.yaml"},
@@ -63,20 +60,6 @@ service: {telemetry: {logs: {encoding: json}}}
 	assert.Len(t, topics.Flows(), d.Flows)
 	assert.Greater(t, topics.messages, 3)
 	t.Logf("%d messages, the largest of %d bytes", topics.messages, topics.largest)
-}
-
-// config returns what both sides of a connection need to trust each other.
-func (a *authority) config(dir string) *tls.Config {
-	a.t.Helper()
-	own, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
-	require.NoError(a.t, err)
-	pem, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
-	require.NoError(a.t, err)
-	pool := x509.NewCertPool()
-	require.True(a.t, pool.AppendCertsFromPEM(pem))
-	return &tls.Config{
-		Certificates: []tls.Certificate{own}, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12,
-	}
 }
 
 // startBroker starts a fake broker at the end of a pair and returns its address.

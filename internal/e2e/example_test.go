@@ -9,6 +9,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -131,4 +132,18 @@ func TestEveryExampleIsValid(t *testing.T) {
 		return nil
 	}))
 	require.GreaterOrEqual(t, checked, 2)
+}
+
+// mutualTLS returns what either side of a connection needs so that both trust each other, from a folder that an authority issued.
+func mutualTLS(t *testing.T, dir string) *tls.Config {
+	t.Helper()
+	own, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+	require.NoError(t, err)
+	text, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	require.True(t, pool.AppendCertsFromPEM(text))
+	return &tls.Config{
+		Certificates: []tls.Certificate{own}, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12,
+	}
 }
