@@ -224,7 +224,7 @@ func serveBackend(t *testing.T, e *testenv.End, config *tls.Config) *backend {
 	b := &backend{address: l.Addr().String()}
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(config)), grpc.MaxRecvMsgSize(64<<20))
 	plogotlp.RegisterGRPCServer(server, b)
-	go server.Serve(l) //nolint:errcheck // until Stop
+	go server.Serve(l) // until Stop
 	t.Cleanup(server.Stop)
 	return b
 }
