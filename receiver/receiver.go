@@ -133,6 +133,7 @@ func (e *engine) load() error {
 			MaxFlows:      e.cfg.Flows.MaxFlows,
 			IdleTimeout:   e.cfg.Flows.IdleTimeout,
 			ActiveTimeout: e.cfg.Flows.ActiveTimeout,
+			Scope:         e.cfg.scope(),
 			EphemeralLow:  low,
 		})
 	}
@@ -237,7 +238,7 @@ func (e *engine) attach() error {
 	e.interfaces = &interfaces{
 		host: e.host, source: e.source, selector: selector, include: e.cfg.Interfaces.Include,
 		directions: e.cfg.flowDirections(), once: e.cfg.Interfaces.Deduplicate,
-		keepNames: e.cfg.Flows.IdleTimeout + 2*maxDrainInterval,
+		keepNames: e.cfg.keepNames(),
 		tel:       e.tel,
 		id:        e.set.ID, observers: e.observers,
 		log: e.log, status: &e.status, clock: e.clock,
