@@ -80,6 +80,7 @@ func TestTheGatewayOfAFleet(t *testing.T) {
 			b.refuse.Store(true)
 			backlog := f.send(message, tt.backlog*1000)
 			t.Logf("%.0f bytes on disk for each of %d records", float64(sizeOn(t, queue))/float64(backlog), backlog)
+			require.Eventually(t, func() bool { return b.refused.Load() > 0 }, patience, 10*time.Millisecond)
 			require.Zero(t, b.records.Load())
 			b.refuse.Store(false)
 			began := time.Now()
@@ -217,6 +218,7 @@ type backend struct {
 	address string
 	records atomic.Int64
 	refuse  atomic.Bool
+	refused atomic.Int64 // messages
 }
 
 func serveBackend(t *testing.T, e *testenv.End, config *tls.Config) *backend {
@@ -233,6 +235,7 @@ func serveBackend(t *testing.T, e *testenv.End, config *tls.Config) *backend {
 // Export implements plogotlp.GRPCServer.
 func (b *backend) Export(_ context.Context, request plogotlp.ExportRequest) (plogotlp.ExportResponse, error) {
 	if b.refuse.Load() {
+		b.refused.Add(1)
 		return plogotlp.NewExportResponse(), status.Error(codes.Unavailable, "not now")
 	}
 	b.records.Add(int64(request.Logs().LogRecordCount()))
