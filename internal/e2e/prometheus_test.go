@@ -77,6 +77,23 @@ func (p *prometheus) query(expression string) (found []map[string]string) {
 	return found
 }
 
+// values returns what an instant query says, by one label of its series.
+func (p *prometheus) values(expression, label string) map[string]string {
+	p.t.Helper()
+	var data struct {
+		Result []struct {
+			Metric map[string]string
+			Value  [2]any // time, value
+		}
+	}
+	p.get("query", &data, "--get", "--data-urlencode", "query="+expression)
+	values := map[string]string{}
+	for _, series := range data.Result {
+		values[series.Metric[label]] = fmt.Sprint(series.Value[1])
+	}
+	return values
+}
+
 // firing returns the labels of an alert that is firing now, nil if it is not.
 func (p *prometheus) firing(alert string) map[string]string {
 	p.t.Helper()

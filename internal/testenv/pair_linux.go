@@ -28,9 +28,10 @@ type End struct {
 type PairConfig struct {
 	MTU      int  // 0: 1500
 	Offloads bool // segmentation offload stays on; off, the interfaces count what crosses the wire
+	Beside   *End // an end whose namespace the right one shares, in a network of its own
 }
 
-// Pair joins two new namespaces by a veth. The ends know each other's address, so that no neighbour is ever asked for.
+// Pair joins two namespaces, new ones but for Beside, by a veth. The ends know each other's address, so that no neighbour is ever asked for.
 func Pair(tb testing.TB, c PairConfig) (left, right *End) {
 	tb.Helper()
 	if c.MTU == 0 {
@@ -38,7 +39,14 @@ func Pair(tb testing.TB, c PairConfig) (left, right *End) {
 	}
 	left = &End{Name: "left0", MAC: MAC{2, 0, 0, 0, 0, 0x0a}, V4: netip.MustParseAddr("10.77.0.1"), V6: netip.MustParseAddr("fd77::1")}
 	right = &End{Name: "right0", MAC: MAC{2, 0, 0, 0, 0, 0x0b}, V4: netip.MustParseAddr("10.77.0.2"), V6: netip.MustParseAddr("fd77::2")}
-	left.NetNS, right.NetNS = NewNetNS(tb), NewNetNS(tb)
+	if c.Beside == nil {
+		left.NetNS, right.NetNS = NewNetNS(tb), NewNetNS(tb)
+	} else {
+		left.NetNS, right.NetNS = NewNetNS(tb), c.Beside.NetNS
+		right.Name = "right1"
+		left.V4, left.V6 = netip.MustParseAddr("10.78.0.1"), netip.MustParseAddr("fd78::1")
+		right.V4, right.V6 = netip.MustParseAddr("10.78.0.2"), netip.MustParseAddr("fd78::2")
+	}
 	require.NoError(tb, left.link.LinkAdd(&netlink.Veth{
 		LinkAttrs:        netlink.LinkAttrs{Name: left.Name, MTU: c.MTU, HardwareAddr: left.MAC[:], TxQLen: 1000},
 		PeerName:         right.Name,
