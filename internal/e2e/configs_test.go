@@ -30,7 +30,7 @@ type document struct {
 	name   string // of its page, from the root of the repository
 	text   string
 	values map[string]any // nil: a list
-	gates  []string       // that its page tells to enable
+	page   string
 }
 
 var (
@@ -54,12 +54,11 @@ func documents(t *testing.T) (all []document) {
 		require.NoError(t, err)
 		name, err := filepath.Rel(repository, path)
 		require.NoError(t, err)
-		gates := featureGates.FindAllString(string(page), -1)
 		blocks := yamlBlock.FindAllStringSubmatch(string(page), -1)
 		require.Len(t, blocks, strings.Count(string(page), "```yaml"), "%s: blocks begin at the margin", name)
 		for _, m := range blocks {
 			for _, d := range parse(t, name, m[1]) {
-				d.gates = gates
+				d.page = string(page)
 				all = append(all, d)
 			}
 		}
@@ -113,6 +112,15 @@ func (d document) program() string {
 	return ""
 }
 
+// absent are receivers that the collector for fleets has not; the modules of the kafka receiver's version are not to be had together here.
+var absent = []string{"kafka"}
+
+// untried reports whether a document is for another collector.
+func (d document) untried() bool {
+	receivers, _ := d.values["receivers"].(map[string]any)
+	return slices.ContainsFunc(absent, func(name string) bool { return receivers[name] != nil })
+}
+
 // config returns what the collector reads. A part of a configuration is merged into the smallest one, settings of the receiver are
 // put where they belong.
 func (d document) config(t *testing.T) (configs []string) {
@@ -143,7 +151,11 @@ func TestEveryConfigurationInPagesIsValid(t *testing.T) {
 			t.Logf("%s: YAML for %s", d.name, program)
 			continue
 		}
-		args := append([]string{"validate"}, d.gates...)
+		if d.untried() {
+			assert.Contains(t, d.page, "was not tried", "%s says so", d.name)
+			continue
+		}
+		args := append([]string{"validate"}, featureGates.FindAllString(d.page, -1)...) // that the page tells to enable
 		for _, config := range d.config(t) {
 			args = append(args, "--config", config)
 		}
