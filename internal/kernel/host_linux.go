@@ -28,7 +28,7 @@ var needed = []struct {
 }{
 	{unix.CAP_BPF, "CAP_BPF", true, "to load programs and maps"},
 	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN", false, "to attach them to interfaces"},
-	{unix.CAP_PERFMON, "CAP_PERFMON", true, "without it the verifier hardens every memory access, at ten times the cost per packet"},
+	{unix.CAP_PERFMON, "CAP_PERFMON", true, "without it the verifier refuses the programs"},
 }
 
 const grant = `run as root, or grant it: "setcap cap_bpf,cap_net_admin,cap_perfmon+ep <collector>", or ` +
