@@ -12,6 +12,8 @@ OTHER_MODULES := $(filter-out .,$(MODULES)) internal/consumer
 COLLECTOR := _build/otelcol-ebpfpackets
 FULL := _build/full/otelcol-ebpfpackets-full
 BPF := $(filter-out bpf/headers/%,$(wildcard bpf/*.c bpf/*.h bpf/*/*.c bpf/*/*.h))
+# What the module has to compile on: the receiver counts on the first two, and says that it does not on the others.
+PLATFORMS := linux/amd64 linux/arm64 linux/s390x darwin/arm64 windows/amd64
 # What the collectors are made of.
 SOURCES := $(shell find . -name '*.go' -not -name '*_test.go' -not -path './_build/*' -not -path './internal/tools/*') \
 	$(wildcard internal/kernel/*.o) go.mod go.sum
@@ -48,6 +50,29 @@ $(FULL): examples/distribution/builder-config.yaml $(SOURCES)
 	$(TOOL) builder --config $< >_build/ocb-full.log 2>&1 || { cat _build/ocb-full.log; exit 1; }; \
 	echo "built $@ in $$((SECONDS - start)) s"
 
+##@ Ship
+
+VERSION ?= 0.0.0-dev
+# $(call image,directory with the collector's source,its name,options)
+define image
+	@for arch in amd64 arm64; do \
+		echo "building $(2) for $$arch"; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -C $(1) -trimpath -ldflags="-s -w" -o $(CURDIR)/_build/image/$$arch/$(2) .; \
+	done
+	@go -C internal/tools build -o $(CURDIR)/_build/image/pack ./image
+	@_build/image/pack -o _build/$(2).image.tar -name $(2) -version $(VERSION) \
+		-revision "$$(git rev-parse HEAD)" -created "$$(git log -1 --format=%cI)" $(3) _build/image/{amd64,arm64}/$(2)
+	@echo "packed _build/$(2).image.tar: examples/container/README.md says how to load it"
+endef
+
+.PHONY: image
+image: $(COLLECTOR) ## pack the collector for agents as an OCI image, amd64 and arm64; no container engine needed
+	$(call image,_build,otelcol-ebpfpackets,-capabilities -config examples/container/config.yaml)
+
+.PHONY: image-full
+image-full: $(FULL) ## the same of the collector for fleets, without file capabilities
+	$(call image,_build/full,otelcol-ebpfpackets-full,)
+
 ##@ Change
 
 .PHONY: generate
@@ -80,7 +105,7 @@ bench: ## print what a packet costs, beside a reference of the usual design, in 
 
 ##@ Check: what CI runs
 
-CHECKS := generated format vet lint scripts vulnerabilities consumer collector-full test fuzz
+CHECKS := generated format vet lint scripts licences vulnerabilities consumer collector-full test fuzz
 
 .PHONY: check
 check: ## everything CI runs, and nothing else: .ci/run calls it
@@ -102,7 +127,7 @@ format: ## C is formatted, and so is Go
 
 .PHONY: vet
 vet: ## go vet for each platform that the module has to compile on
-	@for p in linux/amd64 linux/arm64 linux/s390x darwin/arm64 windows/amd64; do \
+	@for p in $(PLATFORMS); do \
 		echo "vet $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./...; \
 	done
 	@for m in $(OTHER_MODULES); do echo "vet $$m"; go -C $$m vet ./...; done
@@ -114,7 +139,11 @@ lint: ## golangci-lint
 
 .PHONY: scripts
 scripts: ## shellcheck
-	@shellcheck .ci/run .ci/vulnerabilities .ci/instructions .ci/missing .ci/test .ci/fuzz .ci/unchanged testdata/pcap/capture.sh
+	@shellcheck .ci/run .ci/licences .ci/vulnerabilities .ci/instructions .ci/missing .ci/test .ci/fuzz .ci/unchanged testdata/pcap/capture.sh
+
+.PHONY: licences
+licences: ## every module that go.mod requires has an allowed licence
+	@.ci/licences
 
 .PHONY: vulnerabilities
 vulnerabilities: ## known vulnerabilities in what the receiver calls; says so where the database cannot be reached
@@ -123,6 +152,21 @@ vulnerabilities: ## known vulnerabilities in what the receiver calls; says so wh
 .PHONY: consumer
 consumer: ## the module builds outside of this tree: with one gomod line, without clang and cgo, and from its zip
 	@go -C internal/consumer test -count=1 -v ./...
+
+##@ Release
+
+.PHONY: release-check
+release-check: ## what a tag needs beside a green CI: VERSION=v0.1.0
+	@go -C internal/tools run ./release "$(CURDIR)" "$(VERSION)"
+	@$(MAKE) generated licences builds consumer
+	@go test -count=1 -run '^TestOnlyTheFactoryAndTheConfigurationAreExported$$' .
+	@echo "$(VERSION) can be tagged, if CI is green at $$(git rev-parse --short HEAD)"
+
+.PHONY: builds
+builds: ## compile for each platform
+	@for p in $(PLATFORMS); do \
+		echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build ./...; \
+	done
 
 .PHONY: clean
 clean: ## remove what was built

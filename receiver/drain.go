@@ -51,9 +51,15 @@ type drainState struct {
 	broken    map[string]bool // identities of the ledger that did not hold at the last drain
 	late      bool            // packets of a late CPU were seen
 	drift     drift
-	watched   map[uint32]int64 // ns since 1970 of the first drain after an interface was attached
+	watched   map[uint32]watch // of each attached interface
 	samples   *batch           // not sent yet; the sample loop's
 	final     context.Context  // not nil: shutting down, wait for room in queues until it is done
+}
+
+// watch is since when every packet at an interface was counted.
+type watch struct {
+	attaching uint64 // that it began with
+	since     int64  // ns since 1970 of the first drain after that
 }
 
 func (e *engine) drainLoop(ctx context.Context) {
@@ -144,20 +150,20 @@ func (e *engine) compareInterfaces(d *kernel.Drained, own map[uint32]iface.Count
 // watchInterfaces tells the table since when we count at each interface: what it knows of who spoke first rests on that. The
 // time is that of the drain, in the one clock that the table knows.
 func (e *engine) watchInterfaces() {
-	attached := e.interfaces.now().attached
-	if e.table == nil || maps.EqualFunc(attached, e.drain.watched, func(bool, int64) bool { return true }) {
+	attachings := e.interfaces.now().attachings
+	if e.table == nil || maps.EqualFunc(attachings, e.drain.watched, func(n uint64, w watch) bool { return n == w.attaching }) {
 		return
 	}
-	watched := make(map[uint32]int64, len(attached))
-	for index := range attached {
-		since, ok := e.drain.watched[index]
-		if !ok {
-			since = e.drain.time
+	watched, since := make(map[uint32]watch, len(attachings)), make(map[uint32]int64, len(attachings))
+	for index, n := range attachings {
+		w := e.drain.watched[index]
+		if w.attaching != n {
+			w = watch{n, e.drain.time}
 		}
-		watched[index] = since
+		watched[index], since[index] = w, w.since
 	}
 	e.drain.watched = watched
-	e.table.Watch(watched)
+	e.table.Watch(since)
 }
 
 // attribute adds the slots of one drain to the table first, so that all of its evidence about roles is known, and then

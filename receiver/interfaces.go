@@ -49,11 +49,12 @@ const (
 // attachment is one selected interface.
 type attachment struct {
 	iface.Interface
-	state attachState
-	err   error
-	tries int       // since it was found
-	retry time.Time // when it failed: next attempt to attach
-	gone  time.Time // when it was no longer there or selected; its name is kept for the flows that it left behind
+	state     attachState
+	attaching uint64 // number of the last
+	err       error
+	tries     int       // since it was found
+	retry     time.Time // when it failed: next attempt to attach
+	gone      time.Time // when it was no longer there or selected; its name is kept for the flows that it left behind
 }
 
 // interfaces keeps the selected interfaces attached. One goroutine calls its methods, except names and count.
@@ -72,21 +73,23 @@ type interfaces struct {
 	once       bool // a packet counts at one interface
 	clock      func() time.Time
 
-	all     []iface.Interface // of the host, as they were last listed
-	byIndex map[uint32]*attachment
-	warned  map[component.ID]bool // receivers that count at one of our interfaces
-	unstack string                // why the programs do not know how interfaces are joined; empty: they do
-	looked  time.Time
-	unknown bool      // listing failed: the host may have changed since
-	since   time.Time // without an attached interface; zero: there is one
-	current atomic.Pointer[snapshot]
-	counts  [stateCount]atomic.Int64
+	all        []iface.Interface // of the host, as they were last listed
+	byIndex    map[uint32]*attachment
+	attachings uint64                // so far
+	warned     map[component.ID]bool // receivers that count at one of our interfaces
+	unstack    string                // why the programs do not know how interfaces are joined; empty: they do
+	looked     time.Time
+	unknown    bool      // listing failed: the host may have changed since
+	since      time.Time // without an attached interface; zero: there is one
+	current    atomic.Pointer[snapshot]
+	counts     [stateCount]atomic.Int64
 }
 
 // snapshot is what other goroutines know of the interfaces. Its maps are never written.
 type snapshot struct {
-	names    map[uint32]string // of all interfaces that may have counted
-	attached map[uint32]bool
+	names      map[uint32]string // of all interfaces that may have counted
+	attached   map[uint32]bool
+	attachings map[uint32]uint64 // which attaching of ours it was, of what is attached: attached again, it was another one
 }
 
 // names returns the names of all interfaces that may have counted. The map is never written.
@@ -196,6 +199,8 @@ func (a *attachment) supported() bool { return a.LinkHeader() != iface.LinkHeade
 func (s *interfaces) attachOne(a *attachment) {
 	was := text(a.err)
 	a.state, a.err = stateAttached, nil
+	s.attachings++
+	a.attaching = s.attachings
 	a.tries++
 	for _, d := range s.directions {
 		err := s.source.Attach(a.Interface, d)
@@ -246,7 +251,7 @@ func (s *interfaces) close() {
 // publish makes names and counts known to other goroutines, and to the programs how interfaces are joined.
 func (s *interfaces) publish() {
 	s.stack()
-	n := &snapshot{make(map[uint32]string, len(s.byIndex)), make(map[uint32]bool, len(s.byIndex))}
+	n := &snapshot{make(map[uint32]string, len(s.byIndex)), make(map[uint32]bool, len(s.byIndex)), make(map[uint32]uint64, len(s.byIndex))}
 	var counts [stateCount]int64
 	for index, a := range s.byIndex {
 		n.names[index] = a.Name
@@ -254,6 +259,7 @@ func (s *interfaces) publish() {
 			counts[a.state]++
 			if a.state == stateAttached {
 				n.attached[index] = true
+				n.attachings[index] = a.attaching
 			}
 		}
 	}

@@ -61,18 +61,22 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 		if b.labels != nil {
 			label = b.labels[i]
 		}
-		w.writeFlow(r, &b.flows[i], &label, b.names[b.flows[i].Key.IfIndex])
+		w.writeFlow(r, &b.flows[i], &label, b.names)
 	}
 	w.packets.writeAll(records, b)
 	renameLogs(ld)
 	return ld
 }
 
-func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Label, iface string) {
+func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Label, names map[uint32]string) {
+	iface, back := names[f.Key.IfIndex], ""
+	if f.Elsewhere {
+		back = names[f.ReverseHook.IfIndex]
+	}
 	r.SetEventName(eventFlow)
 	r.SetSeverityNumber(plog.SeverityNumberInfo)
 	r.SetTimestamp(pcommon.Timestamp(f.End))
-	r.Body().SetStr(flowLine(f, label, iface))
+	r.Body().SetStr(flowLine(f, label, iface, back))
 	m := r.Attributes()
 	m.EnsureCapacity(40)
 	putPlace(m, iface, f.Direction)
@@ -112,6 +116,7 @@ func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Labe
 	}
 	putEthernet(m, &f.Forward)
 	putLabel(m, label)
+	putReverseHook(m, f, back)
 	putReverseTunnel(m, f)
 	forwardFacts.put(m, &f.Forward)
 	reverseFacts.put(m, &f.Reverse)
@@ -179,8 +184,8 @@ func putTuple(m pcommon.Map, k *flow.Key) (source, destination string) {
 }
 
 // flowLine says a flow in one line, for people: who talked to whom and where, of what if that is known, how much each way, for how
-// long, and why it is told now.
-func flowLine(f *flow.Record, label *app.Label, iface string) string {
+// long, and why it is told now. Back is where the way back was counted, if that is another interface.
+func flowLine(f *flow.Record, label *app.Label, iface, back string) string {
 	from, to := "", ""
 	if f.Initiator != flow.InitiatorUnknown {
 		from, to = "client ", "server "
@@ -194,6 +199,9 @@ func flowLine(f *flow.Record, label *app.Label, iface string) string {
 	b = appendPlace(b, label.Protocol, label.Version, label.ServerName, iface)
 	b = appendVolume(append(b, ": "...), f.Forward.Volume)
 	b = appendVolume(append(b, ", back "...), f.Reverse.Volume)
+	if back != "" && back != iface {
+		b = appendPlace(b, "at", back)
+	}
 	if n := f.Forward.Errors.Sum() + f.Reverse.Errors.Sum(); n > 0 {
 		b = fmt.Appendf(b, " and %d ICMP errors", n)
 	}

@@ -74,6 +74,7 @@ type collector struct {
 	log     safeBuffer
 	program string   // the collector of `make collector` if empty
 	args    []string // beside its configuration
+	inner   bool     // what started is the parent of the collector, in whose PID namespace that is the first process
 	output  string   // of the file exporter
 	out     otlpcheck.Output
 	have    int64 // bytes of output that are in out
@@ -169,7 +170,14 @@ func (c *collector) awaitExit() error {
 // terminate ends the collector with SIGTERM.
 func (c *collector) terminate() {
 	c.t.Helper()
-	require.NoError(c.t, c.cmd.Process.Signal(syscall.SIGTERM))
+	pid := c.cmd.Process.Pid
+	if c.inner {
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		require.NoError(c.t, err)
+		pid, err = strconv.Atoi(strings.TrimSpace(string(children)))
+		require.NoError(c.t, err)
+	}
+	require.NoError(c.t, syscall.Kill(pid, syscall.SIGTERM))
 	require.NoError(c.t, c.awaitExit())
 }
 

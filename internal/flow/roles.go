@@ -61,11 +61,19 @@ func (t *Table) clues(i *id, s *Slot) clues {
 	if s.handshake() == 0 { // else it needs no memory
 		c.before, c.continues = t.memory.recall(i, t.now)
 	}
-	// Interface indexes are those of a namespace, and Watch spoke of ours.
-	if since, ok := t.since[i.IfIndex]; ok && i.Proto != protoTCP && i.NetNS == 0 {
-		c.witness = max(since, t.memory.complete) + watchTime
-	}
+	c.witness = max(t.witness(s), t.memory.complete+watchTime)
 	return c
+}
+
+// witness returns since when a first packet is one where s was counted: math.MaxInt64 if never. Interface indexes are those of a
+// namespace, and Watch spoke of ours.
+func (t *Table) witness(s *Slot) int64 {
+	if s.Proto != protoTCP && s.NetNS == 0 {
+		if since, ok := t.since[s.IfIndex]; ok {
+			return since + watchTime
+		}
+	}
+	return math.MaxInt64
 }
 
 // clientByPort returns the half of the only port that is given to clients, from low on; noHalf if both are, or neither.
