@@ -91,7 +91,7 @@ test: $(COLLECTOR) $(FULL) ## run every test that the caller's privileges allow,
 	@.ci/test $(MODULES)
 
 .PHONY: kernels
-kernels: ## load, attach and count on the kernels of the matrix, under qemu; KERNELS="6.1 backports" chooses some
+kernels: $(COLLECTOR) ## load, attach and count on the kernels of the matrix, under qemu; KERNELS="6.1 backports" chooses some
 	@EBPFPACKETS_KERNELS="$(KERNELS)" go test -count=1 -v -run '^TestKernels$$' ./internal/kernelmatrix
 
 .PHONY: fuzz

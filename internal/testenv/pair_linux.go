@@ -4,8 +4,10 @@
 package testenv
 
 import (
+	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 	"unsafe"
@@ -204,3 +206,49 @@ func (e *End) MoveTo(n *NetNS, name string) {
 	e.Index = l.Attrs().Index
 	require.NoError(e.tb, e.link.LinkSetUp(l))
 }
+
+// AddVLAN adds a VLAN of the end's interface. It has no addresses of IP and says nothing by itself. It is nil if this kernel has none.
+func (e *End) AddVLAN(name string, id int, protocol netlink.VlanProtocol) *End {
+	e.tb.Helper()
+	return e.NetNS.addSilent(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: name, ParentIndex: e.Index}, VlanId: id, VlanProtocol: protocol})
+}
+
+// AddBond joins the interfaces of ports, which lie in the namespace, by a bond that sends through one after the other. It is nil if this
+// kernel has none.
+func (n *NetNS) AddBond(name string, ports ...*End) *End {
+	n.tb.Helper()
+	bond := netlink.NewLinkBond(netlink.LinkAttrs{Name: name})
+	bond.Mode = netlink.BOND_MODE_BALANCE_RR
+	e := n.addSilent(bond)
+	if e == nil {
+		return nil
+	}
+	for _, p := range ports {
+		l, err := n.link.LinkByName(p.Name)
+		require.NoError(n.tb, err)
+		require.NoError(n.tb, n.link.LinkSetDown(l)) // a port must be
+		require.NoError(n.tb, n.link.LinkSetMasterByIndex(l, e.Index))
+		require.NoError(n.tb, n.link.LinkSetUp(l))
+	}
+	e.awaitUp()
+	return e
+}
+
+// addSilent adds an interface and sets it up. Guests of internal/kernelmatrix have the modules that it needs; elsewhere it is nil without.
+func (n *NetNS) addSilent(link netlink.Link) *End {
+	n.tb.Helper()
+	err := n.link.LinkAdd(link)
+	if errors.Is(err, unix.EOPNOTSUPP) && !InGuest() {
+		n.tb.Logf("not tested here: this kernel has no %s", link.Type())
+		return nil
+	}
+	require.NoError(n.tb, err)
+	l, err := n.link.LinkByName(link.Attrs().Name)
+	require.NoError(n.tb, err)
+	require.NoError(n.tb, n.link.LinkSetARPOff(l))
+	require.NoError(n.tb, n.link.LinkSetUp(l))
+	return &End{NetNS: n, Name: l.Attrs().Name, Index: l.Attrs().Index, MAC: MAC(l.Attrs().HardwareAddr)}
+}
+
+// InGuest reports whether this is a kernel that internal/kernelmatrix has booted, with all modules that its tests need.
+func InGuest() bool { return os.Getenv("EBPFPACKETS_GUEST") != "" }
