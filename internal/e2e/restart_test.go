@@ -7,7 +7,9 @@ package e2e
 
 import (
 	"math"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -53,4 +55,58 @@ func lifetime(r result) (first, last pcommon.Timestamp) {
 		}
 	}
 	return first, last
+}
+
+// TestARestartMissesOnlyWhatComesBetween sends a packet every millisecond while one collector is replaced by another, and says how
+// many nobody counted.
+func TestARestartMissesOnlyWhatComesBetween(t *testing.T) {
+	left, _ := testenv.Pair(t, testenv.PairConfig{})
+	const settings = "interfaces: {include: [left0]}\ncollection_interval: 1s\n"
+	first := start(t, left.NetNS, settings)
+	var sent atomic.Uint64
+	halt := steadily(left, &sent)
+	time.Sleep(500 * time.Millisecond)
+
+	asked := sent.Load()
+	before := time.Now()
+	first.terminate()
+	ended := time.Now()
+	second := start(t, left.NetNS, settings)
+	ready := sent.Load()
+	took := time.Since(before)
+	time.Sleep(500 * time.Millisecond)
+	halt()
+
+	told := result{Output: first.read()}.counted(left.Name, "transmit")
+	told.Add(second.stop().counted(left.Name, "transmit"))
+	missed := sent.Load() - told.Packets
+	t.Logf("%d of %d packets were counted by nobody; from SIGTERM to the end it took %v, to the next one's being ready %v, in which %d were sent",
+		missed, sent.Load(), ended.Sub(before).Round(time.Millisecond), took.Round(time.Millisecond), ready-asked)
+	assert.LessOrEqual(t, told.Packets, sent.Load(), "nothing is counted twice")
+	assert.LessOrEqual(t, missed, ready-asked)
+}
+
+// steadily sends a packet every millisecond until halt is called, and counts those that are on their way.
+func steadily(e *testenv.End, sent *atomic.Uint64) (halt func()) {
+	s := e.NewSender()
+	d := &testenv.Datagrams{Flows: 10, Payloads: []int{100}, Src: e.MAC, Dst: testenv.Nobody}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				s.Datagrams(d, i, 1)
+				sent.Add(1)
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-done
+	}
 }
