@@ -27,8 +27,8 @@ const maxRecords = 2000
 // batch is what becomes one message of log records. It holds values and no pdata: it is small, and a consumer that
 // refuses a message may have changed it.
 type batch struct {
-	observed int64             // ns since 1970 when its flows, or the first of its packets, were taken from the kernel
-	names    map[uint32]string // of interfaces; shared, never written
+	observed int64 // ns since 1970 when its flows, or the first of its packets, were taken from the kernel
+	view     *view // of places; shared
 	flows    []flow.Record
 	labels   []app.Label // of flows, if messages are read
 	packets  []sampled
@@ -61,21 +61,21 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 		if b.labels != nil {
 			label = b.labels[i]
 		}
-		w.writeFlow(r, &b.flows[i], &label, b.names[b.flows[i].Key.IfIndex])
+		w.writeFlow(r, &b.flows[i], &label, b.view.of(b.flows[i].Key.Place()))
 	}
 	w.packets.writeAll(records, b)
 	renameLogs(ld)
 	return ld
 }
 
-func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Label, iface string) {
+func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Label, at place) {
 	r.SetEventName(eventFlow)
 	r.SetSeverityNumber(plog.SeverityNumberInfo)
 	r.SetTimestamp(pcommon.Timestamp(f.End))
-	r.Body().SetStr(flowLine(f, label, iface))
+	r.Body().SetStr(flowLine(f, label, at))
 	m := r.Attributes()
 	m.EnsureCapacity(40)
-	putPlace(m, iface, f.Direction)
+	putPlace(m, at, f.Direction)
 	source, destination := putTuple(m, &f.Key)
 	w.putNetworks(m, &f.Key)
 	if f.Initiator != flow.InitiatorUnknown {
@@ -153,10 +153,9 @@ func writtenVolume(m pcommon.Map) flow.Volume {
 	}
 }
 
-func putPlace(m pcommon.Map, iface string, d flow.Direction) {
-	if iface != "" {
-		m.PutStr(attrInterfaceName, iface)
-	}
+func putPlace(m pcommon.Map, at place, d flow.Direction) {
+	putStr(m, attrNamespaceName, at.namespace)
+	putStr(m, attrInterfaceName, at.iface)
 	m.PutStr(attrIODirection, directionName(d))
 }
 
@@ -180,7 +179,7 @@ func putTuple(m pcommon.Map, k *flow.Key) (source, destination string) {
 
 // flowLine says a flow in one line, for people: who talked to whom and where, of what if that is known, how much each way, for how
 // long, and why it is told now.
-func flowLine(f *flow.Record, label *app.Label, iface string) string {
+func flowLine(f *flow.Record, label *app.Label, at place) string {
 	from, to := "", ""
 	if f.Initiator != flow.InitiatorUnknown {
 		from, to = "client ", "server "
@@ -191,7 +190,7 @@ func flowLine(f *flow.Record, label *app.Label, iface string) string {
 		b = appendICMP(b, typ, code)
 	}
 	b = appendTunnel(b, &f.Key.Tunnel)
-	b = appendPlace(b, label.Protocol, label.Version, label.ServerName, iface)
+	b = appendPlace(b, label.Protocol, label.Version, label.ServerName, at.namespace, at.iface)
 	b = appendVolume(append(b, ": "...), f.Forward.Volume)
 	b = appendVolume(append(b, ", back "...), f.Reverse.Volume)
 	if n := f.Forward.Errors.Sum() + f.Reverse.Errors.Sum(); n > 0 {

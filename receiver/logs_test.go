@@ -125,7 +125,7 @@ func TestFlowRecordCasesGolden(t *testing.T) {
 	b := newBench(t, testConfig(), newFakeHost("eth0"), nil, consumertest.NewNop())
 	for name, r := range flowCases() {
 		t.Run(name, func(t *testing.T) {
-			compareLogs(t, name, b.logs.writer.write(&batch{observed: epoch.UnixNano() + 5e9, names: b.interfaces.names(), flows: []flow.Record{r}}))
+			compareLogs(t, name, b.logs.writer.write(&batch{observed: epoch.UnixNano() + 5e9, view: b.places.now(), flows: []flow.Record{r}}))
 		})
 	}
 }
@@ -143,7 +143,7 @@ func TestAContinuedFlowGolden(t *testing.T) {
 	b.after(20 * time.Second)
 	all := b.records()
 	require.Len(t, all, 2)
-	compareLogs(t, "flow_continuation", b.logs.writer.write(&batch{observed: b.drain.time, names: b.interfaces.names(), flows: all}))
+	compareLogs(t, "flow_continuation", b.logs.writer.write(&batch{observed: b.drain.time, view: b.places.now(), flows: all}))
 }
 
 func TestFlowRecordsNameNetworksGolden(t *testing.T) {
@@ -153,7 +153,7 @@ func TestFlowRecordsNameNetworksGolden(t *testing.T) {
 	inside := flowRecord("10.0.0.1:40000", "10.9.9.9:443", protoTCP, flow.InitiatorSYN, half(5, 500, syn|ack), half(4, 400, syn|ack))
 	outside := flowRecord("192.0.2.1:40000", "10.0.0.2:443", protoTCP, flow.InitiatorSYN, half(5, 500, syn|ack), half(4, 400, syn|ack))
 	observed := epoch.UnixNano() + 5e9
-	compareLogs(t, "flow_networks", b.logs.writer.write(&batch{observed: observed, names: b.interfaces.names(), flows: []flow.Record{inside, outside}}))
+	compareLogs(t, "flow_networks", b.logs.writer.write(&batch{observed: observed, view: b.places.now(), flows: []flow.Record{inside, outside}}))
 }
 
 // Every record has both times, an event name and a severity. Each event has all of its attributes somewhere, and no other.

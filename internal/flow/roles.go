@@ -57,12 +57,15 @@ func (t *Table) clues(i *id, s *Slot) clues {
 	if !i.HasPorts() {
 		return c
 	}
-	c.portClient = i.clientByPort(t.config.EphemeralLow)
+	low, ok := t.ports[i.NetNS]
+	if !ok {
+		low = t.config.EphemeralLow
+	}
+	c.portClient = i.clientByPort(low)
 	if s.handshake() == 0 { // else it needs no memory
 		c.before, c.continues = t.memory.recall(i, t.now)
 	}
-	// Interface indexes are those of a namespace, and Watch spoke of ours.
-	if since, ok := t.since[i.IfIndex]; ok && i.Proto != protoTCP && i.NetNS == 0 {
+	if since, ok := t.since[i.Place()]; ok && i.Proto != protoTCP {
 		c.witness = max(since, t.memory.complete) + watchTime
 	}
 	return c

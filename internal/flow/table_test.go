@@ -383,7 +383,7 @@ func TestVolumeIsConserved(t *testing.T) {
 			MaxFlows: 1 + r.IntN(60), IdleTimeout: 15 * time.Second, ActiveTimeout: 40 * time.Second, EphemeralLow: 2,
 		}
 		table := NewTable(config)
-		table.Watch(map[uint32]int64{request.IfIndex: t0 - 1000*sec})
+		table.Watch(map[Place]int64{request.Place(): t0 - 1000*sec})
 		in, out := map[place]Volume{}, map[place]Volume{}
 		begun, ended := 0, 0
 		now := t0

@@ -18,6 +18,9 @@ type Class struct {
 	flow.Volume
 }
 
+// Place returns where the packets were counted, as far as it is known.
+func (c *Class) Place() flow.Place { return flow.Place{NetNS: uint32(c.NetNS), IfIndex: c.IfIndex} }
+
 // Ledger is the closed account of every packet: Seen is exactly the sum of Entries.
 type Ledger struct {
 	Seen    flow.Volume

@@ -24,6 +24,9 @@ type Found struct {
 	ID   ID
 }
 
+// ErrReplaced says that there is another namespace at a path than the one that was found there.
+var ErrReplaced = errors.New("it was replaced meanwhile")
+
 // ErrNotNetwork says that a path leads to a namespace of another kind.
 var ErrNotNetwork = errors.New("this is a namespace of another kind")
 

@@ -44,7 +44,7 @@ func (n *Namespace) check(want ID) error {
 			return err
 		}
 		if (ID{uint64(s.Dev), s.Ino}) != want {
-			return errors.New("it was replaced meanwhile")
+			return ErrReplaced
 		}
 		kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE) // Linux 4.11
 		if err == nil && kind != unix.CLONE_NEWNET {
