@@ -308,11 +308,16 @@ func newBench(t *testing.T, c *Config, host *fakeHost, metrics consumer.Metrics,
 	b.nextMetrics, b.nextLogs = metrics, logs
 	require.NoError(t, b.load())
 	require.NoError(t, b.attach())
+	b.setOwn()
+	t.Cleanup(func() { require.NoError(t, b.release()) })
+	return b
+}
+
+// setOwn finds the interfaces of the own namespace, if that is observed.
+func (b *bench) setOwn() {
 	if own := b.namespaces.all[netns.ID{}]; own != nil {
 		b.interfaces = own.interfaces
 	}
-	t.Cleanup(func() { require.NoError(t, b.release()) })
-	return b
 }
 
 // after lets time pass and drains.

@@ -299,6 +299,7 @@ func (n *namespaces) next() uint16 {
 	for _, s := range n.all {
 		used[s.number] = true
 	}
+	delete(used, 0)
 	for {
 		n.last = n.last%kernel.MaxNamespace + 1
 		if _, was := n.former[n.last]; !was && !used[n.last] {
