@@ -165,8 +165,16 @@ func (n *Namespace) detach(h hook) error {
 		return nil
 	}
 	delete(n.links, h)
-	if err := n.handle.Do(a.Close); err != nil { // a clsact filter is released there
+	if err := n.release(a); err != nil {
 		return fmt.Errorf("detach %s %s from %q (ifindex %d): %w", n.k.way(), h.direction, a.name, h.ifindex, err)
 	}
 	return nil
+}
+
+// release: a filter is taken back where it was added, a link anywhere.
+func (n *Namespace) release(a attachment) error {
+	if n.k.cfg.clsact {
+		return n.handle.Do(a.Close)
+	}
+	return a.Close()
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,6 +35,15 @@ func handleOf(t testing.TB, n *testenv.NetNS) *netns.Namespace {
 	return handle
 }
 
+// observe counts in the namespace of a test until that ends.
+func (k *Kernel) observe(t testing.TB, number uint16, ns *testenv.NetNS) *Namespace {
+	t.Helper()
+	n, err := k.Observe(number, handleOf(t, ns))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, n.Close()) })
+	return n
+}
+
 func (n *Namespace) attachSite(t testing.TB, s site) {
 	t.Helper()
 	require.NoError(t, n.Attach(iface.Interface{Index: uint32(s.Index), Name: s.Name, HWType: hwEthernet}, s.direction))
@@ -53,7 +63,6 @@ func TestNamespacesNeverMix(t *testing.T) {
 	for way, cfg := range attachWays(t) {
 		t.Run(way, func(t *testing.T) {
 			cfg.Samples, cfg.FirstPerFlow, cfg.SnapLength, cfg.MaxPerSecond, cfg.Quotes = true, 1, 64, 100_000, true
-			cfg.cpus = nil
 			k := load(t, cfg)
 			pin(t, 0) // before it is 6.11, one CPU: packets of a namespace meet those of another in one region
 			var all []*spaced
@@ -66,9 +75,7 @@ func TestNamespacesNeverMix(t *testing.T) {
 					k.attachEnd(t, at.End, at.direction)
 					continue
 				}
-				n, err := k.Observe(number, handleOf(t, at.NetNS))
-				require.NoError(t, err)
-				n.attachSite(t, at)
+				k.observe(t, number, at.NetNS).attachSite(t, at)
 			}
 			for _, s := range all {
 				s.sendApart(s.number == 7)
@@ -90,8 +97,8 @@ func TestNamespacesNeverMix(t *testing.T) {
 
 const (
 	arpFrame        = "ffffffffffff 02000000000a 0806 0001080006040001 02000000000a 0a4d0001 000000000000 0a4d0002"
-	firstFragment   = "020000000002 02000000000a 0800 4500 0030 4242 2000 40 11 0000 0a630001 0a630002 1234 0035 0100 0000 0000000000000000000000000000000000000000"
-	laterFragment   = "020000000002 02000000000a 0800 4500 0024 4242 0003 40 11 0000 0a630001 0a630002 00000000000000000000000000000000"
+	firstOne        = "020000000002 02000000000a 0800 4500 0030 4242 2000 40 11 0000 0a630001 0a630002 1234 0035 0100 0000 0000000000000000000000000000000000000000"
+	laterOne        = "020000000002 02000000000a 0800 4500 0024 4242 0003 40 11 0000 0a630001 0a630002 00000000000000000000000000000000"
 	unreachableICMP = "020000000002 02000000000a 0800 4500 0038 0000 0000 40 01 0000 0a630009 0a630001 0301 0000 00000000 4500 0020 0000 0000 40 11 0000 0a630002 0a630001 0035 1234 000c 0000"
 )
 
@@ -100,16 +107,16 @@ func (s *spaced) sendApart(first bool) {
 	s.t.Helper()
 	s.sender.Datagrams(&s.datagrams, 0, s.frames)
 	for range s.arps {
-		s.sender.Raw(bytesOf(s.t, arpFrame))
+		s.sender.Raw(octets(s.t, arpFrame))
 	}
 	if first {
-		s.sender.Raw(bytesOf(s.t, firstFragment))
+		s.sender.Raw(octets(s.t, firstOne))
 	}
-	s.sender.Raw(bytesOf(s.t, laterFragment))
-	s.sender.Raw(bytesOf(s.t, unreachableICMP))
+	s.sender.Raw(octets(s.t, laterOne))
+	s.sender.Raw(octets(s.t, unreachableICMP))
 }
 
-func bytesOf(t *testing.T, text string) (b []byte) {
+func octets(t *testing.T, text string) (b []byte) {
 	t.Helper()
 	_, err := fmt.Sscanf(strings.ReplaceAll(text, " ", ""), "%x", &b)
 	require.NoError(t, err)
@@ -164,8 +171,7 @@ func TestStackingsAreOfANamespace(t *testing.T) {
 	var spaces []*Namespace
 	for number := uint16(1); number <= 2; number++ {
 		r := newCrossing(t)
-		n, err := k.Observe(number, handleOf(t, r.left.NetNS))
-		require.NoError(t, err)
+		n := k.observe(t, number, r.left.NetNS)
 		n.attachSite(t, r.sites()[0])
 		sites, spaces = append(sites, r.sites()[0]), append(spaces, n)
 	}
@@ -242,10 +248,9 @@ func TestLeftoversGoInEveryNamespace(t *testing.T) {
 	at := r.sites()[0]
 	p, _ := startChild(t, at, child{Clsact: true, Lease: time.Minute})
 	require.NoError(t, p.Kill())
+	require.Eventually(t, func() bool { return syscall.Kill(p.Pid, 0) != nil }, 10*time.Second, time.Millisecond, "it is still there")
 	k := load(t, Config{clsact: true})
-	n, err := k.Observe(1, handleOf(t, at.NetNS))
-	require.NoError(t, err)
-	require.Eventually(t, func() bool { _, err := p.Wait(); return err != nil }, 5*time.Second, time.Millisecond)
+	n := k.observe(t, 1, at.NetNS)
 	n.attachSite(t, at)
 	split(t, filtersAt(t, at)) // one of ours
 	r.send()

@@ -34,11 +34,11 @@ type row struct {
 var (
 	attachTests = []string{
 		"TestEachWayOfAttachingIsExact", "TestEachWayOfAttachingIsExact/clsact", "TestFiltersOfOthersStay",
-		"TestAKilledProcessLeavesAFilterThatStopsAndIsReplaced",
+		"TestAKilledProcessLeavesAFilterThatStopsAndIsReplaced", "TestNamespacesNeverMix", "TestNamespacesNeverMix/clsact",
 	}
 	attachTestsOfTCX = []string{
 		"TestEachWayOfAttachingIsExact", "TestEachWayOfAttachingIsExact/tcx", "TestEachWayOfAttachingIsExact/clsact",
-		"TestTCXProgramsOfOthersStay", "TestAKilledProcessLeavesNoTCXProgram",
+		"TestTCXProgramsOfOthersStay", "TestAKilledProcessLeavesNoTCXProgram", "TestNamespacesNeverMix", "TestNamespacesNeverMix/tcx",
 	}
 	attachModules = []string{"veth", "sch_ingress", "cls_bpf", "cls_u32"}
 )
