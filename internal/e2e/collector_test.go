@@ -8,6 +8,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,27 +36,49 @@ const (
 // binary returns the path of the collector under test.
 func binary(t *testing.T) string {
 	t.Helper()
-	path := os.Getenv("EBPFPACKETS_COLLECTOR")
+	return built(t, "EBPFPACKETS_COLLECTOR", "otelcol-ebpfpackets", "collector")
+}
+
+// fullBinary returns the path of the collector for fleets, of examples/distribution.
+func fullBinary(t *testing.T) string {
+	t.Helper()
+	return built(t, "EBPFPACKETS_COLLECTOR_FULL", "full/otelcol-ebpfpackets-full", "collector-full")
+}
+
+// built returns the path that is in the environment, or else of what a target of make builds.
+func built(t *testing.T, variable, name, target string) string {
+	t.Helper()
+	path := os.Getenv(variable)
 	if path == "" {
-		path = "../../_build/otelcol-ebpfpackets"
+		path = "../../_build/" + name
 	}
 	path, err := filepath.Abs(path)
 	require.NoError(t, err)
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("needs the collector (make collector): %v", err)
+		t.Fatalf("needs the collector (make %s): %v", target, err)
 	}
 	return path
 }
 
+// validate has the collector for fleets check a configuration that is shown to users. It needs no privilege.
+func validate(t *testing.T, config string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), fullBinary(t), "validate", "--config", config).CombinedOutput()
+	require.NoError(t, err, "%s: %s", config, out)
+}
+
 // collector is a running collector.
 type collector struct {
-	t      *testing.T
-	cmd    *exec.Cmd
-	log    safeBuffer
-	args   []string // beside its configuration
-	inner  bool     // what started is the parent of the collector, in whose PID namespace that is the first process
-	output string   // of the file exporter
-	ended  <-chan error
+	t       *testing.T
+	cmd     *exec.Cmd
+	log     safeBuffer
+	program string   // the collector of `make collector` if empty
+	args    []string // beside its configuration
+	inner   bool     // what started is the parent of the collector, in whose PID namespace that is the first process
+	output  string   // of the file exporter
+	out     otlpcheck.Output
+	have    int64 // bytes of output that are in out
+	ended   <-chan error
 }
 
 // launch starts a collector with the given settings of the receiver, lines of YAML. Wrap, if any, is a command that starts
@@ -65,14 +88,17 @@ func launch(t *testing.T, ns *testenv.NetNS, settings string, wrap ...string) *c
 	return launchAs(t, ns, func(c *collector) string { return c.config(settings) }, wrap...)
 }
 
-// launchAs is launch with a configuration of one's own; configure may also set args.
+// launchAs is launch with a configuration of one's own; configure may also set program and args.
 func launchAs(t *testing.T, ns *testenv.NetNS, configure func(*collector) string, wrap ...string) *collector {
 	t.Helper()
 	dir := t.TempDir()
 	c := &collector{t: t, output: filepath.Join(dir, "otlp.jsonl")}
 	config := filepath.Join(dir, "config.yaml")
 	require.NoError(t, os.WriteFile(config, []byte(configure(c)), 0o644))
-	args := slices.Concat(wrap, []string{binary(t), "--config", config}, c.args)
+	if c.program == "" {
+		c.program = binary(t)
+	}
+	args := slices.Concat(wrap, []string{c.program, "--config", config}, c.args)
 	c.cmd = exec.Command(args[0], args[1:]...)
 	c.cmd.Stdout, c.cmd.Stderr = &c.log, &c.log
 	c.ended = ns.Start(c.cmd)
@@ -173,15 +199,18 @@ func (c *collector) stop() result {
 	return result{out, c.ledger()}
 }
 
-// read returns what the file exporter has written so far.
+// read returns what the file exporter has written so far. What was read before is not read again: it can be a lot.
 func (c *collector) read() *otlpcheck.Output {
 	c.t.Helper()
 	f, err := os.Open(c.output)
 	require.NoError(c.t, err)
 	defer f.Close()
-	out, err := otlpcheck.Read(f)
+	_, err = f.Seek(c.have, io.SeekStart)
 	require.NoError(c.t, err)
-	return out
+	size, err := c.out.Read(f)
+	require.NoError(c.t, err)
+	c.have += size
+	return &c.out
 }
 
 // awaitOutput waits until what was written so far is as wanted.

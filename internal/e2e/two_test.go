@@ -59,8 +59,7 @@ func TestTwoReceiversCountByThemselves(t *testing.T) {
 			c.terminate()
 
 			for file, observed := range map[string]string{c.output: tt.one, c.output + ".other": tt.other} {
-				c.output = file
-				out := result{Output: c.read()}
+				out := result{Output: (&collector{t: t, output: file}).read()}
 				names, err := otlpcheck.OpenNames("../../metadata.yaml")
 				require.NoError(t, err)
 				require.NoError(t, out.Check(names))

@@ -259,10 +259,13 @@ func TestReadAndAddUp(t *testing.T) {
 	b, err := (&plog.JSONMarshaler{}).MarshalLogs(flowRecord(t, func(plog.LogRecord) {}))
 	require.NoError(t, err)
 	file.Write(append(b, '\n'))
+	whole := file.Len()
 	file.WriteString(`{"resourceLogs":[{`) // still being written
 
-	out, err := Read(&file)
+	var out Output
+	size, err := out.Read(&file)
 	require.NoError(t, err)
+	assert.EqualValues(t, whole, size)
 	require.NoError(t, out.Check(names(t)))
 	assert.EqualValues(t, 9, out.Total("network.flow.packets", At("eth0", "receive")))
 	assert.EqualValues(t, 109, out.Total("network.flow.packets", nil))
@@ -274,6 +277,6 @@ func TestReadAndAddUp(t *testing.T) {
 	assert.Equal(t, time.Unix(0, 20), flows[0].End)
 	assert.Empty(t, out.Packets())
 
-	_, err = Read(strings.NewReader("what\n"))
+	_, err = out.Read(strings.NewReader("what\n"))
 	assert.ErrorContains(t, err, "line 1: neither metrics nor logs: what")
 }

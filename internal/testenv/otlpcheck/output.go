@@ -30,21 +30,22 @@ type Output struct {
 	Logs    []plog.Logs
 }
 
-// Read reads the JSON lines of the file exporter. A last line that is not whole yet is left out.
-func Read(r io.Reader) (*Output, error) {
-	var out Output
+// Read adds the JSON lines of the file exporter that are in r, and says how many bytes they are: a last line that is not
+// whole yet is left for the next time.
+func (o *Output) Read(r io.Reader) (size int64, err error) {
 	lines := bufio.NewReader(r)
 	for number := 1; ; number++ {
 		line, err := lines.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			return &out, nil
+			return size, nil
 		}
 		if err == nil {
-			err = out.add(line)
+			err = o.add(line)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read OTLP JSON line %d: %w", number, err)
+			return size, fmt.Errorf("read OTLP JSON line %d: %w", number, err)
 		}
+		size += int64(len(line))
 	}
 }
 
