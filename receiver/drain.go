@@ -340,7 +340,7 @@ func (e *engine) takeSample(s *packet.Sample, now int64) {
 // waiting returns the samples that wait to be sent.
 func (e *engine) waiting(now int64) *batch {
 	if e.drain.samples == nil {
-		e.drain.samples = &batch{observed: now, view: e.places.now()}
+		e.drain.samples = &batch{observed: now}
 	}
 	return e.drain.samples
 }
@@ -362,6 +362,7 @@ func (e *engine) expireMessages(now int64) {
 
 func (e *engine) sendSamples() {
 	if b := e.drain.samples; b != nil && len(b.packets) > 0 { // none if no sample completed a message
+		b.view = e.places.now() // now: an interface may have come since the first of them
 		e.send(b)
 	}
 	e.drain.samples = nil
