@@ -34,7 +34,7 @@ type row struct {
 var (
 	attachTests = []string{
 		"TestEachWayOfAttachingIsExact", "TestEachWayOfAttachingIsExact/clsact", "TestFiltersOfOthersStay",
-		"TestAKilledProcessLeavesAFilterThatStopsAndIsReplaced", "TestNamespacesNeverMix", "TestNamespacesNeverMix/clsact",
+		"TestAKilledProcessLeavesAFilterThatStopsAndIsReplaced",
 	}
 	attachTestsOfTCX = []string{
 		"TestEachWayOfAttachingIsExact", "TestEachWayOfAttachingIsExact/tcx", "TestEachWayOfAttachingIsExact/clsact",
@@ -46,7 +46,8 @@ var (
 var kernels = []row{
 	{ // the floor
 		name: "5.10", suite: "bullseye", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests: []string{"TestLoad", "TestRealTimeKernelsAreRefused"}, attach: attachTests, modules: attachModules,
+		tests:  []string{"TestLoad", "TestRealTimeKernelsAreRefused"},
+		attach: slices.Concat(attachTests, []string{"TestNamespacesNeverMix", "TestNamespacesNeverMix/clsact"}), modules: attachModules,
 	},
 	{
 		name: "6.1", suite: "bookworm", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
