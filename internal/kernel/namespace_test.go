@@ -280,3 +280,19 @@ func BenchmarkInstance(b *testing.B) {
 	b.ReportMetric(float64(charged), "charged-B")
 	b.ReportMetric(float64(jited), "jited-B")
 }
+
+// A qdisc is removed under a lock that lies in its namespace, as the programs of others of us do.
+func TestFiltersAreReleasedInTheirNamespace(t *testing.T) {
+	k, r := load(t, Config{clsact: true}), newCrossing(t)
+	at := r.sites()[0]
+	n := k.observe(t, 1, at.NetNS)
+	n.attachSite(t, at)
+	var lock *claim
+	var err error
+	at.Do(func() { lock, err = newClaim(fmt.Sprintf("%s.%d", filterName, at.Index)) }) // somebody is about to attach
+	require.NoError(t, err)
+	require.NoError(t, n.Detach(uint32(at.Index)))
+	require.NoError(t, lock.release())
+	require.Empty(t, filtersAt(t, at))
+	requireQdisc(t, at.End, "clsact")
+}
