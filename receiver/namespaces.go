@@ -69,7 +69,8 @@ type namespaces struct {
 	base     *interfaces // what all have in common, and nothing else
 	keep     time.Duration
 
-	mu       sync.Mutex
+	looking  sync.WaitGroup
+	mu       sync.Mutex              // of all, for sorted
 	all      map[netns.ID]*namespace // zero: the receiver's own
 	failures map[netns.ID]*spaceFailure
 	former   map[uint16]time.Time // numbers whose flows may still be told, and since when their namespace is gone
@@ -424,33 +425,36 @@ func (n *namespaces) failed() error {
 	return first
 }
 
-// run keeps everything attached until ctx is done.
+// run keeps everything attached until ctx is done. It returns at once; end waits.
 func (n *namespaces) run(ctx context.Context) {
 	for _, s := range n.sorted() {
 		s.run(ctx)
 	}
-	for n.wait(ctx) {
-		for _, s := range n.look() {
-			s.run(ctx)
-		}
+	if n.others() {
+		n.looking.Go(func() { n.follow(ctx) })
 	}
+}
+
+// end waits until all loops have ended.
+func (n *namespaces) end() {
+	n.looking.Wait()
 	for _, s := range n.sorted() {
 		s.end()
 	}
 }
 
-// wait returns false if ctx is done, and else when it is time to look.
-func (n *namespaces) wait(ctx context.Context) bool {
-	if !n.others() {
-		<-ctx.Done()
-		return false
-	}
-	n.base.status.set("namespaces", n.problem())
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(max(spaceInterval, spaceShare*n.took)):
-		return true
+// follow looks for namespaces that come and go.
+func (n *namespaces) follow(ctx context.Context) {
+	for {
+		n.base.status.set("namespaces", n.problem())
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(max(spaceInterval, spaceShare*n.took)):
+		}
+		for _, s := range n.look() {
+			s.run(ctx)
+		}
 	}
 }
 

@@ -360,6 +360,33 @@ func TestTwoReceiversInTwoNamespacesAreQuiet(t *testing.T) {
 	assert.Len(t, o.at, 1)
 }
 
+// Two receivers of one process that observe one namespace tell its packets twice, and say so; of two namespaces they do not.
+func TestReceiversWarnOfEachOtherInOneNamespace(t *testing.T) {
+	h := newFakeHost()
+	h.newSpace(10, "/run/netns/red")
+	h.newSpace(11, "/run/netns/blue")
+	f := newFactory(h)
+	for _, c := range []struct {
+		name, namespaces string
+		warnings         int
+	}{{"one", "/run/netns/red", 0}, {"two", "/run/netns/blue", 0}, {"three", "/run/netns/r*", 1}} {
+		h.do(func() { // fakes know one observer
+			for _, s := range h.spaces {
+				s.number = 0
+			}
+		})
+		core, logged := observer.New(zap.WarnLevel)
+		set := nopSettings()
+		set.ID = component.NewIDWithName(component.MustNewType("ebpfpackets"), c.name)
+		set.Logger = zap.New(core)
+		r, err := f.CreateMetrics(t.Context(), set, spacesConfig(c.namespaces), consumertest.NewNop())
+		require.NoError(t, err)
+		require.NoError(t, r.Start(t.Context(), componenttest.NewNopHost()))
+		defer func() { require.NoError(t, r.Shutdown(t.Context())) }()
+		assert.Equal(t, c.warnings, logged.Len(), c.name)
+	}
+}
+
 // The loops of a namespace end with it, and all of them at Shutdown.
 func TestLoopsOfNamespaces(t *testing.T) {
 	h := newFakeHost("eth0")

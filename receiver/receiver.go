@@ -290,7 +290,7 @@ func (e *engine) run() {
 	if e.packetRecords {
 		e.loops.Go(func() { e.sampleLoop(ctx) })
 	}
-	e.loops.Go(func() { e.namespaces.run(ctx) })
+	e.namespaces.run(ctx)
 }
 
 // shutdown stops counting, then says everything that was counted, as far as ctx and flushTimeout allow, then lets go of
@@ -301,6 +301,7 @@ func (e *engine) shutdown(ctx context.Context) error {
 	}
 	e.cancel()
 	e.loops.Wait()
+	e.namespaces.end()
 	err := e.source.Stop()
 	ctx, cancel := context.WithTimeout(ctx, e.flush)
 	defer cancel()
