@@ -173,7 +173,7 @@ func TestRecordsKeepTheContract(t *testing.T) {
 	files, err := filepath.Glob(goldenPath("flow_*"))
 	require.NoError(t, err)
 	require.Len(t, files, len(flowCases())+6)
-	for _, file := range append(files, goldenPath("packets"), goldenPath("packets_payload"), goldenPath("packets_messages")) {
+	for _, file := range append(files, goldenPath("namespaces"), goldenPath("packets"), goldenPath("packets_payload"), goldenPath("packets_messages")) {
 		ld, err := golden.ReadLogs(file)
 		require.NoError(t, err)
 		for _, r := range ld.ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().All() {

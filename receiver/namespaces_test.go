@@ -201,6 +201,24 @@ func TestSamplesSayTheirNamespace(t *testing.T) {
 	assert.Equal(t, "red", stringOf(m, attrNamespaceName))
 }
 
+// Records of two namespaces with equal interfaces: of flows and of samples, also where the interface is not known.
+func TestRecordsOfNamespacesGolden(t *testing.T) {
+	v := &view{
+		names:  map[flow.Place]place{{IfIndex: 1}: {"eth0", "host"}, {NetNS: 1, IfIndex: 1}: {"eth0", "red"}},
+		spaces: map[uint32]string{0: "host", 1: "red"},
+	}
+	own := flowRecord("10.0.0.1:40000", "10.0.0.2:53", protoUDP, flow.InitiatorFirstPacket, half(1, 60, 0), half(1, 90, 0))
+	red, gone := own, own
+	red.Key.NetNS = 1
+	gone.Key.NetNS, gone.Key.IfIndex = 1, 9
+	b := &batch{observed: epoch.UnixNano() + 5e9, view: v, flows: []flow.Record{own, red, gone}}
+	s := carrier(t, "a SYN with every usual option, and data")
+	s.NetNS = 1
+	b.addSample(&s, epoch.UnixNano()+6e8)
+	w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3", packets: packetWriter{oneIn: 1000}}
+	compareLogs(t, "namespaces", w.write(b))
+}
+
 // A port that is given to clients in one namespace may be a server's in another.
 func TestServerPortsAreThoseOfANamespace(t *testing.T) {
 	h := newFakeHost("eth0")
