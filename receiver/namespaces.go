@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	// maxNamespaces is how many are observed beside the receiver's own: each takes two or four programs, 0.2 MB of kernel memory or 0.4.
+	// maxNamespaces is how many are observed beside the receiver's own: each takes two or four programs, 0.4 MB of kernel memory or 0.8.
 	maxNamespaces = 256
 	// spaceInterval is how often paths are looked at. Nothing tells of a namespace that comes or goes: there are no events in /proc, and
 	// those of a directory come before the namespace is mounted there. It is also how long one may live on for us alone.
