@@ -48,6 +48,29 @@ $(FULL): examples/distribution/builder-config.yaml $(SOURCES)
 	$(TOOL) builder --config $< >_build/ocb-full.log 2>&1 || { cat _build/ocb-full.log; exit 1; }; \
 	echo "built $@ in $$((SECONDS - start)) s"
 
+##@ Ship
+
+VERSION ?= 0.0.0-dev
+# $(call image,directory with the collector's source,its name,options)
+define image
+	@for arch in amd64 arm64; do \
+		echo "building $(2) for $$arch"; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -C $(1) -trimpath -ldflags="-s -w" -o $(CURDIR)/_build/image/$$arch/$(2) .; \
+	done
+	@go -C internal/tools build -o $(CURDIR)/_build/image/pack ./image
+	@_build/image/pack -o _build/$(2).image.tar -name $(2) -version $(VERSION) \
+		-revision "$$(git rev-parse HEAD)" -created "$$(git log -1 --format=%cI)" $(3) _build/image/{amd64,arm64}/$(2)
+	@echo "packed _build/$(2).image.tar: examples/container/README.md says how to load it"
+endef
+
+.PHONY: image
+image: $(COLLECTOR) ## pack the collector for agents as an OCI image, amd64 and arm64; no container engine needed
+	$(call image,_build,otelcol-ebpfpackets,-capabilities -config examples/container/config.yaml)
+
+.PHONY: image-full
+image-full: $(FULL) ## the same of the collector for fleets, without file capabilities
+	$(call image,_build/full,otelcol-ebpfpackets-full,)
+
 ##@ Change
 
 .PHONY: generate

@@ -14,7 +14,8 @@
 /* A function of its own: verifiers walk it once. */
 __noinline int counted_elsewhere(struct __sk_buff *skb, __u32 egress)
 {
-	struct place here = {.ifindex = skb->ifindex, .netns = netns}, origin = {.ifindex = skb->ingress_ifindex, .netns = netns};
+	struct place here = {.ifindex = skb->ifindex, .netns = netns},
+		     origin = {.ifindex = skb->ingress_ifindex, .netns = netns};
 	__u32 through = 0, bits = 0;
 	struct stacking *s;
 

@@ -44,8 +44,11 @@ const (
 	attrFlowICMPType                     = "flow.icmp.type"
 	attrFlowInitiatorMethod              = "flow.initiator.method"
 	attrFlowLaterFragments               = "flow.later_fragments"
+	attrFlowReverseDirection             = "flow.reverse.io.direction"
+	attrFlowReverseInterface             = "flow.reverse.interface.name"
 	attrFlowReverseTCPFlags              = "flow.reverse.tcp_flags"
 	attrFlowReverseTunnelID              = "flow.reverse.tunnel.id"
+	attrFlowReverseVLANID                = "flow.reverse.vlan.id"
 	attrPacketARPOperation               = "packet.arp.operation"
 	attrPacketARPSenderAddress           = "packet.arp.sender.address"
 	attrPacketARPSenderMAC               = "packet.arp.sender.mac"
@@ -248,8 +251,11 @@ var attributeTiers = map[string]tier{
 	attrFlowICMPType:                     tierOwn,
 	attrFlowInitiatorMethod:              tierOwn,
 	attrFlowLaterFragments:               tierOwn,
+	attrFlowReverseDirection:             tierOwn,
+	attrFlowReverseInterface:             tierOwn,
 	attrFlowReverseTCPFlags:              tierOwn,
 	attrFlowReverseTunnelID:              tierOwn,
+	attrFlowReverseVLANID:                tierOwn,
 	attrPacketARPOperation:               tierOwn,
 	attrPacketARPSenderAddress:           tierOwn,
 	attrPacketARPSenderMAC:               tierOwn,

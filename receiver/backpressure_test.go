@@ -332,7 +332,7 @@ func TestWhatOthersLeftIsNotOfferedAgain(t *testing.T) {
 
 func writeOneFlow(ld plog.Logs) {
 	w := logsWriter{}
-	w.writeFlow(ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty(), &flow.Record{}, &app.Label{}, place{})
+	w.writeFlow(ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty(), &flow.Record{}, &app.Label{}, nil)
 }
 
 // toldVolume returns the traffic that flow records tell.

@@ -143,9 +143,29 @@ func (c *PacketsConfig) kernelProtocols() (all kernel.Protocols) {
 }
 
 // messages is what is read of the packets that the kernel program finds.
-func (c *PacketsConfig) messages() app.Config {
-	on := func(p string) bool { return slices.Contains(c.Protocols, p) }
-	return app.Config{DNS: on(protocolDNS), TLS: on(protocolTLS), HTTP: on(protocolHTTP), HTTPPath: c.HTTPPath}
+func (c *Config) messages() app.Config {
+	on := func(p string) bool { return slices.Contains(c.Packets.Protocols, p) }
+	return app.Config{
+		DNS: on(protocolDNS), TLS: on(protocolTLS), HTTP: on(protocolHTTP), HTTPPath: c.Packets.HTTPPath, Scope: c.scope(),
+	}
+}
+
+// keepNames is for how long the name of an interface that is gone stays known: until the flows that it left behind are told. With
+// deduplicate they may go on at another.
+func (c *Config) keepNames() time.Duration {
+	keep := c.Flows.IdleTimeout + 2*maxDrainInterval
+	if c.Interfaces.Deduplicate {
+		keep += c.Flows.ActiveTimeout
+	}
+	return keep
+}
+
+// scope says where the two directions of a conversation may count.
+func (c *Config) scope() flow.Scope {
+	if c.Interfaces.Deduplicate {
+		return flow.ScopeNamespace
+	}
+	return flow.ScopeInterface
 }
 
 // The values of error_mode.

@@ -51,10 +51,16 @@ type drainState struct {
 	broken    map[string]bool // identities of the ledger that did not hold at the last drain
 	late      bool            // packets of a late CPU were seen
 	drift     drift
-	watched   map[flow.Place]int64 // ns since 1970 of the first drain after an interface was attached
+	watched   map[flow.Place]watch // of each attached interface
 	low       map[uint16]uint16    // what the table and the metrics know of ports
 	samples   *batch               // not sent yet; the sample loop's
 	final     context.Context      // not nil: shutting down, wait for room in queues until it is done
+}
+
+// watch is since when every packet at an interface was counted.
+type watch struct {
+	attaching uint64 // that it began with
+	since     int64  // ns since 1970 of the first drain after that
 }
 
 func (e *engine) drainLoop(ctx context.Context) {
@@ -146,20 +152,20 @@ func (e *engine) compareInterfaces(d *kernel.Drained, own map[flow.Place]iface.C
 // watchInterfaces tells the table since when we count at each interface: what it knows of who spoke first rests on that. The
 // time is that of the drain, in the one clock that the table knows.
 func (e *engine) watchInterfaces() {
-	attached := e.places.now().attached
-	if e.table == nil || maps.EqualFunc(attached, e.drain.watched, func(bool, int64) bool { return true }) {
+	attachings := e.places.now().attachings
+	if e.table == nil || maps.EqualFunc(attachings, e.drain.watched, func(n uint64, w watch) bool { return n == w.attaching }) {
 		return
 	}
-	watched := make(map[flow.Place]int64, len(attached))
-	for at := range attached {
-		since, ok := e.drain.watched[at]
-		if !ok {
-			since = e.drain.time
+	watched, since := make(map[flow.Place]watch, len(attachings)), make(map[flow.Place]int64, len(attachings))
+	for at, n := range attachings {
+		w := e.drain.watched[at]
+		if w.attaching != n {
+			w = watch{n, e.drain.time}
 		}
-		watched[at] = since
+		watched[at], since[at] = w, w.since
 	}
 	e.drain.watched = watched
-	e.table.Watch(watched)
+	e.table.Watch(since)
 }
 
 // learnPorts tells the table and the metrics which ports clients are given, in each namespace.

@@ -72,6 +72,18 @@ func putTunnel(m pcommon.Map, t *flow.Tunnel) {
 	}
 }
 
+// putReverseHook writes where the way back was counted, where that is not the other direction of the interface.
+func putReverseHook(m pcommon.Map, r *flow.Record, iface string) {
+	if !r.Elsewhere {
+		return
+	}
+	putStr(m, attrFlowReverseInterface, iface)
+	m.PutStr(attrFlowReverseDirection, directionName(r.ReverseHook.Direction))
+	if r.ReverseHook.Tagged {
+		m.PutInt(attrFlowReverseVLANID, int64(r.ReverseHook.VLAN))
+	}
+}
+
 // putReverseTunnel writes the id of the tunnel back, where it is another one.
 func putReverseTunnel(m pcommon.Map, r *flow.Record) {
 	if back := r.ReverseTunnelID; back.HasID && back != (flow.TunnelID{ID: r.Key.Tunnel.ID, HasID: r.Key.Tunnel.HasID}) {

@@ -51,11 +51,12 @@ const (
 // attachment is one selected interface.
 type attachment struct {
 	iface.Interface
-	state attachState
-	err   error
-	tries int       // since it was found
-	retry time.Time // when it failed: next attempt to attach
-	gone  time.Time // when it was no longer there or selected; its name is kept for the flows that it left behind
+	state     attachState
+	attaching uint64 // number of the last
+	err       error
+	tries     int       // since it was found
+	retry     time.Time // when it failed: next attempt to attach
+	gone      time.Time // when it was no longer there or selected; its name is kept for the flows that it left behind
 }
 
 // interfaces keeps the selected interfaces of one network namespace attached. One goroutine calls its methods, except names and count.
@@ -221,6 +222,7 @@ func (a *attachment) supported() bool { return a.LinkHeader() != iface.LinkHeade
 func (s *interfaces) attachOne(a *attachment) {
 	was := text(a.err)
 	a.state, a.err = stateAttached, nil
+	a.attaching = s.places.attachings.Add(1)
 	a.tries++
 	for _, d := range s.directions {
 		err := s.attachHook(a, d)
@@ -294,7 +296,10 @@ func (s *interfaces) say(v *spaceView) {
 // publish makes names and counts known to other goroutines, and to the programs how interfaces are joined.
 func (s *interfaces) publish() {
 	s.stack()
-	n := &spaceView{name: s.space, low: s.low, names: make(map[uint32]string, len(s.byIndex)), attached: make(map[uint32]bool, len(s.byIndex))}
+	n := &spaceView{
+		name: s.space, low: s.low, names: make(map[uint32]string, len(s.byIndex)), attached: make(map[uint32]bool, len(s.byIndex)),
+		attachings: make(map[uint32]uint64, len(s.byIndex)),
+	}
 	counts := &n.counts
 	for index, a := range s.byIndex {
 		n.names[index] = a.Name
@@ -302,6 +307,7 @@ func (s *interfaces) publish() {
 			counts[a.state]++
 			if a.state == stateAttached {
 				n.attached[index] = true
+				n.attachings[index] = a.attaching
 			}
 		}
 	}

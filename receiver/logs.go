@@ -61,18 +61,22 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 		if b.labels != nil {
 			label = b.labels[i]
 		}
-		w.writeFlow(r, &b.flows[i], &label, b.view.of(b.flows[i].Key.Place()))
+		w.writeFlow(r, &b.flows[i], &label, b.view)
 	}
 	w.packets.writeAll(records, b)
 	renameLogs(ld)
 	return ld
 }
 
-func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Label, at place) {
+func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Label, v *view) {
+	at, back := v.of(f.Key.Place()), ""
+	if f.Elsewhere {
+		back = v.of(flow.Place{NetNS: uint32(f.Key.NetNS), IfIndex: f.ReverseHook.IfIndex}).iface
+	}
 	r.SetEventName(eventFlow)
 	r.SetSeverityNumber(plog.SeverityNumberInfo)
 	r.SetTimestamp(pcommon.Timestamp(f.End))
-	r.Body().SetStr(flowLine(f, label, at))
+	r.Body().SetStr(flowLine(f, label, at, back))
 	m := r.Attributes()
 	m.EnsureCapacity(40)
 	putPlace(m, at, f.Direction)
@@ -112,6 +116,7 @@ func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Labe
 	}
 	putEthernet(m, &f.Forward)
 	putLabel(m, label)
+	putReverseHook(m, f, back)
 	putReverseTunnel(m, f)
 	forwardFacts.put(m, &f.Forward)
 	reverseFacts.put(m, &f.Reverse)
@@ -178,8 +183,8 @@ func putTuple(m pcommon.Map, k *flow.Key) (source, destination string) {
 }
 
 // flowLine says a flow in one line, for people: who talked to whom and where, of what if that is known, how much each way, for how
-// long, and why it is told now.
-func flowLine(f *flow.Record, label *app.Label, at place) string {
+// long, and why it is told now. Back is where the way back was counted, if that is another interface.
+func flowLine(f *flow.Record, label *app.Label, at place, back string) string {
 	from, to := "", ""
 	if f.Initiator != flow.InitiatorUnknown {
 		from, to = "client ", "server "
@@ -193,6 +198,9 @@ func flowLine(f *flow.Record, label *app.Label, at place) string {
 	b = appendPlace(b, label.Protocol, label.Version, label.ServerName, at.namespace, at.iface)
 	b = appendVolume(append(b, ": "...), f.Forward.Volume)
 	b = appendVolume(append(b, ", back "...), f.Reverse.Volume)
+	if back != "" && back != at.iface {
+		b = appendPlace(b, "at", back)
+	}
 	if n := f.Forward.Errors.Sum() + f.Reverse.Errors.Sum(); n > 0 {
 		b = fmt.Appendf(b, " and %d ICMP errors", n)
 	}

@@ -102,7 +102,13 @@ func flowCases() map[string]flow.Record {
 	turned.ReverseTunnelID = flow.TunnelID{ID: 43, HasID: true}
 	gre := tunnel
 	gre.Key.Tunnel = flow.Tunnel{Src: flow.Addr{0x20, 1, 15: 1}, Dst: flow.Addr{0x20, 1, 15: 2}, Kind: flow.TunnelGRE, IPv6: true}
+	elsewhere := flowRecord("10.0.0.1:40000", "10.0.0.2:53", protoUDP, flow.InitiatorPort, half(1, 78, 0), half(1, 182, 0))
+	elsewhere.Elsewhere, elsewhere.ReverseHook = true, flow.Hook{IfIndex: 2, Tagged: true, VLAN: 7, Direction: flow.DirectionEgress}
+	loopback := flowRecord("127.0.0.1:40000", "127.0.0.1:53", protoUDP, flow.InitiatorPort, half(1, 78, 0), half(1, 178, 0))
+	loopback.Elsewhere, loopback.ReverseHook = true, flow.Hook{IfIndex: 1, Direction: flow.DirectionEgress}
 	return map[string]flow.Record{
+		"flow_elsewhere":        elsewhere,
+		"flow_loopback_once":    loopback,
 		"flow_facts":            facts,
 		"flow_icmp_errors":      errs,
 		"flow_tunnel":           tunnel,
@@ -122,7 +128,7 @@ func flowCases() map[string]flow.Record {
 }
 
 func TestFlowRecordCasesGolden(t *testing.T) {
-	b := newBench(t, testConfig(), newFakeHost("eth0"), nil, consumertest.NewNop())
+	b := newBench(t, testConfig(), newFakeHost("eth0", "eth1"), nil, consumertest.NewNop())
 	for name, r := range flowCases() {
 		t.Run(name, func(t *testing.T) {
 			compareLogs(t, name, b.logs.writer.write(&batch{observed: epoch.UnixNano() + 5e9, view: b.places.now(), flows: []flow.Record{r}}))

@@ -31,10 +31,10 @@ type messageReader struct {
 }
 
 func newMessageReader(c *Config, flowRecords bool) *messageReader {
-	r := &messageReader{tracker: app.NewTracker(c.Packets.messages())}
+	r := &messageReader{tracker: app.NewTracker(c.messages())}
 	if flowRecords {
 		idle := c.Flows.ActiveTimeout + c.Flows.IdleTimeout + 2*maxDrainInterval // a flow that goes on is asked for that often
-		r.labels = app.NewLabels(min(maxLabels, c.Flows.MaxFlows), idle)
+		r.labels = app.NewLabels(min(maxLabels, c.Flows.MaxFlows), idle, c.scope())
 	}
 	return r
 }

@@ -18,10 +18,11 @@ type place struct {
 
 // view is what is known of all observed places. Its maps are never written.
 type view struct {
-	names    map[flow.Place]place // of all interfaces that may have counted
-	attached map[flow.Place]bool
-	spaces   map[uint32]string // names of namespaces, by number
-	low      map[uint16]uint16 // first port that clients are given, by number of the namespace
+	names      map[flow.Place]place // of all interfaces that may have counted
+	attached   map[flow.Place]bool
+	attachings map[flow.Place]uint64 // which attaching of ours it was, of what is attached: attached again, it was another one
+	spaces     map[uint32]string     // names of namespaces, by number
+	low        map[uint16]uint16     // first port that clients are given, by number of the namespace
 }
 
 // of returns the words of a place. Of an interface that is not known, the namespace is; where the kernel program ran out of room to keep
@@ -38,11 +39,12 @@ func (v *view) of(p flow.Place) place {
 
 // spaceView is what one namespace says of its interfaces. It is never written.
 type spaceView struct {
-	name     string
-	low      uint16
-	names    map[uint32]string // by index
-	attached map[uint32]bool
-	counts   [stateCount]int64
+	name       string
+	low        uint16
+	names      map[uint32]string // by index
+	attached   map[uint32]bool
+	attachings map[uint32]uint64 // as in view
+	counts     [stateCount]int64
 }
 
 // places holds what all namespaces say. Its methods may be called from anywhere.
@@ -51,6 +53,8 @@ type places struct {
 	said    map[uint16]*spaceView // by number
 	current atomic.Pointer[view]
 	counts  [stateCount]atomic.Int64
+
+	attachings atomic.Uint64 // so far
 }
 
 func (p *places) now() *view {
@@ -86,7 +90,7 @@ func (p *places) say(number uint16, s *spaceView) {
 }
 
 func (p *places) merged() *view {
-	v := &view{map[flow.Place]place{}, map[flow.Place]bool{}, map[uint32]string{}, map[uint16]uint16{}}
+	v := &view{map[flow.Place]place{}, map[flow.Place]bool{}, map[flow.Place]uint64{}, map[uint32]string{}, map[uint16]uint16{}}
 	for number, s := range p.said {
 		space := uint32(number)
 		v.spaces[space], v.low[number] = s.name, s.low
@@ -95,6 +99,9 @@ func (p *places) merged() *view {
 		}
 		for index := range s.attached {
 			v.attached[flow.Place{NetNS: space, IfIndex: index}] = true
+		}
+		for index, n := range s.attachings {
+			v.attachings[flow.Place{NetNS: space, IfIndex: index}] = n
 		}
 	}
 	return v

@@ -134,6 +134,7 @@ func (e *engine) load() error {
 			MaxFlows:      e.cfg.Flows.MaxFlows,
 			IdleTimeout:   e.cfg.Flows.IdleTimeout,
 			ActiveTimeout: e.cfg.Flows.ActiveTimeout,
+			Scope:         e.cfg.scope(),
 			EphemeralLow:  low,
 		})
 	}
@@ -238,7 +239,7 @@ func (e *engine) attach() error {
 	e.namespaces, err = newNamespaces(e.cfg, e.host, e.source, &interfaces{
 		selector: selector, include: e.cfg.Interfaces.Include,
 		directions: e.cfg.flowDirections(), once: e.cfg.Interfaces.Deduplicate,
-		keepNames: e.cfg.Flows.IdleTimeout + 2*maxDrainInterval,
+		keepNames: e.cfg.keepNames(),
 		tel:       e.tel,
 		receiver:  e.set.ID, observers: e.observers,
 		log: e.log, status: &e.status, clock: e.clock,

@@ -51,6 +51,34 @@ func TestTheFirstPacketSeenIsTheFirstOnlyWhereWeWatched(t *testing.T) {
 	assert.Equal(t, flow.InitiatorFirstPacket, b.methodOfAFirstPacket(1, "10.0.0.2:2006"))
 }
 
+// What passed while the programs were gone was not watched, though they were attached again before anybody drained.
+func TestWatchingBeginsAnewWithThePrograms(t *testing.T) {
+	for name, lose := range map[string]func(b *bench){
+		"programs were lost": func(b *bench) {
+			b.host.do(func() { b.host.lost = map[uint32]int{1: 1} })
+			b.step(time.Second)
+		},
+		"made anew under the same index": func(b *bench) {
+			b.host.do(func() { b.host.ifaces = nil })
+			b.step(time.Second)
+			b.host.do(func() { b.host.ifaces = []iface.Interface{ethernet(1, "eth0")} })
+			b.step(time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, testConfig(), newFakeHost("eth0"), nil, consumertest.NewNop())
+			b.after(time.Second)
+			b.after(2 * time.Minute)
+			assert.Equal(t, flow.InitiatorFirstPacket, b.methodOfAFirstPacket(1, "10.0.0.2:2001"))
+			lose(b)
+			b.after(time.Second)
+			assert.Equal(t, flow.InitiatorUnknown, b.methodOfAFirstPacket(1, "10.0.0.2:2002"))
+			b.after(2 * time.Minute)
+			assert.Equal(t, flow.InitiatorFirstPacket, b.methodOfAFirstPacket(1, "10.0.0.2:2003"))
+		})
+	}
+}
+
 // An interface that is re-created under the index of one that was watched for long is a new one.
 func TestWatchingEndsWithTheInterface(t *testing.T) {
 	b := newBench(t, testConfig(), newFakeHost("eth0"), nil, consumertest.NewNop())

@@ -95,7 +95,7 @@ func bodyLength(m *Message, answered *request) int64 {
 // refuses reports whether what begins at seq is no message: a part of a body, or a head of the kind that its half does not send.
 // M is what was read of it so far.
 func (x *exchanges) refuses(s *stream, seq uint32, m *Message) bool {
-	c, half := flow.Converse(&s.Key, s.Direction)
+	c, half := x.scope.Converse(&s.Key, s.Direction)
 	r := x.http.get(c)
 	switch {
 	case r == nil:

@@ -17,9 +17,9 @@ const (
 	httpWait = int64(5 * time.Minute)  // since the connection's last head; answers may take minutes
 )
 
-// exchanges are questions that wait for an answer. It goes the other way through the other hook of the interface, which is the
-// other half of the same flow.Conversation.
+// exchanges are questions that wait for an answer, which is of the other half of the same flow.Conversation.
 type exchanges struct {
+	scope  flow.Scope
 	dns    *recent[dnsQuestion, dnsAsked]
 	tls    *recent[flow.Conversation, tlsAsked]
 	http   *recent[flow.Conversation, connection]
@@ -66,8 +66,9 @@ type when struct {
 	asks  bool   // it is told in order, so it may be paired
 }
 
-func newExchanges(most int, counts *Counts) exchanges {
+func newExchanges(scope flow.Scope, most int, counts *Counts) exchanges {
 	return exchanges{
+		scope:  scope,
 		dns:    newRecent[dnsQuestion, dnsAsked](most),
 		tls:    newRecent[flow.Conversation, tlsAsked](most),
 		http:   newRecent[flow.Conversation, connection](most),
@@ -78,7 +79,7 @@ func newExchanges(most int, counts *Counts) exchanges {
 // pair notes m if it is a question, and finds the question if it is an answer. It reports false if m is a question that waits
 // already.
 func (x *exchanges) pair(m *Message, w when) bool {
-	c, half := flow.Converse(&m.Key, m.Direction)
+	c, half := x.scope.Converse(&m.Key, m.Direction)
 	switch {
 	case m.HTTP != nil:
 		x.pairHTTP(m, w, c, half)

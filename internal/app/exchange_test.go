@@ -73,6 +73,34 @@ func TestDNSPairsWhatBelongsTogether(t *testing.T) {
 	}
 }
 
+// TestPairsWhereEachPacketCountsOnce: question and answer count where they begin.
+func TestPairsWhereEachPacketCountsOnce(t *testing.T) {
+	config := everything
+	config.Scope = flow.ScopeNamespace
+	elsewhere := func(s Segment) Segment {
+		s.Key.IfIndex, s.Key.Tagged, s.Key.VLAN, s.Direction = 9, true, 5, flow.DirectionEgress
+		return s
+	}
+	udp, tcp := v4(protoUDP, 40000, 53), v4(protoTCP, 40000, 80)
+	r := newRig()
+	r.Tracker = NewTracker(config)
+	r.read(ask(udp, 0, dns(7, false, "www.example.com.")))
+	r.read(elsewhere(answer(udp, 0, dns(7, true, "www.example.com."))))
+	require.Len(t, r.told, 2)
+	assert.True(t, r.told[1].Answers)
+	assert.EqualValues(t, 9, r.told[1].Key.IfIndex, "a message says where it was seen")
+
+	request := ask(tcp, 100, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	request.Ack = 500
+	r.read(request)
+	response := elsewhere(answer(tcp, 500, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+	response.Ack = 100 + uint32(len(request.Payload))
+	r.read(response)
+	require.Len(t, r.told, 4)
+	assert.True(t, r.told[3].Answers)
+	r.requireIdentity(t)
+}
+
 // TestDNSPairsOnLoopback: each packet is seen at both hooks, as two questions and two answers.
 func TestDNSPairsOnLoopback(t *testing.T) {
 	udp := v4(protoUDP, 40000, 53)

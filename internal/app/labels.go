@@ -19,10 +19,11 @@ type Label struct {
 	ServerName string // of TLS the name asked for, of HTTP the host of the last request; not of DNS, where it is a question
 }
 
-// Labels remembers what was learnt of flows, for their records. It may be used by several goroutines. Each of both flows of
-// loopback (see flow.Converse) has a label of its own.
+// Labels remembers what was learnt of flows, for their records. It may be used by several goroutines. Each of both flows that
+// loopback has with flow.ScopeInterface has a label of its own.
 type Labels struct {
 	mu      sync.Mutex
+	scope   flow.Scope
 	idle    int64
 	now     int64 // of the last Expire
 	recent  *recent[flow.Conversation, labelled]
@@ -34,14 +35,14 @@ type labelled struct {
 	used int64
 }
 
-// NewLabels returns Labels of at most size flows, each forgotten when it was neither learnt of nor asked for that long.
-func NewLabels(size int, idle time.Duration) *Labels {
-	return &Labels{idle: int64(idle), now: math.MinInt64, recent: newRecent[flow.Conversation, labelled](size)}
+// NewLabels returns Labels of at most size flows of a scope, each forgotten when it was neither learnt of nor asked for that long.
+func NewLabels(size int, idle time.Duration, scope flow.Scope) *Labels {
+	return &Labels{scope: scope, idle: int64(idle), now: math.MinInt64, recent: newRecent[flow.Conversation, labelled](size)}
 }
 
 // Learn notes what m says. If there is no room, what was neither learnt of nor asked for longest is pushed out.
 func (l *Labels) Learn(m *Message) {
-	c, _ := flow.Converse(&m.Key, m.Direction)
+	c, _ := l.scope.Converse(&m.Key, m.Direction)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.recent.use(c)
@@ -58,7 +59,7 @@ func (l *Labels) Learn(m *Message) {
 
 // Of returns what was learnt of the flow that packets with key k at the hook d belong to.
 func (l *Labels) Of(k flow.Key, d flow.Direction) (Label, bool) {
-	c, _ := flow.Converse(&k, d)
+	c, _ := l.scope.Converse(&k, d)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.recent.use(c)
@@ -71,7 +72,7 @@ func (l *Labels) Of(k flow.Key, d flow.Direction) (Label, bool) {
 
 // Forget drops what was learnt of a flow: it ended.
 func (l *Labels) Forget(k flow.Key, d flow.Direction) {
-	c, _ := flow.Converse(&k, d)
+	c, _ := l.scope.Converse(&k, d)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.recent.drop(c)

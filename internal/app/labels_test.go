@@ -41,7 +41,7 @@ func TestLabels(t *testing.T) {
 		{"LLMNR", []Message{dns(VariantLLMNR)}, Label{"llmnr", "", ""}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l := NewLabels(10, time.Minute)
+			l := NewLabels(10, time.Minute, flow.ScopeInterface)
 			for _, m := range tt.said {
 				l.Learn(&m)
 			}
@@ -60,8 +60,22 @@ func TestLabels(t *testing.T) {
 	}
 }
 
+func TestLabelsOfHalvesThatCountElsewhere(t *testing.T) {
+	k := v4(protoTCP, 40000, 443)
+	back := k.Reversed()
+	back.IfIndex, back.Tagged, back.VLAN = 9, true, 5
+	l := NewLabels(10, time.Minute, flow.ScopeNamespace)
+	l.Learn(&Message{Key: k, TLS: &TLS{ServerName: "a.example"}})
+	l.Learn(&Message{Key: back, TLS: &TLS{Server: true, Version: tls.VersionTLS13}})
+	for _, k := range []flow.Key{k, back} {
+		got, _ := l.Of(k, flow.DirectionIngress)
+		assert.Equal(t, Label{"tls", "1.3", "a.example"}, got)
+	}
+	assert.Equal(t, 1, l.Len())
+}
+
 func TestLabelsAreBounded(t *testing.T) {
-	l := NewLabels(2, time.Minute)
+	l := NewLabels(2, time.Minute, flow.ScopeInterface)
 	learn := func(port uint16) {
 		l.Learn(&Message{Key: v4(protoTCP, port, 80), HTTP: &HTTP{Version: "1.1"}, Time: int64(time.Hour)})
 	}
@@ -86,7 +100,7 @@ func TestLabelsAreBounded(t *testing.T) {
 }
 
 func TestLabelsFromTwoGoroutines(t *testing.T) {
-	l := NewLabels(50, time.Second)
+	l := NewLabels(50, time.Second, flow.ScopeInterface)
 	var wg sync.WaitGroup
 	for range 2 {
 		wg.Go(func() {

@@ -13,7 +13,8 @@ import (
 // Config says what a Tracker reads.
 type Config struct {
 	DNS, TLS, HTTP bool
-	HTTPPath       bool // else HTTP.Path stays empty
+	HTTPPath       bool       // else HTTP.Path stays empty
+	Scope          flow.Scope // where questions and their answers may count
 }
 
 // limits bound what a Tracker keeps.
@@ -86,7 +87,7 @@ func newTracker(c Config, l limits) *Tracker {
 		open:   newRecent[streamKey, *stream](l.streams),
 		quiet:  newRecent[streamKey, *stream](l.streams),
 	}
-	t.exchanges = newExchanges(l.questions, &t.counts)
+	t.exchanges = newExchanges(c.Scope, l.questions, &t.counts)
 	return t
 }
 
@@ -152,7 +153,7 @@ func (t *Tracker) readSegment(seg *Segment, visit func(*Message)) {
 		if s := t.find(key); s.table != nil {
 			t.pushOut(s, CauseClosed, visit)
 		}
-		c, _ := flow.Converse(&seg.Key, seg.Direction)
+		c, _ := t.config.Scope.Converse(&seg.Key, seg.Direction)
 		t.exchanges.end(c)
 		if seg.TCPFlags&tcpRST != 0 {
 			return // bytes of a RST are no part of the stream; RFC 9293 3.10.7

@@ -29,12 +29,13 @@ type Half struct {
 type tally struct {
 	Half
 	first int64 // time of the first packet, ns since 1970, valid iff there are packets
+	hook  Hook  // of the first packet; of an earlier record if there are none yet
 }
 
 // add merges s, of this half's direction. The result does not depend on the order of slots.
 func (h *tally) add(s *Slot) {
 	if h.Packets == 0 {
-		h.Facts, h.first = s.Facts, s.First
+		h.begin(s)
 	} else {
 		h.addFacts(s)
 	}
@@ -42,11 +43,14 @@ func (h *tally) add(s *Slot) {
 	h.TCPFlags |= s.TCPFlags
 }
 
+// begin takes over what is told of the first packet.
+func (h *tally) begin(s *Slot) { h.Facts, h.first, h.hook = s.Facts, s.First, s.hook() }
+
 func (h *tally) addFacts(s *Slot) {
 	ce, low, high := h.CEPackets+s.CEPackets, min(h.TTLMin, s.TTLMin), max(h.TTLMax, s.TTLMax)
 	varies := h.DSCPVaries || s.DSCPVaries || h.DSCP != s.DSCP
 	if s.First < h.first {
-		h.Facts, h.first = s.Facts, s.First
+		h.begin(s)
 	}
 	h.CEPackets, h.TTLMin, h.TTLMax, h.DSCPVaries = ce, low, high, varies
 }

@@ -21,13 +21,12 @@ const (
 // a packet and for its answer seen by the other hook. So one flow is forward-egress + reverse-ingress, the other forward-
 // ingress + reverse-egress, and neither counts a packet twice. The same holds for a router that sends back out of the
 // interface it received from. On any other interface, side only says which endpoint is the near one.
+//
+// With ScopeNamespace every packet counts once, so there are no two to keep apart: IfIndex is 0 and side false.
 type id struct {
 	Key
 	side bool
 }
-
-// identify returns the flow that s belongs to, and which half of it: 0 is the lower endpoint's.
-func identify(s *Slot) (id, uint8) { return turned(&s.Key, s.Direction) }
 
 func turned(k *Key, d Direction) (id, uint8) {
 	egress := d == DirectionEgress
@@ -38,26 +37,7 @@ func turned(k *Key, d Direction) (id, uint8) {
 	return id{*k, egress}, 0
 }
 
-// Conversation names both directions of a flow; it is comparable. Each direction of a tunnel may have an id of its own, so
-// the id is no part of it: where the same addresses and ports talk in two tunnels between the same ends, those are one.
-type Conversation struct{ id }
-
-// Converse returns the conversation that packets with key k at the hook d belong to, and which half of it they are: 0 is the
-// lower endpoint's, as in Flow.
-func Converse(k *Key, d Direction) (Conversation, uint8) {
-	i, half := turned(k, d)
-	return Conversation{i.withoutTunnelID()}, half
-}
-
-// direction returns the hook that sees the packets of half h.
-func (i *id) direction(h uint8) Direction {
-	if i.side == (h == 0) {
-		return DirectionEgress
-	}
-	return DirectionIngress
-}
-
-// Flow is both directions of a conversation at one interface. It holds no pointers: the garbage collector skips tables
+// Flow is both directions of a conversation, as far apart as Config.Scope says. It holds no pointers: the garbage collector skips tables
 // of them. A *Flow is valid until the next Add, Expire or Flush of its Table: its storage is used again.
 //
 // A half is 0 for the lower endpoint's packets, 1 for the higher one's: what forward means may still change.
@@ -84,18 +64,39 @@ type Flow struct {
 	synHalf   uint8 // of the SYN at synFirst; noHalf if both have one
 	synack    [2]bool
 	answered  [2]bool
+	seen      [2]bool     // there were packets, of this record or before
 	tunnelIDs [2]TunnelID // of the last packets, valid iff in a tunnel
 	halves    [2]tally    // since the last record
 	clues
-	_ [24]byte // to whole cache lines
+	_ [8]byte // to whole cache lines
 }
 
-// Key returns the key of the forward direction as far as known.
+// Key returns the key of the forward direction as far as known. With ScopeNamespace, interface and VLAN are those of the first
+// packet of its half since the last record.
 func (f *Flow) Key() Key {
-	if f.forward == 0 {
-		return f.id.Key
+	k := f.id.Key
+	if f.forward != 0 {
+		k = f.Reversed()
 	}
-	return f.Reversed()
+	if k.IfIndex == 0 { // ScopeNamespace: those of the half
+		p := f.hook(f.forward)
+		k.IfIndex, k.VLAN, k.Tagged = p.IfIndex, p.VLAN, p.Tagged
+	}
+	return k
+}
+
+// hook returns where half h counts, or would if it came the way of the other one.
+func (f *Flow) hook(h uint8) Hook {
+	if f.seen[h] {
+		return f.halves[h].hook
+	}
+	return f.halves[1-h].hook.Opposite()
+}
+
+// contradicts reports whether packets in a tunnel with this id, or there, are not those of half h, but of another conversation.
+func (f *Flow) contradicts(h uint8, tunnel TunnelID, at Hook) bool {
+	id, hook := f.tunnelIDs[h], f.halves[h].hook
+	return id.HasID && tunnel.HasID && id != tunnel || hook.Tagged && at.Tagged && hook.VLAN != at.VLAN
 }
 
 // Initiator returns how the roles are known. Unless it is InitiatorUnknown, the source of Key is the client.
@@ -141,6 +142,7 @@ func (f *Flow) add(s *Slot, h uint8) {
 	f.start, f.end = min(f.start, s.First), max(f.end, s.Last)
 	f.last = max(f.last, s.Last)
 	f.halves[h].add(s)
+	f.seen[h] = true
 	f.tunnelIDs[h] = TunnelID{s.Tunnel.ID, s.Tunnel.HasID}
 
 	if !f.exported {
@@ -209,9 +211,10 @@ func (f *Flow) export(r *Record, reason EndReason) {
 	if !f.untold() {
 		f.start, f.end = f.last, f.last
 	}
+	there, back := f.hook(f.forward), f.hook(1-f.forward)
 	*r = Record{
 		Key:             f.Key(),
-		Direction:       f.direction(f.forward),
+		Direction:       there.Direction,
 		Forward:         f.halves[f.forward].Half,
 		Reverse:         f.halves[1-f.forward].Half,
 		ReverseTunnelID: f.tunnelIDs[1-f.forward],
@@ -222,8 +225,13 @@ func (f *Flow) export(r *Record, reason EndReason) {
 		Initiator:       f.initiator,
 		Answered:        f.Answered(),
 	}
+	if back != there.Opposite() {
+		r.ReverseHook, r.Elsewhere = back, true
+	}
 	r.Key.Tunnel.ID, r.Key.Tunnel.HasID = f.tunnelIDs[f.forward].ID, f.tunnelIDs[f.forward].HasID
-	f.halves = [2]tally{}
+	for h := range f.halves {
+		f.halves[h] = tally{hook: f.halves[h].hook}
+	}
 	f.exported = true
 }
 

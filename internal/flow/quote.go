@@ -45,10 +45,11 @@ type Quote struct {
 // Quote adds ICMP errors to the flow whose packets they quote, and reports whether it is there. The errors of a drain are
 // added after its slots.
 func (t *Table) Quote(q *Quote) bool {
-	i, h := identify(&Slot{Key: q.Key, Direction: q.Direction})
+	scope := t.config.Scope
+	i, h := scope.identify(&q.Key, q.Direction)
 	n, ok := t.find(&i)
-	if !ok && i.Tunnel.HasID { // the id is that of the error, which came the other way
-		i = i.withoutTunnelID()
+	if !ok && scope.apart(&i) { // tunnel and VLAN are those of the error, which came the other way
+		i = scope.common(&i)
 		n, ok = t.find(&i)
 	}
 	if ok {

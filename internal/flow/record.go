@@ -11,9 +11,11 @@ package flow
 // packet): whoever keeps state about a flow learns that it ended and why, and flows begun = flows ended stays checkable.
 // An active timeout without packets is not told.
 type Record struct {
-	Key              Key       // of the forward direction: the initiator's if known, else the first packet's
-	Direction        Direction // the hook's, for the forward half; the reverse half has the other
+	Key              Key       // of the forward direction: the initiator's if known, else the first packet's; see Flow.Key
+	Direction        Direction // the hook's, for the forward half
 	Forward, Reverse Half
+	ReverseHook      Hook     // where the first packet of Reverse was counted, or so far; valid iff Elsewhere
+	Elsewhere        bool     // not at the interface and in the VLAN of Forward, in the other direction; ScopeNamespace
 	ReverseTunnelID  TunnelID // as seen so far; that of the forward direction is in Key
 
 	Start, End      int64 // ns since 1970; bound the packets counted in this record; IPFIX 156, 157

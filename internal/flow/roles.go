@@ -65,10 +65,18 @@ func (t *Table) clues(i *id, s *Slot) clues {
 	if s.handshake() == 0 { // else it needs no memory
 		c.before, c.continues = t.memory.recall(i, t.now)
 	}
-	if since, ok := t.since[i.Place()]; ok && i.Proto != protoTCP {
-		c.witness = max(since, t.memory.complete) + watchTime
-	}
+	c.witness = max(t.witness(s), t.memory.complete+watchTime)
 	return c
+}
+
+// witness returns since when a first packet is one where s was counted: math.MaxInt64 if never.
+func (t *Table) witness(s *Slot) int64 {
+	if s.Proto != protoTCP {
+		if since, ok := t.since[s.Place()]; ok {
+			return since + watchTime
+		}
+	}
+	return math.MaxInt64
 }
 
 // clientByPort returns the half of the only port that is given to clients, from low on; noHalf if both are, or neither.

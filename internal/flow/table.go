@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package flow joins what the kernel counted into conversations. A slot is one direction on one CPU between two drains;
-// a flow is both directions at one interface, over its whole life. It knows neither the kernel nor OpenTelemetry.
+// a flow is both directions, over its whole life; Scope says at which interfaces. It knows neither the kernel nor OpenTelemetry.
 package flow
 
 import (
@@ -26,6 +26,7 @@ type Config struct {
 	MaxFlows      int           // flows held at once; at least 1
 	IdleTimeout   time.Duration // without packets, after which a flow ends
 	ActiveTimeout time.Duration // after which a flow that continues is told
+	Scope         Scope         // where the two directions of a flow may count
 	EphemeralLow  uint16        // first port that hosts give to clients, ip_local_port_range, where Ports says nothing else; 0: ports say nothing about roles
 }
 
@@ -43,7 +44,7 @@ type Table struct {
 	chunks []*[chunkFlows]Flow
 	used   uint32 // flows with a lower number were handed out before
 	free   uint32 // first of the flows to use again, linked by newer
-	apart  int    // flows whose identity has the id of their tunnel
+	apart  int    // flows whose identity is not common to both directions, see shared
 
 	memory memory
 	since  map[Place]int64   // what Watch was told
@@ -82,8 +83,10 @@ func (t *Table) Len() int { return len(t.index) }
 //
 // It returns the number of the flow, for Get.
 func (t *Table) Add(s *Slot, end func(*Record)) Number {
-	i, h := identify(s)
-	i = t.shared(i, h)
+	i, h := t.config.Scope.identify(&s.Key, s.Direction)
+	if t.config.Scope.apart(&i) {
+		i = t.shared(&i, h, s.hook())
+	}
 	n, ok := t.find(&i)
 	if ok && t.at(n).reopenedBy(s) {
 		t.end(n, EndReasonEndOfFlow, end)
@@ -95,7 +98,11 @@ func (t *Table) Add(s *Slot, end func(*Record)) Number {
 		n = t.begin(&i, s, end)
 	}
 	t.link(n)
-	t.at(n).add(s, h)
+	f := t.at(n)
+	if t.config.Scope == ScopeNamespace {
+		f.witness = max(f.witness, t.witness(s)) // the other half may count elsewhere
+	}
+	f.add(s, h)
 	return Number(n)
 }
 
@@ -105,21 +112,18 @@ func (t *Table) find(i *id) (n uint32, ok bool) {
 	return n, ok && t.at(n).id == *i
 }
 
-// shared returns the identity under which packets in a tunnel are found: without the id of the tunnel, so that both directions
-// meet, each with its own. Only where the same addresses and ports talk in two tunnels at a time, between the same ends, the
-// one that came later keeps its id: then the two directions meet if they have the same.
-func (t *Table) shared(i id, h uint8) id {
-	if !i.Tunnel.HasID {
-		return i
-	}
+// shared returns the identity under which packets of i, at a hook, are found: what is common to both directions, so that they meet, each
+// with its own tunnel id and VLAN. Only where the same addresses and ports talk in two tunnels at a time, between the same
+// ends, or in two VLANs, the one that came later keeps these: then the two directions meet if they have the same.
+func (t *Table) shared(i *id, h uint8, at Hook) id {
 	if t.apart > 0 {
-		if _, ok := t.find(&i); ok {
-			return i
+		if _, ok := t.find(i); ok {
+			return *i
 		}
 	}
-	common := i.withoutTunnelID()
-	if n, ok := t.find(&common); ok && t.at(n).tunnelIDs[h].HasID && t.at(n).tunnelIDs[h] != i.tunnelID() {
-		return i
+	common := t.config.Scope.common(i)
+	if n, ok := t.find(&common); ok && t.at(n).contradicts(h, i.tunnelID(), at) {
+		return *i
 	}
 	return common
 }
@@ -137,7 +141,7 @@ func (t *Table) begin(i *id, s *Slot, end func(*Record)) (n uint32) {
 	n = t.take()
 	t.at(n).begin(*i, c)
 	t.index[hash] = n
-	if i.Tunnel.HasID {
+	if t.config.Scope.apart(i) {
 		t.apart++
 	}
 	return n
@@ -147,8 +151,8 @@ func (t *Table) begin(i *id, s *Slot, end func(*Record)) (n uint32) {
 // more slots of the same drain adds them all and then asks.
 func (t *Table) Get(n Number, s *Slot) *Flow {
 	f := t.at(uint32(n))
-	i, _ := identify(s)
-	if !f.live || f.id != i && f.id != i.withoutTunnelID() {
+	i, _ := t.config.Scope.identify(&s.Key, s.Direction)
+	if !f.live || f.id != i && f.id != t.config.Scope.common(&i) {
 		return nil
 	}
 	return f
@@ -223,7 +227,7 @@ func (t *Table) end(n uint32, reason EndReason, end func(*Record)) {
 	}
 	t.unlink(n)
 	delete(t.index, t.memory.hash(&f.id))
-	if f.id.Tunnel.HasID {
+	if t.config.Scope.apart(&f.id) {
 		t.apart--
 	}
 	f.live = false

@@ -125,7 +125,7 @@ func TestBothDirectionsOfAConversationAreOneFlow(t *testing.T) {
 			packets := uint64(0)
 			conversations := map[Conversation]bool{}
 			for _, s := range tt.slots {
-				c, _ := Converse(&s.Key, s.Direction)
+				c, _ := ScopeInterface.Converse(&s.Key, s.Direction)
 				conversations[c] = true
 				assert.NotNil(t, table.added(s, got.add))
 				packets += s.Packets
@@ -313,8 +313,8 @@ func TestTwoFlowsWithOneHash(t *testing.T) {
 	first, other := sent(ack, 0, 0, 0), sent(ack, 0, 1, 1)
 	other.SrcPort++
 	n := table.Add(first, ended.add)
-	firstID, _ := identify(first)
-	otherID, _ := identify(other)
+	firstID, _ := ScopeInterface.identify(&first.Key, first.Direction)
+	otherID, _ := ScopeInterface.identify(&other.Key, other.Direction)
 	delete(table.index, table.memory.hash(&firstID))
 	table.index[table.memory.hash(&otherID)] = uint32(n)
 
@@ -371,16 +371,20 @@ func TestAllVisitsEveryLiveFlowOnce(t *testing.T) {
 }
 
 // What goes in comes out once: whatever is evicted, expired, reopened or flushed, per direction of the hook and per
-// interface, and every flow ends exactly once.
+// interface, and every flow ends exactly once. With ScopeNamespace, wherever it counts: per direction of the conversation.
 func TestVolumeIsConserved(t *testing.T) {
 	type place struct {
 		key       Key // both directions of it are distinct
 		direction Direction
 	}
-	for seed := range uint64(20) {
+	for seed := range uint64(40) {
+		once := seed%2 == 1
 		r := rand.New(rand.NewPCG(seed, 1))
 		config := Config{
 			MaxFlows: 1 + r.IntN(60), IdleTimeout: 15 * time.Second, ActiveTimeout: 40 * time.Second, EphemeralLow: 2,
+		}
+		if once {
+			config.Scope = ScopeNamespace
 		}
 		table := NewTable(config)
 		table.Watch(map[Place]int64{request.Place(): t0 - 1000*sec})
@@ -390,6 +394,10 @@ func TestVolumeIsConserved(t *testing.T) {
 		volume := func(m map[place]Volume, p place, v Volume) {
 			if v == (Volume{}) {
 				return
+			}
+			if once {
+				p = place{at(p.key, 0, 0), 0}
+				p.key.Tunnel = Tunnel{}
 			}
 			sum := m[p]
 			sum.Add(v)
@@ -411,6 +419,10 @@ func TestVolumeIsConserved(t *testing.T) {
 			k.SrcAddr[15], k.SrcPort = byte(r.IntN(4)), uint16(r.IntN(12))
 			k.DstAddr[15], k.DstPort = byte(r.IntN(4)), uint16(r.IntN(3))
 			k.Proto = []uint8{protoTCP, 17}[r.IntN(2)]
+			if once {
+				k = at(k, uint32(2+r.IntN(3)), uint16(r.IntN(3)))
+				k.Tunnel.ID, k.Tunnel.HasID = uint32(r.IntN(2)), true
+			}
 			if r.IntN(2) == 0 {
 				k = k.Reversed()
 			}
@@ -528,6 +540,21 @@ func BenchmarkTable(b *testing.B) {
 		table := NewTable(config)
 		for n := 0; b.Loop(); n++ {
 			table.Add(&slots[n%100], nil)
+		}
+	})
+	b.Run("add to a flow whose halves count at two interfaces", func(b *testing.B) {
+		b.ReportAllocs()
+		config := config
+		config.Scope = ScopeNamespace
+		full, slots := NewTable(config), benchSlots()
+		for i := range slots {
+			if slots[i].Direction == DirectionIngress {
+				slots[i].IfIndex++
+			}
+			full.Add(&slots[i], nil)
+		}
+		for n := 0; b.Loop(); n++ {
+			full.Add(&slots[n%len(slots)], nil)
 		}
 	})
 	b.Run("add a flow that pushes another out", func(b *testing.B) {

@@ -47,13 +47,5 @@ type TunnelID struct {
 	HasID bool
 }
 
-// withoutTunnelID is the identity that both directions share where each has an id of its own, as in GRE between peers that
-// chose their keys, in Geneve of OVN, and in VXLAN of Cilium, where it is the identity of the sender.
-func (i *id) withoutTunnelID() id {
-	common := *i
-	common.Tunnel.ID, common.Tunnel.HasID = 0, false
-	return common
-}
-
 // tunnelID returns the id that the packets of i carry.
 func (i *id) tunnelID() TunnelID { return TunnelID{i.Tunnel.ID, i.Tunnel.HasID} }

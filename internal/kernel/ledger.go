@@ -8,6 +8,9 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 )
 
+// MaxNamespace is the largest number of a network namespace: KEY_NETNS of bpf/contract.h.
+const MaxNamespace = 0x0fff
+
 // Class is traffic counted at an interface without a flow.
 type Class struct {
 	Reason    flow.Reason

@@ -32,9 +32,6 @@ type Namespace struct {
 	closed   bool // no more links
 }
 
-// MaxNamespace is the largest number of a namespace: KEY_NETNS of bpf/contract.h.
-const MaxNamespace = keyNetNS
-
 // Observe lets programs be attached to the interfaces of another network namespace. What they count bears number, which must be 1 to
 // MaxNamespace and not in use, and should not have been for as long as anything is remembered of the namespace that had it: flows
 // that have not ended, fragments, roles. The handle must stay open until the Namespace is closed.

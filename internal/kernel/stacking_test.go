@@ -6,17 +6,12 @@
 package kernel
 
 import (
-	"fmt"
-	"net"
-	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
@@ -24,98 +19,15 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 )
 
-// town is a host with pods and neighbours, each a namespace with an interface eth0, whose other end is the host's.
+// town is a testenv.Town with a test that observes it.
 type town struct {
-	t     *testing.T
-	host  *testenv.NetNS
-	homes map[string]*testenv.NetNS // by the name of the host's end
+	*testenv.Town
+	t *testing.T
 }
 
-// newTown makes the host. A bridge joins two pods and an uplink, and a third pod by a second bridge and a veth between the two. Another
-// neighbour is reached without a bridge.
 func newTown(t *testing.T) *town {
 	t.Helper()
-	testenv.Privileged(t)
-	w := &town{t, testenv.NewNetNS(t), map[string]*testenv.NetNS{}}
-	w.host.Do(func() {
-		for _, s := range [][2]string{{"ip_forward", "1"}, {"conf/all/send_redirects", "0"}, {"conf/default/send_redirects", "0"}} {
-			require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/"+s[0], []byte(s[1]), 0o644))
-		}
-	})
-	for _, bridge := range []string{"br0", "br1"} {
-		off := false
-		l := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}, MulticastSnooping: &off}
-		require.NoError(t, w.host.Link().LinkAdd(l))
-		require.NoError(t, w.host.Link().LinkSetUp(l))
-	}
-	w.ip("addr add 10.1.0.1/24 dev br0")
-	w.home("poda", "10.1.0.2/24", "10.1.0.1", "br0")
-	w.home("podb", "10.1.0.3/24", "10.1.0.1", "br0")
-	w.home("up0", "10.1.0.9/24", "10.1.0.1", "br0")
-	w.home("podc", "10.1.0.4/24", "10.1.0.1", "br1")
-	w.ip("link add p0 type veth peer name p1", "link set p0 up master br0", "link set p1 up master br1")
-	w.home("far0", "10.2.0.2/24", "10.2.0.1", "")
-	w.ip("addr add 10.2.0.1/24 dev far0")
-	// Two networks that share the bridge: from one to the other it is routed, in at the bridge and out at the bridge.
-	w.ip("addr add 10.4.0.1/24 dev br0")
-	w.home("podd", "10.4.0.2/24", "10.4.0.1", "br0")
-	// Macvlans upon the interface to the neighbour, one of them in a namespace of its own; and a tunnel.
-	w.ip("link add mac0 link far0 type macvlan mode bridge", "addr add 10.3.0.1/24 dev mac0", "link set mac0 up")
-	w.in("far0", "addr add 10.3.0.2/24 dev eth0")
-	w.homes["mac1"] = testenv.NewNetNS(t)
-	w.ip("link add mac1 link far0 type macvlan mode bridge")
-	w.move("mac1", w.homes["mac1"])
-	w.in("mac1", "addr add 10.3.0.5/24 dev eth0", "link set eth0 up")
-	w.ip("link add vx0 type vxlan id 5 local 10.2.0.1 remote 10.2.0.2 dstport 4789", "addr add 10.5.0.1/24 dev vx0", "link set vx0 up")
-	w.in("far0", "link add vx0 type vxlan id 5 local 10.2.0.2 remote 10.2.0.1 dstport 4789", "addr add 10.5.0.2/24 dev vx0", "link set vx0 up",
-		"route add 10.1.0.3 via 10.3.0.1", "route add 10.4.0.2 via 10.5.0.1") // answers go back as the questions came
-	return w
-}
-
-// move moves an interface of the host, which is eth0 there.
-func (w *town) move(name string, to *testenv.NetNS) {
-	w.t.Helper()
-	l, err := w.host.Link().LinkByName(name)
-	require.NoError(w.t, err)
-	e := &testenv.End{NetNS: w.host, Name: name, Index: l.Attrs().Index}
-	e.MoveTo(to, "eth0")
-}
-
-func (w *town) home(name, address, gateway, bridge string) {
-	w.t.Helper()
-	left, right := testenv.Pair(w.t, testenv.PairConfig{Offloads: true})
-	left.MoveTo(w.host, name)
-	number := len(w.homes)
-	w.ip(fmt.Sprintf("link set dev %s arp on address 02:00:00:00:02:%02x", name, number), "addr flush dev "+name)
-	if bridge != "" {
-		w.ip("link set dev " + name + " master " + bridge)
-	}
-	w.homes[name] = right.NetNS
-	w.in(name, "link set right0 down", "link set right0 name eth0", fmt.Sprintf("link set eth0 arp on up address 02:00:00:00:01:%02x", number), "addr flush dev eth0", "neigh flush dev eth0", "addr add "+address+" dev eth0", "route add default via "+gateway)
-}
-
-// ip runs commands of ip in the host.
-func (w *town) ip(commands ...string) {
-	w.t.Helper()
-	for _, c := range commands {
-		w.host.Run("ip", strings.Fields(c)...)
-	}
-}
-
-// in is ip in a home.
-func (w *town) in(home string, commands ...string) {
-	w.t.Helper()
-	for _, c := range commands {
-		w.homes[home].Run("ip", strings.Fields(c)...)
-	}
-}
-
-// ns returns a home, or the host.
-func (w *town) ns(name string) *testenv.NetNS {
-	if name == "" {
-		return w.host
-	}
-	return w.homes[name]
+	return &town{testenv.NewTown(t), t}
 }
 
 // interfaces lists those of a namespace by name.
@@ -134,7 +46,7 @@ func (w *town) interfaces(ns *testenv.NetNS) (all []iface.Interface, byName map[
 // observe attaches k to interfaces, and to no other, and says how they are joined.
 func (w *town) observe(k *Kernel, names ...string) {
 	w.t.Helper()
-	all, byName := w.interfaces(w.host)
+	all, byName := w.interfaces(w.Host)
 	hooks := map[uint32]iface.Hooks{}
 	for _, i := range all {
 		if !slices.Contains(names, i.Name) {
@@ -142,7 +54,7 @@ func (w *town) observe(k *Kernel, names ...string) {
 		}
 	}
 	for _, name := range names {
-		w.attach(k, w.host, byName, name)
+		w.attach(k, w.Host, byName, name)
 		hooks[byName[name].Index] = iface.Hooks{Ingress: true, Egress: true}
 	}
 	require.NoError(w.t, k.Stack(iface.Stack(all, hooks)))
@@ -208,40 +120,16 @@ var routes = []route{
 // exchange sends datagrams both ways and a TCP connection's bytes, and returns the ports by which their flows are known.
 func (w *town) exchange(r *route) (ports []uint16) {
 	w.t.Helper()
-	client, server := w.end(r.from), w.end(r.to)
-	w.datagrams(client, server) // neighbours are found
-	ports = append(ports, w.datagrams(client, server))
+	client, server := w.End(r.from[0], r.from[1]), w.End(r.to[0], r.to[1])
+	testenv.Talk(client, server) // neighbours are found
+	_, answers := testenv.Talk(client, server)
+	ports = append(ports, answers.Port())
 	for _, ends := range [][2]*testenv.End{{client, server}, {server, client}} {
 		done := testenv.Transfer(ends[0], ends[1], false, 3<<20)
 		ports = append(ports, done.Server.Port())
 	}
 	time.Sleep(20 * time.Millisecond) // last acknowledgements
 	return ports
-}
-
-func (w *town) end(place [2]string) *testenv.End {
-	return &testenv.End{NetNS: w.ns(place[0]), V4: netip.MustParseAddr(place[1])}
-}
-
-// datagrams sends 100 there and 50 back, and returns the port that they go to and come from.
-func (w *town) datagrams(client, server *testenv.End) uint16 {
-	w.t.Helper()
-	one, other := client.ListenUDP(false, 0), server.ListenUDP(false, 0)
-	defer one.Close()
-	defer other.Close()
-	buffer := make([]byte, 2000)
-	pass := func(from, to *net.UDPConn, n int) {
-		require.NoError(w.t, to.SetReadDeadline(time.Now().Add(10*time.Second)))
-		for range n {
-			_, err := from.WriteTo(buffer[:1000], to.LocalAddr())
-			require.NoError(w.t, err)
-			_, err = to.Read(buffer)
-			require.NoError(w.t, err)
-		}
-	}
-	pass(one, other, 100)
-	pass(other, one, 50)
-	return other.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 }
 
 // told sums up what was counted of each protocol of the flows with these ports, wherever.
@@ -258,8 +146,8 @@ func told(got *taken, ports []uint16) map[uint8]flow.Volume {
 
 // requireOnce wants that k counts what passes on the way once, at any of the sets of interfaces.
 func (w *town) requireOnce(k, truth *Kernel, r *route) {
-	_, there := w.interfaces(w.ns(r.truth[0]))
-	w.attach(truth, w.ns(r.truth[0]), there, r.truth[1])
+	_, there := w.interfaces(w.NS(r.truth[0]))
+	w.attach(truth, w.NS(r.truth[0]), there, r.truth[1])
 	if r.truth[1] == "lo" {
 		require.NoError(w.t, truth.detach(hook{there["lo"].Index, flow.DirectionIngress}))
 	}
@@ -287,10 +175,10 @@ func (w *town) requireOnce(k, truth *Kernel, r *route) {
 func TestWhatABridgeFloodsAndTurnsRoundCountsOnce(t *testing.T) {
 	w := newTown(t)
 	hairpin := testenv.MAC{2, 0, 0, 0, 0, 0x77} // lives behind the pod's own port
-	w.host.Run("bridge", "link", "set", "dev", "poda", "hairpin", "on")
-	w.host.Run("bridge", "fdb", "add", "02:00:00:00:00:77", "dev", "poda", "master", "static")
-	_, there := w.interfaces(w.homes["poda"])
-	pod := &testenv.End{NetNS: w.homes["poda"], Name: "eth0", Index: int(there["eth0"].Index)}
+	w.Host.Run("bridge", "link", "set", "dev", "poda", "hairpin", "on")
+	w.Host.Run("bridge", "fdb", "add", "02:00:00:00:00:77", "dev", "poda", "master", "static")
+	_, there := w.interfaces(w.Homes["poda"])
+	pod := &testenv.End{NetNS: w.Homes["poda"], Name: "eth0", Index: int(there["eth0"].Index)}
 	k := load(t, Config{Deduplicate: true})
 	for _, c := range []struct {
 		to  testenv.MAC

@@ -121,6 +121,28 @@ func tcpInfo(c *net.TCPConn) (info *unix.TCPInfo, err error) {
 	return info, errors.Join(controlErr, err)
 }
 
+// Talk sends 100 datagrams of 1,000 bytes from client to server, and 50 back. It returns where they came from.
+func Talk(client, server *End) (asking, answering netip.AddrPort) {
+	tb := client.tb
+	tb.Helper()
+	one, other := client.ListenUDP(false, 0), server.ListenUDP(false, 0)
+	defer one.Close()
+	defer other.Close()
+	buffer := make([]byte, 2000)
+	pass := func(from, to *net.UDPConn, n int) {
+		require.NoError(tb, to.SetReadDeadline(time.Now().Add(patience)))
+		for range n {
+			_, err := from.WriteTo(buffer[:1000], to.LocalAddr())
+			require.NoError(tb, err)
+			_, err = to.Read(buffer)
+			require.NoError(tb, err)
+		}
+	}
+	pass(one, other, 100)
+	pass(other, one, 50)
+	return one.LocalAddr().(*net.UDPAddr).AddrPort(), other.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
 // Echo sends count echo requests with the given payload, each after the answer to the one before.
 func Echo(client, server *End, v6 bool, count, payload int) {
 	tb := client.tb

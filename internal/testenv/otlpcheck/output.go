@@ -142,6 +142,8 @@ func At(iface, direction string) func(pcommon.Map) bool {
 // Flow is one record of EventFlow.
 type Flow struct {
 	Interface, Direction   string
+	ReverseInterface       string // "": Interface, if ReverseDirection is "", too
+	ReverseDirection       string // "": not Direction
 	Transport, Type        string
 	Source, Destination    netip.AddrPort // port 0: none
 	Client, Server         netip.AddrPort // not valid: unknown
@@ -161,6 +163,7 @@ func (o *Output) Flows() (flows []Flow) {
 		a := attributesOf(r)
 		flows = append(flows, Flow{
 			Interface: a.str("network.interface.name"), Direction: a.str("network.io.direction"),
+			ReverseInterface: a.str("flow.reverse.interface.name"), ReverseDirection: a.str("flow.reverse.io.direction"),
 			Transport: a.str("network.transport"), Type: a.str("network.type"),
 			Source: a.endpoint("source"), Destination: a.endpoint("destination"),
 			Client: a.endpoint("client"), Server: a.endpoint("server"),

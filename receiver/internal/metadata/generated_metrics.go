@@ -258,6 +258,32 @@ var MapAttributeFlowInitiatorMethod = map[string]AttributeFlowInitiatorMethod{
 	"unknown":      AttributeFlowInitiatorMethodUnknown,
 }
 
+// AttributeFlowReverseIoDirection specifies the value flow.reverse.io.direction attribute.
+type AttributeFlowReverseIoDirection int
+
+const (
+	_ AttributeFlowReverseIoDirection = iota
+	AttributeFlowReverseIoDirectionReceive
+	AttributeFlowReverseIoDirectionTransmit
+)
+
+// String returns the string representation of the AttributeFlowReverseIoDirection.
+func (av AttributeFlowReverseIoDirection) String() string {
+	switch av {
+	case AttributeFlowReverseIoDirectionReceive:
+		return "receive"
+	case AttributeFlowReverseIoDirectionTransmit:
+		return "transmit"
+	}
+	return ""
+}
+
+// MapAttributeFlowReverseIoDirection is a helper map of string to AttributeFlowReverseIoDirection attribute value.
+var MapAttributeFlowReverseIoDirection = map[string]AttributeFlowReverseIoDirection{
+	"receive":  AttributeFlowReverseIoDirectionReceive,
+	"transmit": AttributeFlowReverseIoDirectionTransmit,
+}
+
 // AttributeLink specifies the value link attribute.
 type AttributeLink int
 
