@@ -223,3 +223,19 @@ func TestRolesRestOnBothHalves(t *testing.T) {
 		assert.Equal(t, server, f.Key().DstAddr)
 	})
 }
+
+// However far apart the interfaces of a flow may be, they are those of one namespace.
+func TestNoScopeJoinsNamespaces(t *testing.T) {
+	for _, scope := range []Scope{ScopeInterface, ScopeNamespace} {
+		config := onceConfig
+		config.Scope = scope
+		table := NewTable(config)
+		there := pair{protoUDP, 40000, 53}.out(0, 0, 0)
+		back := pair{protoUDP, 40000, 53}.in(0, 0, 1)
+		back.NetNS = 1
+		table.Add(there, nil)
+		table.Add(back, nil)
+		assert.Equal(t, 2, table.Len())
+		assert.False(t, table.Quote(&Quote{Key: Key{NetNS: 2, SrcAddr: there.SrcAddr, DstAddr: there.DstAddr, SrcPort: 40000, DstPort: 53, Proto: protoUDP, IfIndex: there.IfIndex}}))
+	}
+}

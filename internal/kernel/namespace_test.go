@@ -24,29 +24,29 @@ import (
 )
 
 // handleOf holds the namespace of a test.
-func handleOf(t testing.TB, n *testenv.NetNS) *netns.Namespace {
-	t.Helper()
+func handleOf(tb testing.TB, n *testenv.NetNS) *netns.Namespace {
+	tb.Helper()
 	found, err := netns.Find([]string{n.Path()})
-	require.NoError(t, err)
-	require.Len(t, found, 1)
+	require.NoError(tb, err)
+	require.Len(tb, found, 1)
 	handle, err := netns.Open(found[0])
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, handle.Close()) })
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, handle.Close()) })
 	return handle
 }
 
 // observe counts in the namespace of a test until that ends.
-func (k *Kernel) observe(t testing.TB, number uint16, ns *testenv.NetNS) *Namespace {
-	t.Helper()
-	n, err := k.Observe(number, handleOf(t, ns))
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, n.Close()) })
+func (k *Kernel) observe(tb testing.TB, number uint16, ns *testenv.NetNS) *Namespace {
+	tb.Helper()
+	n, err := k.Observe(number, handleOf(tb, ns))
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, n.Close()) })
 	return n
 }
 
-func (n *Namespace) attachSite(t testing.TB, s site) {
-	t.Helper()
-	require.NoError(t, n.Attach(iface.Interface{Index: uint32(s.Index), Name: s.Name, HWType: hwEthernet}, s.direction))
+func (n *Namespace) attachSite(tb testing.TB, s site) {
+	tb.Helper()
+	require.NoError(tb, n.Attach(iface.Interface{Index: uint32(s.Index), Name: s.Name, HWType: hwEthernet}, s.direction))
 }
 
 // spaced is traffic between the two ends of a pair, the left one observed in a namespace of its own.

@@ -37,8 +37,12 @@ func identify(path string) (ID, error) {
 		if err != nil {
 			return ID{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 		}
-		return ID{uint64(s.Dev), s.Ino}, nil
+		return idOf(&s), nil
 	}
+}
+
+func idOf(s *unix.Stat_t) ID {
+	return ID{uint64(s.Dev), uint64(s.Ino)} //nolint:unconvert // of 32 bits on some machines
 }
 
 // Find returns the paths that patterns lead to and at which there is a namespace, in the order of patterns and then of names, each path

@@ -43,7 +43,7 @@ func (n *Namespace) check(want ID) error {
 		if err := unix.Fstat(fd, &s); err != nil {
 			return err
 		}
-		if (ID{uint64(s.Dev), s.Ino}) != want {
+		if idOf(&s) != want {
 			return ErrReplaced
 		}
 		kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE) // Linux 4.11
