@@ -385,7 +385,7 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	var err, errs error
 	builder.EbpfpacketsReceiverAttachErrors, err = builder.meter.Int64Counter(
 		"otelcol_ebpfpackets_receiver_attach_errors",
-		metric.WithDescription("Attempts to attach to an interface that failed. [Development]"),
+		metric.WithDescription("Attempts to attach to an interface, or to observe a network namespace, that failed. [Development]"),
 		metric.WithUnit("{error}"),
 	)
 	errs = errors.Join(errs, err)
