@@ -26,7 +26,6 @@ type town struct {
 	t      *testing.T
 	prefix string                 // of their paths
 	sent   map[string]flow.Volume // by namespace
-	next   int
 }
 
 func (w *town) path(name string) string { return w.prefix + name }
