@@ -12,6 +12,8 @@ OTHER_MODULES := $(filter-out .,$(MODULES)) internal/consumer
 COLLECTOR := _build/otelcol-ebpfpackets
 FULL := _build/full/otelcol-ebpfpackets-full
 BPF := $(filter-out bpf/headers/%,$(wildcard bpf/*.c bpf/*.h bpf/*/*.c bpf/*/*.h))
+# What the module has to compile on: the receiver counts on the first two, and says that it does not on the others.
+PLATFORMS := linux/amd64 linux/arm64 linux/s390x darwin/arm64 windows/amd64
 # What the collectors are made of.
 SOURCES := $(shell find . -name '*.go' -not -name '*_test.go' -not -path './_build/*' -not -path './internal/tools/*') \
 	$(wildcard internal/kernel/*.o) go.mod go.sum
@@ -50,15 +52,14 @@ $(FULL): examples/distribution/builder-config.yaml $(SOURCES)
 
 ##@ Ship
 
-VERSION ?= 0.0.0-dev
-# $(call image,directory with the collector's source,its name,options)
+# $(call image,directory with the collector's source,its name,options). The tag is VERSION, or the version that the program says.
 define image
 	@for arch in amd64 arm64; do \
 		echo "building $(2) for $$arch"; \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -C $(1) -trimpath -ldflags="-s -w" -o $(CURDIR)/_build/image/$$arch/$(2) .; \
 	done
 	@go -C internal/tools build -o $(CURDIR)/_build/image/pack ./image
-	@_build/image/pack -o _build/$(2).image.tar -name $(2) -version $(VERSION) \
+	@_build/image/pack -o _build/$(2).image.tar -name $(2) -version "$(or $(VERSION:v%=%),$$($< --version | cut -d' ' -f3))" \
 		-revision "$$(git rev-parse HEAD)" -created "$$(git log -1 --format=%cI)" $(3) _build/image/{amd64,arm64}/$(2)
 	@echo "packed _build/$(2).image.tar: examples/container/README.md says how to load it"
 endef
@@ -90,7 +91,7 @@ test: $(COLLECTOR) $(FULL) ## run every test that the caller's privileges allow,
 	@.ci/test $(MODULES)
 
 .PHONY: kernels
-kernels: ## load, attach and count on the kernels of the matrix, under qemu; KERNELS="6.1 backports" chooses some
+kernels: $(COLLECTOR) ## load, attach and count on the kernels of the matrix, under qemu; KERNELS="6.1 backports" chooses some
 	@EBPFPACKETS_KERNELS="$(KERNELS)" go test -count=1 -v -run '^TestKernels$$' ./internal/kernelmatrix
 
 .PHONY: fuzz
@@ -103,7 +104,7 @@ bench: ## print what a packet costs, beside a reference of the usual design, in 
 
 ##@ Check: what CI runs
 
-CHECKS := generated format vet lint scripts vulnerabilities consumer collector-full test fuzz
+CHECKS := generated format vet lint scripts licences vulnerabilities consumer collector-full test fuzz
 
 .PHONY: check
 check: ## everything CI runs, and nothing else: .ci/run calls it
@@ -125,7 +126,7 @@ format: ## C is formatted, and so is Go
 
 .PHONY: vet
 vet: ## go vet for each platform that the module has to compile on
-	@for p in linux/amd64 linux/arm64 linux/s390x darwin/arm64 windows/amd64; do \
+	@for p in $(PLATFORMS); do \
 		echo "vet $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./...; \
 	done
 	@for m in $(OTHER_MODULES); do echo "vet $$m"; go -C $$m vet ./...; done
@@ -137,7 +138,11 @@ lint: ## golangci-lint
 
 .PHONY: scripts
 scripts: ## shellcheck
-	@shellcheck .ci/run .ci/vulnerabilities .ci/instructions .ci/missing .ci/test .ci/fuzz .ci/unchanged testdata/pcap/capture.sh
+	@shellcheck .ci/run .ci/licences .ci/vulnerabilities .ci/instructions .ci/missing .ci/test .ci/fuzz .ci/unchanged testdata/pcap/capture.sh
+
+.PHONY: licences
+licences: ## every module that go.mod requires has an allowed licence
+	@.ci/licences
 
 .PHONY: vulnerabilities
 vulnerabilities: ## known vulnerabilities in what the receiver calls; says so where the database cannot be reached
@@ -146,6 +151,21 @@ vulnerabilities: ## known vulnerabilities in what the receiver calls; says so wh
 .PHONY: consumer
 consumer: ## the module builds outside of this tree: with one gomod line, without clang and cgo, and from its zip
 	@go -C internal/consumer test -count=1 -v ./...
+
+##@ Release
+
+.PHONY: release-check
+release-check: ## what a tag needs beside a green CI: VERSION=v0.1.0
+	@go -C internal/tools run ./release "$(CURDIR)" "$(VERSION)"
+	@$(MAKE) generated licences builds consumer
+	@go test -count=1 -run '^TestOnlyTheFactoryAndTheConfigurationAreExported$$' .
+	@echo "$(VERSION) can be tagged, if CI is green at $$(git rev-parse --short HEAD)"
+
+.PHONY: builds
+builds: ## compile for each platform
+	@for p in $(PLATFORMS); do \
+		echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build ./...; \
+	done
 
 .PHONY: clean
 clean: ## remove what was built

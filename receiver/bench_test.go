@@ -159,13 +159,17 @@ func fullMetrics(n int) *metrics {
 	m := newMetrics(c, 1, defaultEphemeralLow)
 	m.active = nil
 	for i := range n {
-		k := seriesKey{
-			attrs: hasInterface | hasDirection | hasTransport | hasType | hasServerPort, iface: "eth0",
-			proto: protoTCP, serverPort: uint16(i),
-		}
+		k := fullKey(uint16(i))
 		m.volumes[0].add(&k, flow.Volume{Packets: 1, Bytes: 60}, 2)
 	}
 	return m
+}
+
+// fullKey returns the series of a port, with the attributes that are on by default.
+func fullKey(port uint16) seriesKey {
+	return seriesKey{
+		attrs: hasInterface | hasDirection | hasTransport | hasType | hasServerPort, iface: "eth0", proto: protoTCP, serverPort: port,
+	}
 }
 
 func collectOnce(m *metrics, now int64) []pmetric.Metrics {

@@ -300,8 +300,8 @@ type bench struct {
 func newBench(t *testing.T, c *Config, host *fakeHost, metrics consumer.Metrics, logs consumer.Logs) *bench {
 	b := &bench{t: t, host: host, now: epoch}
 	set := receivertest.NewNopSettings(metadata.Type)
-	set.BuildInfo.Version = "1.2.3"
 	b.engine = newEngine(c, set, host)
+	b.engine.version = "1.2.3"
 	b.engine.name = func() (string, error) { return "host-a", nil }
 	b.engine.clock = func() time.Time { return b.now }
 	host.clock = b.engine.clock

@@ -43,6 +43,8 @@ type engine struct {
 	name  func() (string, error) // of the host
 	flush time.Duration          // of shutdown
 
+	version string // of everything that is emitted
+
 	observers *observers // of all receivers of the process
 
 	nextMetrics consumer.Metrics // nil: no metrics pipeline
@@ -78,12 +80,13 @@ type pushState struct {
 func newEngine(cfg *Config, set otelreceiver.Settings, host platform) *engine {
 	return &engine{
 		cfg: cfg, set: set, log: set.Logger, host: host, observers: &observers{},
-		clock: time.Now, name: os.Hostname, flush: flushTimeout,
+		clock: time.Now, name: os.Hostname, flush: flushTimeout, version: moduleVersion(),
 	}
 }
 
 // start loads, attaches for a bounded time, and leaves the rest to the loops.
 func (e *engine) start(context.Context) error {
+	e.log.Info("Starting ebpfpackets", zap.String("version", e.version))
 	err := e.load()
 	if err == nil {
 		err = e.attach()
@@ -205,7 +208,7 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 	e.logs = &logsPusher{
 		next: e.nextLogs,
 		writer: logsWriter{
-			resource: e.resource, version: e.set.BuildInfo.Version, networks: newNetworks(e.cfg.Networks),
+			resource: e.resource, version: e.version, networks: newNetworks(e.cfg.Networks),
 			packets: packetWriter{oneIn: e.cfg.Packets.RandomOneIn, flowOneIn: e.cfg.Packets.FlowOneIn, payload: e.cfg.Packets.Payload},
 		},
 		obs: obs, tel: e.tel, log: e.log, delays: retryDelays,

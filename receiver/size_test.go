@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -14,11 +15,13 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/pmetric"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
@@ -39,12 +42,18 @@ func measureSize(tb testing.TB, q *batch) (s sizeOf) {
 	require.NoError(tb, err)
 	json, err := (&plog.JSONMarshaler{}).MarshalLogs(ld)
 	require.NoError(tb, err)
+	return sizeOf{per(len(protobuf)), per(len(json)), per(gzipped(tb, protobuf))}
+}
+
+// gzipped returns the length of b, compressed.
+func gzipped(tb testing.TB, b []byte) int {
+	tb.Helper()
 	var zipped bytes.Buffer
 	z := gzip.NewWriter(&zipped)
-	_, err = z.Write(protobuf)
+	_, err := z.Write(b)
 	require.NoError(tb, err)
 	require.NoError(tb, z.Close())
-	return sizeOf{per(len(protobuf)), per(len(json)), per(zipped.Len())}
+	return zipped.Len()
 }
 
 // talks returns the keys of conversations of this host: each with another port, many with another peer.
@@ -178,4 +187,41 @@ func BenchmarkRecordSize(b *testing.B) {
 			b.ReportMetric(s.gzip, "gzip-B/record")
 		})
 	}
+}
+
+// BenchmarkPointSize prints what one metric point takes in the messages of a collection, and what a host with so many series sends in a day.
+func BenchmarkPointSize(b *testing.B) {
+	for _, series := range []int{10, 100, 1000} {
+		b.Run(fmt.Sprintf("series=%d", series), func(b *testing.B) {
+			var protobuf, zipped, points float64
+			for b.Loop() {
+				protobuf, zipped, points = 0, 0, 0
+				for _, md := range collectOnce(busyMetrics(series), 3) {
+					text, err := (&pmetric.ProtoMarshaler{}).MarshalMetrics(md)
+					require.NoError(b, err)
+					protobuf += float64(len(text))
+					zipped += float64(gzipped(b, text))
+					points += float64(md.DataPointCount())
+				}
+			}
+			collections := float64(24 * time.Hour / createDefaultConfig().(*Config).CollectionInterval)
+			b.ReportMetric(0, "ns/op") // says nothing
+			b.ReportMetric(protobuf/points, "protobuf-B/point")
+			b.ReportMetric(zipped/points, "gzip-B/point")
+			b.ReportMetric(protobuf*collections/1e6, "protobuf-MB/day")
+			b.ReportMetric(zipped*collections/1e6, "gzip-MB/day")
+		})
+	}
+}
+
+// busyMetrics returns metrics with n series, whose volumes are random.
+func busyMetrics(n int) *metrics {
+	m := fullMetrics(n)
+	r := rand.New(rand.NewPCG(17, 18))
+	for port := range n {
+		packets := r.Uint64N(1e9)
+		k := fullKey(uint16(port))
+		m.volumes[0].add(&k, flow.Volume{Packets: packets, Bytes: packets * (60 + r.Uint64N(1400))}, 2)
+	}
+	return m
 }

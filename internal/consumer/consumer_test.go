@@ -4,11 +4,16 @@
 package consumer
 
 import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 const modulePath = "github.com/ebpfpackets/ebpfpackets"
@@ -23,7 +28,7 @@ func TestManifest(t *testing.T) {
 			m := manifest{version: "v0.0.0", replaces: modulePath + " => " + root}
 			binary := m.build(t, ocb, platform)
 			if os, arch, _ := strings.Cut(platform, "/"); os+"/"+arch == goEnv(t, "GOOS")+"/"+goEnv(t, "GOARCH") {
-				hasReceiver(t, binary)
+				hasReceiver(t, binary, "devel") // a folder has no version
 			}
 		})
 	}
@@ -39,7 +44,7 @@ func TestModuleZip(t *testing.T) {
 		"GONOSUMDB=" + modulePath, // a version that exists on this machine only
 		"GOFLAGS=-mod=mod -modcacherw -buildvcs=false",
 	}}
-	hasReceiver(t, m.build(t, ocb, goEnv(t, "GOOS")+"/"+goEnv(t, "GOARCH")))
+	hasReceiver(t, m.build(t, ocb, goEnv(t, "GOOS")+"/"+goEnv(t, "GOARCH")), strings.TrimPrefix(version, "v"))
 }
 
 // manifest is the smallest one that makes a working Collector with this receiver.
@@ -95,8 +100,8 @@ func (m manifest) build(t *testing.T, ocb, platform string) string {
 	return binary
 }
 
-// hasReceiver runs a Collector just long enough to see that it knows the receiver and its defaults.
-func hasReceiver(t *testing.T, binary string) {
+// hasReceiver runs a Collector just long enough to see that it knows the receiver, its defaults, and what version it is.
+func hasReceiver(t *testing.T, binary, version string) {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), binary, "components").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "name: ebpfpackets") {
@@ -106,6 +111,45 @@ func hasReceiver(t *testing.T, binary string) {
 	if out, err := exec.CommandContext(t.Context(), binary, "validate", "--config", config).CombinedOutput(); err != nil {
 		t.Errorf("validate %s: %v\n%s", config, err, out)
 	}
+	startsAs(t, binary, version)
+}
+
+// startsAs wants the receiver to say its version when it starts. It need not be allowed to count: no interface has the name.
+func startsAs(t *testing.T, binary, version string) {
+	t.Helper()
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(config, []byte(`
+receivers: {ebpfpackets: {interfaces: {include: [none-such0]}, error_mode: ignore}}
+exporters: {debug: {}}
+service:
+  telemetry: {logs: {encoding: json}, metrics: {level: none}}
+  pipelines: {metrics: {receivers: [ebpfpackets], exporters: [debug]}}
+`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, "--config", config)
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf(`"version":%q`, version)
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), "Starting ebpfpackets") {
+			if !strings.Contains(lines.Text(), want) {
+				t.Errorf("the receiver starts with %s, want %s", lines.Text(), want)
+			}
+			cancel()
+			_ = cmd.Wait() // it was killed
+			return
+		}
+	}
+	t.Errorf("the receiver never started: %v", errors.Join(lines.Err(), cmd.Wait()))
 }
 
 // builder compiles ocb at the version that internal/tools names.

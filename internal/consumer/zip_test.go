@@ -26,8 +26,9 @@ var needed = []string{
 }
 
 const (
-	maxTestdata = 5 << 20 // of testdata/: it travels to every user
-	maxZip      = 10 << 20
+	maxTestdata = 5 << 20 // of all folders testdata: they travel to every user
+	maxFile     = 1 << 20 // uncompressed: more is a binary or a capture that nobody meant to ship
+	maxZip      = 4 << 20
 )
 
 // serveZip lays out the commit at HEAD as a module proxy would serve it, and returns the version and the directory.
@@ -90,8 +91,11 @@ func checkZip(t *testing.T, file, prefix string) {
 	found := map[string]bool{}
 	for _, f := range z.File {
 		name := strings.TrimPrefix(f.Name, prefix)
-		if strings.HasPrefix(name, "testdata/") {
+		if strings.Contains("/"+name, "/testdata/") {
 			testdata += f.UncompressedSize64
+		}
+		if f.UncompressedSize64 >= maxFile {
+			t.Errorf("%s has %d bytes, want less than %d", name, f.UncompressedSize64, maxFile)
 		}
 		for _, pattern := range needed {
 			if ok, err := path.Match(pattern, name); err != nil || ok {
@@ -108,9 +112,9 @@ func checkZip(t *testing.T, file, prefix string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("module zip: %d files, %d kB; testdata/ %d kB", len(z.File), info.Size()/1000, testdata/1000)
+	t.Logf("module zip: %d files, %d kB; testdata %d kB", len(z.File), info.Size()/1000, testdata/1000)
 	if testdata >= maxTestdata {
-		t.Errorf("testdata/ has %d bytes, want less than %d", testdata, maxTestdata)
+		t.Errorf("testdata has %d bytes, want less than %d", testdata, maxTestdata)
 	}
 	if info.Size() >= maxZip {
 		t.Errorf("the module zip has %d bytes, want less than %d", info.Size(), maxZip)

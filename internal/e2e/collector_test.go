@@ -74,6 +74,7 @@ type collector struct {
 	log     safeBuffer
 	program string   // the collector of `make collector` if empty
 	args    []string // beside its configuration
+	env     []string // beside that of the test, NAME=value
 	inner   bool     // what started is the parent of the collector, in whose PID namespace that is the first process
 	output  string   // of the file exporter
 	out     otlpcheck.Output
@@ -88,26 +89,37 @@ func launch(t *testing.T, ns *testenv.NetNS, settings string, wrap ...string) *c
 	return launchAs(t, ns, func(c *collector) string { return c.config(settings) }, wrap...)
 }
 
-// launchAs is launch with a configuration of one's own; configure may also set program and args.
+// launchAs is launch with a configuration of one's own; configure may also set program, args and env.
 func launchAs(t *testing.T, ns *testenv.NetNS, configure func(*collector) string, wrap ...string) *collector {
 	t.Helper()
 	dir := t.TempDir()
 	c := &collector{t: t, output: filepath.Join(dir, "otlp.jsonl")}
 	config := filepath.Join(dir, "config.yaml")
 	require.NoError(t, os.WriteFile(config, []byte(configure(c)), 0o644))
+	c.run(ns, []string{config}, wrap)
+	return c
+}
+
+// run starts the collector with configuration files, of which a later one changes those before it.
+func (c *collector) run(ns *testenv.NetNS, configs, wrap []string) {
+	c.t.Helper()
 	if c.program == "" {
-		c.program = binary(t)
+		c.program = binary(c.t)
 	}
-	args := slices.Concat(wrap, []string{c.program, "--config", config}, c.args)
+	args := append(slices.Clone(wrap), c.program)
+	for _, config := range configs {
+		args = append(args, "--config", config)
+	}
+	args = append(args, c.args...)
 	c.cmd = exec.Command(args[0], args[1:]...)
+	c.cmd.Env = append(os.Environ(), c.env...)
 	c.cmd.Stdout, c.cmd.Stderr = &c.log, &c.log
 	c.ended = ns.Start(c.cmd)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the collector said:\n%s", c.log.String())
+	c.t.Cleanup(func() {
+		if c.t.Failed() {
+			c.t.Logf("the collector said:\n%s", c.log.String())
 		}
 	})
-	return c
 }
 
 func (c *collector) config(settings string) string {

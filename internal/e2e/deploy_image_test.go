@@ -322,7 +322,7 @@ func TestImageCounts(t *testing.T) {
 		{"Kubernetes, a seccomp profile without bpf", imageCapabilities, func(s *specs.Spec) {
 			asKubernetes(s)
 			s.Linux.Seccomp = containerSpec(t, root, nil).Linux.Seccomp // what it is for those that lack the capability
-		}, "operation not permitted"},
+		}, "operation not permitted (the capabilities are there; a seccomp filter is in force here, and must allow bpf(2)"},
 		{"Kubernetes, one capability less", imageCapabilities[:2], asKubernetes, "Operation not permitted"},
 		{"Kubernetes, none", nil, asKubernetes, "Operation not permitted"},
 	} {

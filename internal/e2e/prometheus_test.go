@@ -40,8 +40,17 @@ scrape_configs:
   - job_name: collector
     static_configs: [{targets: ["localhost:8888"]}]
 `), 0o644))
-	cmd := exec.Command(testenv.Tool(t, "prometheus"), "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "tsdb"),
-		"--web.listen-address=127.0.0.1:9090")
+	p := runPrometheus(t, ns, config)
+	require.Eventually(t, func() bool { return len(p.query("count_over_time(up[1h]) > 9 and up == 1")) == 1 },
+		patience, 200*time.Millisecond, "prometheus never scraped the collector ten times")
+	return p
+}
+
+// runPrometheus starts one with a configuration file, and with arguments beside that.
+func runPrometheus(t *testing.T, ns *testenv.NetNS, config string, args ...string) *prometheus {
+	t.Helper()
+	args = append(args, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(t.TempDir(), "tsdb"), "--web.listen-address=127.0.0.1:9090")
+	cmd := exec.Command(testenv.Tool(t, "prometheus"), args...)
 	var log safeBuffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	ns.Start(cmd)
@@ -52,10 +61,7 @@ scrape_configs:
 	})
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "Server is ready to receive web requests") },
 		patience, 10*time.Millisecond, "prometheus never was ready")
-	p := &prometheus{t, ns}
-	require.Eventually(t, func() bool { return len(p.query("count_over_time(up[1h]) > 9 and up == 1")) == 1 },
-		patience, 200*time.Millisecond, "prometheus never scraped the collector ten times")
-	return p
+	return &prometheus{t, ns}
 }
 
 // query returns the labels of an instant query's series.
@@ -69,6 +75,23 @@ func (p *prometheus) query(expression string) (found []map[string]string) {
 		found = append(found, series.Metric)
 	}
 	return found
+}
+
+// values returns what an instant query says, by one label of its series.
+func (p *prometheus) values(expression, label string) map[string]string {
+	p.t.Helper()
+	var data struct {
+		Result []struct {
+			Metric map[string]string
+			Value  [2]any // time, value
+		}
+	}
+	p.get("query", &data, "--get", "--data-urlencode", "query="+expression)
+	values := map[string]string{}
+	for _, series := range data.Result {
+		values[series.Metric[label]] = fmt.Sprint(series.Value[1])
+	}
+	return values
 }
 
 // firing returns the labels of an alert that is firing now, nil if it is not.

@@ -8,9 +8,14 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,7 +28,7 @@ var needed = []struct {
 }{
 	{unix.CAP_BPF, "CAP_BPF", true, "to load programs and maps"},
 	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN", false, "to attach them to interfaces"},
-	{unix.CAP_PERFMON, "CAP_PERFMON", true, "without it the verifier hardens every memory access, at ten times the cost per packet"},
+	{unix.CAP_PERFMON, "CAP_PERFMON", true, "without it the verifier refuses the programs"},
 }
 
 const grant = `run as root, or grant it: "setcap cap_bpf,cap_net_admin,cap_perfmon+ep <collector>", or ` +
@@ -77,10 +82,27 @@ func effectiveCapabilities() (map[int]bool, error) {
 	return effective, nil
 }
 
+// liftMemlock is for kernels that charge maps to RLIMIT_MEMLOCK. Which do is told by a map that is refused; what refuses one from
+// 5.11 on is something else, and will be told of the programs.
+func liftMemlock() error {
+	const firstCharged = 5<<16 | 11<<8 // KERNEL_VERSION(5, 11, 0): to the memory cgroup
+	err := rlimit.RemoveMemlock()
+	if version, versionErr := features.LinuxVersionCode(); versionErr == nil && version >= firstCharged {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("lift the memlock limit (below Linux 5.11 needs CAP_SYS_RESOURCE, or an unlimited RLIMIT_MEMLOCK: "+
+			"LimitMEMLOCK=infinity in a systemd unit, --ulimit memlock=-1 of Docker): %w", err)
+	}
+	return nil
+}
+
 // explain adds to an error what the kernel does not say.
 func explain(err error) error {
 	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w (capabilities are present: a container's seccomp profile, a user namespace or kernel lockdown may forbid bpf)", err)
+		const guess = " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)" // of the library; liftMemlock has seen to it
+		said := strings.ReplaceAll(err.Error(), guess, "")
+		return fmt.Errorf("%s (the capabilities are there; %s)", said, strings.Join(refusers("/proc/thread-self/", "/sys/kernel/security/"), "; "))
 	}
 	var verifier *ebpf.VerifierError
 	if errors.As(err, &verifier) {
@@ -88,3 +110,30 @@ func explain(err error) error {
 	}
 	return err
 }
+
+// refusers are what may forbid bpf(2) to a process with capabilities, as far as it can see: files of its own in proc, and of
+// security modules, which few have mounted.
+func refusers(proc, security string) (found []string) {
+	status, _ := os.ReadFile(proc + "status")
+	if seccompFilter.Match(status) {
+		found = append(found, "a seccomp filter is in force here, and must allow bpf(2): the profile of a container, SystemCallFilter= of a systemd unit")
+	}
+	users, err := os.ReadFile(proc + "uid_map")
+	if err == nil && !slices.Equal(strings.Fields(string(users)), allUsers) {
+		found = append(found, "this is a user namespace, whose capabilities do not count for bpf(2): run outside of it")
+	}
+	lockdown, _ := os.ReadFile(security + "lockdown")
+	if m := lockdownMode.FindSubmatch(lockdown); m != nil {
+		found = append(found, fmt.Sprintf("the kernel is locked down (%s)", m[1]))
+	}
+	if found == nil {
+		found = []string{"a security module such as SELinux, or kernel lockdown, may forbid bpf(2)"}
+	}
+	return found
+}
+
+var (
+	seccompFilter = regexp.MustCompile(`(?m)^Seccomp:\s*2$`)              // SECCOMP_MODE_FILTER; proc(5)
+	allUsers      = []string{"0", "0", "4294967295"}                      // of the first user namespace; user_namespaces(7)
+	lockdownMode  = regexp.MustCompile(`\[(integrity|confidentiality)\]`) // kernel_lockdown(7)
+)

@@ -14,7 +14,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
-	"github.com/cilium/ebpf/rlimit"
 )
 
 // Config is what the programs are loaded with.
@@ -108,8 +107,8 @@ func Load(cfg Config) (*Kernel, error) {
 	}
 	k := &Kernel{pressure: make(chan struct{}, 1), ending: make(chan struct{}), others: map[uint16]*Namespace{}}
 	k.Namespace = Namespace{k: k, links: map[hook]attachment{}}
-	if err := rlimit.RemoveMemlock(); err != nil { // below 5.11 maps are charged to RLIMIT_MEMLOCK
-		return nil, fmt.Errorf("lift the memlock limit (below Linux 5.11 needs CAP_SYS_RESOURCE or LimitMEMLOCK=infinity): %w", err)
+	if err := liftMemlock(); err != nil {
+		return nil, err
 	}
 	if err := k.load(cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("load programs: %w", explain(err)), k.Close())

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -29,8 +30,9 @@ import (
 
 const childEnv = "EBPFPACKETS_TEST_CHILD"
 
-// TestMain lets the test be a process that can be killed.
+// TestMain lets the test be a process that can be killed, or may do less.
 func TestMain(m *testing.M) {
+	testenv.BeConfined()
 	if text := os.Getenv(childEnv); text != "" {
 		if err := beChild(text); err != nil {
 			fmt.Println(err)
@@ -75,15 +77,28 @@ func beChild(text string) error {
 // startChild returns when the process has attached itself.
 func startChild(t *testing.T, at site, c child) (p *os.Process, lines <-chan string) {
 	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	p, lines = beginChild(t, at, c, exec.CommandContext(t.Context(), self))
+	require.Equal(t, "attached", <-lines)
+	return p, lines
+}
+
+// beginChild starts a command that becomes the process, and returns what that says.
+func beginChild(t *testing.T, at site, c child, cmd *exec.Cmd) (p *os.Process, lines <-chan string) {
+	t.Helper()
 	testenv.Privileged(t)
 	c.IfIndex, c.Name = uint32(at.Index), at.Name
 	text, err := json.Marshal(c)
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	out, in := io.Pipe() // not of the command, which would close it when the process ends
+	cmd.Stdout, cmd.Stderr = in, os.Stderr
 	cmd.Env = append(os.Environ(), childEnv+"="+string(text))
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	at.Start(cmd)
+	ended := at.Start(cmd)
+	go func() {
+		<-ended
+		in.Close()
+	}()
 	said := make(chan string, 100)
 	go func() {
 		for s := bufio.NewScanner(out); s.Scan(); {
@@ -91,7 +106,6 @@ func startChild(t *testing.T, at site, c child) (p *os.Process, lines <-chan str
 		}
 		close(said)
 	}()
-	require.Equal(t, "attached", <-said)
 	return cmd.Process, said
 }
 

@@ -353,6 +353,9 @@ func (k *Kernel) open() error {
 func onlineCPUs() ([]int, error) {
 	const path = "/sys/devices/system/cpu/online"
 	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("%w: needs a sysfs, mounted at /sys", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list online CPUs: %w", err)
 	}

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -149,7 +148,7 @@ func (d *device) ends(t *testing.T, left, right *testenv.End) (l, r *testenv.End
 func add(t *testing.T, e *testenv.End, link netlink.Link) bool {
 	t.Helper()
 	err := e.Link().LinkAdd(link)
-	if errors.Is(err, unix.EOPNOTSUPP) && os.Getenv("EBPFPACKETS_GUEST") == "" {
+	if errors.Is(err, unix.EOPNOTSUPP) && !testenv.InGuest() {
 		t.Logf("not tested here: this kernel has no %s", link.Type())
 		return false
 	}

@@ -1,8 +1,9 @@
 // Copyright The ebpfpackets Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kernelmatrix runs tests of this module, its own and those of attaching in internal/kernel, on other kernels than the
-// running one: Debian's kernel packages, booted under qemu without hardware acceleration. It has no code but its tests (`make kernels`) and the guest's init.
+// Package kernelmatrix runs tests of this module, its own, those of attaching in internal/kernel, and in internal/e2e those of the
+// built collector, on other kernels than the running one: Debian's kernel packages, booted under qemu without hardware acceleration.
+// It has no code but its tests (`make kernels`) and the guest's init.
 //
 //	kernels_test.go  the table of kernels, and what one run is
 //	load_test.go     what runs in the guest: every program is loaded

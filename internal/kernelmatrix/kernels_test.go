@@ -9,9 +9,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -27,6 +29,7 @@ type row struct {
 	byHand   bool     // only if EBPFPACKETS_KERNELS names it: what the suite has now is known to nobody
 	tests    []string // of this package
 	attach   []string // of internal/kernel; "Test/sub" must have passed as well as Test
+	built    []string // of internal/e2e, with the built collector, which is of this machine's architecture
 	modules  []string // that the tests need, beside those which these need
 	pkg      string   // meta-package that depends on the newest kernel
 }
@@ -36,27 +39,33 @@ var (
 		"TestEachWayOfAttachingIsExact", "TestEachWayOfAttachingIsExact/clsact", "TestFiltersOfOthersStay",
 		"TestAKilledProcessLeavesAFilterThatStopsAndIsReplaced",
 	}
+	privilegeTests   = []string{"TestAMissingPrivilegeIsNamed", "TestOtherCapabilitiesStandForThem", "TestAUserNamespaceIsNamed"}
 	attachTestsOfTCX = []string{
 		"TestEachWayOfAttachingIsExact", "TestEachWayOfAttachingIsExact/tcx", "TestEachWayOfAttachingIsExact/clsact",
 		"TestTCXProgramsOfOthersStay", "TestAKilledProcessLeavesNoTCXProgram", "TestNamespacesNeverMix", "TestNamespacesNeverMix/tcx",
 	}
 	attachModules = []string{"veth", "sch_ingress", "cls_bpf", "cls_u32"}
+
+	builtTests   = []string{"TestInterfacesOnInterfacesCountOnce"}
+	builtModules = []string{"8021q", "bonding"}
 )
 
 var kernels = []row{
 	{ // the floor
 		name: "5.10", suite: "bullseye", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
 		tests:  []string{"TestLoad", "TestRealTimeKernelsAreRefused"},
-		attach: slices.Concat(attachTests, []string{"TestNamespacesNeverMix", "TestNamespacesNeverMix/clsact"}), modules: attachModules,
+		attach: slices.Concat(attachTests, privilegeTests, []string{"TestNamespacesNeverMix", "TestNamespacesNeverMix/clsact"}), built: builtTests,
+		modules: slices.Concat(attachModules, builtModules),
 	},
 	{
 		name: "6.1", suite: "bookworm", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests: []string{"TestLoad"}, attach: attachTests, modules: attachModules,
+		tests: []string{"TestLoad"}, attach: slices.Concat(attachTests, privilegeTests), built: builtTests,
+		modules: slices.Concat(attachModules, builtModules),
 	},
 	{
 		name: "6.12", suite: "trixie", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
 		tests:  []string{"TestLoad", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
-		attach: attachTestsOfTCX, modules: slices.Concat(deviceModules, attachModules),
+		attach: attachTestsOfTCX, built: builtTests, modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{
 		name: "6.12-arm64", suite: "trixie", security: true, arch: "arm64", pkg: "linux-image-cloud-arm64",
@@ -65,7 +74,7 @@ var kernels = []row{
 	{
 		name: "backports", suite: "trixie-backports", arch: "amd64", pkg: "linux-image-cloud-amd64", byHand: true,
 		tests:  []string{"TestLoad", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
-		attach: attachTestsOfTCX, modules: slices.Concat(deviceModules, attachModules),
+		attach: slices.Concat(attachTestsOfTCX, privilegeTests), built: builtTests, modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{
 		name: "backports-rt", suite: "trixie-backports", arch: "amd64", pkg: "linux-image-rt-amd64", byHand: true,
@@ -103,8 +112,12 @@ func TestKernels(t *testing.T) {
 		inits[arch] = build(t, arch, "build", "./guest")
 		binaries[arch] = map[string][]byte{"matrix": build(t, arch, "test", "-c", "."), "kernel": build(t, arch, "test", "-c", "../kernel")}
 	}
+	maps.Copy(binaries[runtime.GOARCH], withCollector(t))
 	for _, k := range chosen(t) {
 		t.Run(k.name, func(t *testing.T) {
+			if len(k.built) > 0 && k.arch != runtime.GOARCH {
+				lacking(t, "needs a collector for "+k.arch)
+			}
 			dir := k.fetched(t)
 			root := initramfs(inits[k.arch], binaries[k.arch], []byte(k.commands()), k.loadOrder(t, dir))
 			image := filepath.Join(dir, imageName)
@@ -117,7 +130,7 @@ func TestKernels(t *testing.T) {
 			if !bytes.Contains(console, []byte("\nguest: exit 0\n")) {
 				t.Errorf("the guest with kernel %s did not end well", k.name)
 			}
-			for _, test := range slices.Concat(k.tests, k.attach) {
+			for _, test := range slices.Concat(k.tests, k.attach, k.built) {
 				if !bytes.Contains(console, []byte("--- PASS: "+test+" (")) {
 					t.Errorf("%s did not pass on kernel %s", test, k.name)
 				}
@@ -126,12 +139,33 @@ func TestKernels(t *testing.T) {
 	}
 }
 
+// withCollector returns the collector that was built for this machine, and what its tests need: they look for metadata.yaml two
+// directories above the one that they run in, which is "/" of a guest.
+func withCollector(t *testing.T) map[string][]byte {
+	t.Helper()
+	path := os.Getenv("EBPFPACKETS_COLLECTOR")
+	if path == "" {
+		path = "../../_build/otelcol-ebpfpackets"
+	}
+	collector, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("needs the collector (make collector): %v", err)
+	}
+	metadata, err := os.ReadFile("../../metadata.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string][]byte{
+		"e2e": build(t, runtime.GOARCH, "-C", "../e2e", "test", "-c", "."), "collector": collector, "metadata.yaml": metadata,
+	}
+}
+
 // commands are those that process 1 runs.
 func (k row) commands() (lines string) {
 	for _, binary := range []struct {
 		path  string
 		tests []string
-	}{{"/matrix", k.tests}, {"/kernel", k.attach}} {
+	}{{"/matrix", k.tests}, {"/kernel", k.attach}, {"/e2e", k.built}} {
 		tests := slices.DeleteFunc(slices.Clone(binary.tests), func(name string) bool { return strings.Contains(name, "/") })
 		if len(tests) > 0 {
 			lines += binary.path + " -test.v -test.run=^(" + strings.Join(tests, "|") + ")$\n"
@@ -159,7 +193,8 @@ var machines = map[string][]string{
 // consoles are the serial ports of those machines.
 var consoles = map[string]string{"amd64": "ttyS0", "arm64": "ttyAMA0"}
 
-// A test of this package that no kernel runs by itself would look as if it were: each is in a row of the matrix.
+// A test of this package that no kernel runs by itself would look as if it were, one for a newer kernel than there is among those of CI,
+// for instance: each is in a row of the matrix. No test elsewhere leaves itself out for want of a newer kernel; it would fail.
 func TestEveryTestRunsOnAKernel(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "test", "-list", "^Test", ".").Output()
 	if err != nil {

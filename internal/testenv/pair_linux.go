@@ -4,8 +4,10 @@
 package testenv
 
 import (
+	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 	"unsafe"
@@ -28,9 +30,10 @@ type End struct {
 type PairConfig struct {
 	MTU      int  // 0: 1500
 	Offloads bool // segmentation offload stays on; off, the interfaces count what crosses the wire
+	Beside   *End // an end whose namespace the right one shares, in a network of its own
 }
 
-// Pair joins two new namespaces by a veth. The ends know each other's address, so that no neighbour is ever asked for.
+// Pair joins two namespaces, new ones but for Beside, by a veth. The ends know each other's address, so that no neighbour is ever asked for.
 func Pair(tb testing.TB, c PairConfig) (left, right *End) {
 	tb.Helper()
 	if c.MTU == 0 {
@@ -38,7 +41,14 @@ func Pair(tb testing.TB, c PairConfig) (left, right *End) {
 	}
 	left = &End{Name: "left0", MAC: MAC{2, 0, 0, 0, 0, 0x0a}, V4: netip.MustParseAddr("10.77.0.1"), V6: netip.MustParseAddr("fd77::1")}
 	right = &End{Name: "right0", MAC: MAC{2, 0, 0, 0, 0, 0x0b}, V4: netip.MustParseAddr("10.77.0.2"), V6: netip.MustParseAddr("fd77::2")}
-	left.NetNS, right.NetNS = NewNetNS(tb), NewNetNS(tb)
+	if c.Beside == nil {
+		left.NetNS, right.NetNS = NewNetNS(tb), NewNetNS(tb)
+	} else {
+		left.NetNS, right.NetNS = NewNetNS(tb), c.Beside.NetNS
+		right.Name = "right1"
+		left.V4, left.V6 = netip.MustParseAddr("10.78.0.1"), netip.MustParseAddr("fd78::1")
+		right.V4, right.V6 = netip.MustParseAddr("10.78.0.2"), netip.MustParseAddr("fd78::2")
+	}
 	require.NoError(tb, left.link.LinkAdd(&netlink.Veth{
 		LinkAttrs:        netlink.LinkAttrs{Name: left.Name, MTU: c.MTU, HardwareAddr: left.MAC[:], TxQLen: 1000},
 		PeerName:         right.Name,
@@ -196,3 +206,49 @@ func (e *End) MoveTo(n *NetNS, name string) {
 	e.Index = l.Attrs().Index
 	require.NoError(e.tb, e.link.LinkSetUp(l))
 }
+
+// AddVLAN adds a VLAN of the end's interface. It has no addresses of IP and says nothing by itself. It is nil if this kernel has none.
+func (e *End) AddVLAN(name string, id int, protocol netlink.VlanProtocol) *End {
+	e.tb.Helper()
+	return e.NetNS.addSilent(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: name, ParentIndex: e.Index}, VlanId: id, VlanProtocol: protocol})
+}
+
+// AddBond joins the interfaces of ports, which lie in the namespace, by a bond that sends through one after the other. It is nil if this
+// kernel has none.
+func (n *NetNS) AddBond(name string, ports ...*End) *End {
+	n.tb.Helper()
+	bond := netlink.NewLinkBond(netlink.LinkAttrs{Name: name})
+	bond.Mode = netlink.BOND_MODE_BALANCE_RR
+	e := n.addSilent(bond)
+	if e == nil {
+		return nil
+	}
+	for _, p := range ports {
+		l, err := n.link.LinkByName(p.Name)
+		require.NoError(n.tb, err)
+		require.NoError(n.tb, n.link.LinkSetDown(l)) // a port must be
+		require.NoError(n.tb, n.link.LinkSetMasterByIndex(l, e.Index))
+		require.NoError(n.tb, n.link.LinkSetUp(l))
+	}
+	e.awaitUp()
+	return e
+}
+
+// addSilent adds an interface and sets it up. Guests of internal/kernelmatrix have the modules that it needs; elsewhere it is nil without.
+func (n *NetNS) addSilent(link netlink.Link) *End {
+	n.tb.Helper()
+	err := n.link.LinkAdd(link)
+	if errors.Is(err, unix.EOPNOTSUPP) && !InGuest() {
+		n.tb.Logf("not tested here: this kernel has no %s", link.Type())
+		return nil
+	}
+	require.NoError(n.tb, err)
+	l, err := n.link.LinkByName(link.Attrs().Name)
+	require.NoError(n.tb, err)
+	require.NoError(n.tb, n.link.LinkSetARPOff(l))
+	require.NoError(n.tb, n.link.LinkSetUp(l))
+	return &End{NetNS: n, Name: l.Attrs().Name, Index: l.Attrs().Index, MAC: MAC(l.Attrs().HardwareAddr)}
+}
+
+// InGuest reports whether this is a kernel that internal/kernelmatrix has booted, with all modules that its tests need.
+func InGuest() bool { return os.Getenv("EBPFPACKETS_GUEST") != "" }

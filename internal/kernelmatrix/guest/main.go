@@ -40,7 +40,7 @@ func run() int {
 		args := strings.Fields(command)
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Stdout, cmd.Stderr, cmd.Dir = os.Stdout, os.Stderr, "/tmp"
-		cmd.Env = []string{"HOME=/tmp", "PATH=/", "EBPFPACKETS_PRIVILEGED=1", "EBPFPACKETS_GUEST=1"}
+		cmd.Env = []string{"HOME=/tmp", "PATH=/", "EBPFPACKETS_PRIVILEGED=1", "EBPFPACKETS_GUEST=1", "EBPFPACKETS_COLLECTOR=/collector"}
 		if err := cmd.Run(); err != nil {
 			fmt.Printf("guest: %s: %v\n", args[0], err)
 			code = 1
@@ -62,6 +62,12 @@ func prepare() error {
 		if err := unix.Mount(m.kind, m.at, m.kind, 0, ""); err != nil {
 			return fmt.Errorf("mount %q: %w", m.at, err)
 		}
+	}
+	if err := os.Mkdir("/etc", 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/etc/hosts", []byte("127.0.0.1 localhost\n"), 0o644); err != nil { // where the collector serves its metrics
+		return err
 	}
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {

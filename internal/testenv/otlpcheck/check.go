@@ -88,6 +88,9 @@ func (c *Checker) scope(s pcommon.InstrumentationScope) {
 	if s.Name() != c.names.ScopeName {
 		c.fault("scope name is %q, not %q", s.Name(), c.names.ScopeName)
 	}
+	if s.Version() == "" {
+		c.fault("scope has no version")
+	}
 }
 
 func (c *Checker) attributes(of string, m pcommon.Map, allowed map[string]attribute) {

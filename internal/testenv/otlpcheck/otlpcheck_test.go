@@ -55,17 +55,18 @@ func names(t *testing.T) *Names {
 
 // point is one point of a metric and what surrounds it.
 type point struct {
-	scope, name, unit string
-	monotonic         bool
-	temporality       pmetric.AggregationTemporality
-	resource, attrs   map[string]any
-	start, time       pcommon.Timestamp
-	value             int64
+	scope, version  string
+	name, unit      string
+	monotonic       bool
+	temporality     pmetric.AggregationTemporality
+	resource, attrs map[string]any
+	start, time     pcommon.Timestamp
+	value           int64
 }
 
 func packets(start, time pcommon.Timestamp, value int64) point {
 	return point{
-		scope: "scope", name: "network.flow.packets", unit: "{packet}", monotonic: true,
+		scope: "scope", version: "1.2.3", name: "network.flow.packets", unit: "{packet}", monotonic: true,
 		temporality: pmetric.AggregationTemporalityCumulative,
 		resource:    map[string]any{"host.name": "h"},
 		attrs:       map[string]any{"network.io.direction": "receive", "network.interface.name": "eth0"},
@@ -98,6 +99,7 @@ func (p point) message(t *testing.T) pmetric.Metrics {
 	require.NoError(t, rm.Resource().Attributes().FromRaw(p.resource))
 	sm := rm.ScopeMetrics().AppendEmpty()
 	sm.Scope().SetName(p.scope)
+	sm.Scope().SetVersion(p.version)
 	m := sm.Metrics().AppendEmpty()
 	m.SetName(p.name)
 	m.SetUnit(p.unit)
@@ -156,6 +158,7 @@ func TestMetricRules(t *testing.T) {
 		{"the overflow point", []point{packets(1, 10, 0).with(func(p *point) { p.attrs = map[string]any{"otel.metric.overflow": true} })}, ""},
 		{"an unknown resource attribute", []point{packets(1, 10, 0).with(func(p *point) { p.resource = map[string]any{"x": "y"} })}, `attribute "x" is not`},
 		{"another scope", []point{packets(1, 10, 0).with(func(p *point) { p.scope = "" })}, `scope name is ""`},
+		{"no version", []point{packets(1, 10, 0).with(func(p *point) { p.version = "" })}, "scope has no version"},
 	} {
 		checker := New(names(t))
 		checker.Dropped = 50 // ns
@@ -188,6 +191,7 @@ func flowRecord(t *testing.T, change func(plog.LogRecord)) plog.Logs {
 	ld := plog.NewLogs()
 	sl := ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
 	sl.Scope().SetName("scope")
+	sl.Scope().SetVersion("1.2.3")
 	r := sl.LogRecords().AppendEmpty()
 	r.SetEventName(EventFlow)
 	r.SetTimestamp(20)

@@ -16,6 +16,9 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
 // image is what is asked for.
@@ -53,9 +56,8 @@ func (i image) write(out string, programs []string) error {
 	if len(programs) == 0 {
 		return errors.New("needs at least one collector")
 	}
-	var l layout
 	seen := map[string]string{}
-	var platforms []descriptor
+	var platforms []mutate.IndexAddendum
 	for _, p := range programs {
 		info, err := buildinfo.ReadFile(p)
 		if err != nil {
@@ -73,13 +75,17 @@ func (i image) write(out string, programs []string) error {
 		if err != nil {
 			return fmt.Errorf("pack %q: %w", p, err)
 		}
-		platforms = append(platforms, i.platform(&l, arch, layer))
+		m, err := i.platform(arch, layer)
+		if err != nil {
+			return fmt.Errorf("pack %q: %w", p, err)
+		}
+		on := v1.Platform{OS: "linux", Architecture: arch}
+		platforms = append(platforms, mutate.IndexAddendum{Add: m, Descriptor: v1.Descriptor{Platform: &on}})
 	}
-	i.index(&l, platforms)
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return err
 	}
-	if err := l.write(out, i.created); err != nil {
+	if err := i.archive(out, platforms); err != nil {
 		return fmt.Errorf("write %q: %w", out, err)
 	}
 	return nil
