@@ -219,6 +219,12 @@ struct filter {
 	__u32 _pad;
 };
 
+/* Names an interface among those of all observed namespaces: a key of stackings. */
+struct place {
+	__u32 ifindex;
+	__u32 netns; // number of its namespace
+};
+
 /* struct stacking .bits */
 enum stacking_bits {
 	STACKING_KNOWN = 1, // what came in here has passed an attached ingress hook, or an attached egress hook before

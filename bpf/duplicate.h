@@ -14,7 +14,9 @@
 /* A function of its own: verifiers walk it once. */
 __noinline int counted_elsewhere(struct __sk_buff *skb, __u32 egress)
 {
-	__u32 here = skb->ifindex, origin = skb->ingress_ifindex, through = 0, bits = 0;
+	struct place here = {.ifindex = skb->ifindex, .netns = netns},
+		     origin = {.ifindex = skb->ingress_ifindex, .netns = netns};
+	__u32 through = 0, bits = 0;
 	struct stacking *s;
 
 	s = bpf_map_lookup_elem(&stackings, &here);
@@ -26,7 +28,7 @@ __noinline int counted_elsewhere(struct __sk_buff *skb, __u32 egress)
 		return !!(bits & STACKING_INGRESS);
 	if (bits & STACKING_EGRESS)
 		return 1;
-	if (!origin) // of this host
+	if (!origin.ifindex) // of this host
 		return through != 0;
 	s = bpf_map_lookup_elem(&stackings, &origin);
 	if (s && s->bits & STACKING_KNOWN)

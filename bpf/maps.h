@@ -99,11 +99,11 @@ struct {
 	__uint(max_entries, 1);
 } scratch SEC(".maps");
 
-/* Interfaces that are joined to others, by index. The rest have no entry. */
+/* Interfaces that are joined to others. The rest have no entry. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
-	__type(key, __u32);
+	__type(key, struct place);
 	__type(value, struct stacking);
 	__uint(max_entries, 1);
 } stackings SEC(".maps");

@@ -200,7 +200,7 @@ static __always_inline struct slot *class_slot(void *region, const struct packet
 		[4] = (__u64)p->ifindex << 32 | ethertype << 16 | reason,
 		[5] = (__u64)egress << (16 + KEY_EGRESS_SHIFT) | (p->netns & KEY_NETNS),
 	};
-	__u32 index = p->ifindex * 31 + ethertype * 7 + reason * 2 + egress;
+	__u32 index = p->netns * 149 + p->ifindex * 31 + ethertype * 7 + reason * 2 + egress;
 	struct slot *spare = &classes[CLASS_SLOTS + reason * 2 + egress];
 
 	for (int n = 0; n < CLASS_PROBE_MAX; n++) {

@@ -19,6 +19,7 @@ const (
 	attrInterfaceName      = "network.interface.name"
 	attrIODirection        = "network.io.direction"
 	attrMetricOverflow     = "otel.metric.overflow"
+	attrNamespaceName      = "network.namespace.name"
 	attrServerAddress      = "server.address"
 	attrServerPort         = "server.port"
 	attrSourceAddress      = "source.address"
@@ -224,6 +225,7 @@ var attributeTiers = map[string]tier{
 	attrInterfaceName:      tierSemconv,
 	attrIODirection:        tierSemconv,
 	attrMetricOverflow:     tierSemconv, // OpenTelemetry specification, metrics SDK, overflow attribute
+	attrNamespaceName:      tierOwn,
 	attrServerAddress:      tierSemconv,
 	attrServerPort:         tierSemconv,
 	attrSourceAddress:      tierSemconv,

@@ -103,7 +103,7 @@ func newMessageBench(b *testing.B, samples []packet.Sample) *messageBench {
 }
 
 func (m *messageBench) write(read bool) plog.Logs {
-	q := &batch{observed: m.now, names: map[uint32]string{1: "eth0"}}
+	q := &batch{observed: m.now, view: eth0}
 	for i := range m.samples {
 		m.now += int64(time.Microsecond)
 		m.samples[i].Time = m.now

@@ -66,7 +66,7 @@ func BenchmarkDrain(b *testing.B) {
 // BenchmarkFlowRecords writes a full message of flow records.
 func BenchmarkFlowRecords(b *testing.B) {
 	table := flow.NewTable(flow.Config{MaxFlows: maxRecords, IdleTimeout: time.Hour, ActiveTimeout: time.Hour})
-	q := &batch{observed: 1, names: map[uint32]string{1: "eth0"}}
+	q := &batch{observed: 1, view: eth0}
 	for _, s := range manyFlows(maxRecords) {
 		table.Add(&s, nil)
 	}
@@ -93,7 +93,7 @@ func BenchmarkPacketRecords(b *testing.B) {
 		for _, payload := range []bool{false, true} {
 			b.Run(fmt.Sprintf("%s/payload=%t", of.name, payload), func(b *testing.B) {
 				w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3", packets: packetWriter{payload: payload}}
-				of.batch.names = map[uint32]string{1: "eth0"}
+				of.batch.view = eth0
 				b.ReportAllocs()
 				for b.Loop() {
 					w.write(of.batch)
@@ -174,7 +174,7 @@ func fullKey(port uint16) seriesKey {
 
 func collectOnce(m *metrics, now int64) []pmetric.Metrics {
 	w := metricsWriter{resource: pcommon.NewResource(), version: "1.2.3"}
-	m.collect(&w, now, nil, nil, false)
+	m.collect(&w, now, nil, &view{}, false)
 	messages := w.finished()
 	m.settle(make([]outcome, len(messages)))
 	return messages

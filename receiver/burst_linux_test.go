@@ -140,7 +140,7 @@ func (r *burst) receiver(beside *delays) time.Duration {
 		require.NoError(r.b, e.attach())
 		assert.Less(r.b, time.Since(began), attachTimeout+500*time.Millisecond)
 		e.run()
-		for e.interfaces.counts[stateAttached].Load() != int64(r.count) {
+		for e.places.counts[stateAttached].Load() != int64(r.count) {
 			require.Less(r.b, time.Since(began), 5*time.Minute)
 			time.Sleep(5 * time.Millisecond)
 		}

@@ -23,7 +23,7 @@ func (e *engine) advance(now int64) {
 	}
 	e.log.Warn("The clock was set back; flows end here, and series begin anew", zap.Duration("by", time.Duration(e.drain.time-now)))
 	if e.metrics != nil {
-		e.metrics.restart(e.drain.time+1, now, e.table, e.interfaces.names()) // a collection may have ended at its time
+		e.metrics.restart(e.drain.time+1, now, e.table, e.places.now()) // a collection may have ended at its time
 	}
 	if e.table != nil {
 		e.table.Flush(flow.EndReasonForcedEnd, e.endFlow)

@@ -15,6 +15,7 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+	"github.com/ebpfpackets/ebpfpackets/internal/netns"
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
@@ -41,6 +42,8 @@ type Config struct {
 	Interfaces InterfacesConfig `mapstructure:"interfaces"`
 	// Directions to count, as the interface sees them: ingress, egress.
 	Directions []string `mapstructure:"directions"`
+	// Namespaces are the network namespaces that are observed: host, the collector's own, paths and globs.
+	Namespaces []string `mapstructure:"namespaces"`
 	// AttachOrder says whether the programs are before or behind those of others: first or last.
 	AttachOrder string `mapstructure:"attach_order"`
 	// Tunnels says whose flow a packet inside of a tunnel belongs to: outer or inner.
@@ -200,6 +203,7 @@ func createDefaultConfig() component.Config {
 		Interfaces:             InterfacesConfig{Include: []string{"kind:uplink"}},
 		Directions:             []string{directionIngress, directionEgress},
 		AttachOrder:            attachFirst,
+		Namespaces:             []string{netns.Host},
 		Tunnels:                tunnelsOuter,
 		CollectionInterval:     30 * time.Second,
 		AggregationTemporality: temporalityCumulative,
@@ -219,6 +223,7 @@ func (c *Config) Validate() error {
 		c.Interfaces.validate(),
 		c.validateDirections(),
 		c.validateAttachOrder(),
+		c.validateNamespaces(),
 		c.validateTunnels(),
 		c.validateFilters(),
 		c.validateSeries(),
@@ -329,6 +334,21 @@ func (c *Config) validateAttachOrder() error {
 		return fmt.Errorf("attach_order must be %s or %s, got %q", attachFirst, attachLast, c.AttachOrder)
 	}
 	return nil
+}
+
+func (c *Config) validateNamespaces() error {
+	if len(c.Namespaces) == 0 {
+		return errors.New(`namespaces must name at least one network namespace, for example "host" or "/run/netns/*", got none`)
+	}
+	if _, _, err := netns.ParsePatterns(c.Namespaces); err != nil {
+		return fmt.Errorf("namespaces: %w", err)
+	}
+	return nil
+}
+
+// observesOthers reports whether network namespaces beside the collector's own may be observed, and names are told.
+func (c *Config) observesOthers() bool {
+	return slices.ContainsFunc(c.Namespaces, func(text string) bool { return text != netns.Host })
 }
 
 func (c *Config) validateTunnels() error {

@@ -47,6 +47,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	want.Interfaces = InterfacesConfig{Include: []string{"eth0", "wlan*", "kind:veth"}, Exclude: []string{"eth1"}}
 	want.Directions = []string{"egress"}
 	want.AttachOrder = attachLast
+	want.Namespaces = []string{"host", "/run/netns/web-*", "/proc/1234/ns/net"}
 	want.Tunnels = tunnelsInner
 	noPort, exports := 0, 4317
 	want.Filters = []FilterConfig{
@@ -112,10 +113,13 @@ func TestBadConfigsNameKeyValueAndRemedy(t *testing.T) {
 		"short_snap":                    `packets.snap_length must be between 128 and 9216, got 127`,
 		"long_snap":                     `packets.snap_length must be between 128 and 9216, got 65536`,
 		"attach_order":                  `attach_order must be first or last, got "middle"`,
+		"no_namespace":                  `namespaces must name at least one network namespace, for example "host" or "/run/netns/*", got none`,
+		"namespace_word":                `namespaces: "all": must be "host", or a path or glob that begins with "/", for example "/run/netns/*" or "/proc/1234/ns/net"`,
+		"namespace_glob":                `namespaces: "/run/netns/[": not a glob: every "[" needs its "]" with characters or ranges between, without "/", and "\" a character after it, for example "/run/netns/web-[0-9]"`,
 		"tunnels":                       `tunnels must be outer or inner, got "both"`,
 		"error_mode":                    `error_mode must be propagate or ignore, got "crash"`,
 		"strategy":                      `metrics: network.flow.io: aggregation_strategy must be sum, got "avg"`,
-		"attribute":                     `metricsbuilder::metrics::network.flow.active: metric network.flow.active doesn't have an attribute source.address, valid attributes: [network.interface.name, network.transport, network.type, server.port]`,
+		"attribute":                     `metricsbuilder::metrics::network.flow.active: metric network.flow.active doesn't have an attribute source.address, valid attributes: [network.namespace.name, network.interface.name, network.transport, network.type, server.port]`,
 		"resource_filter":               `resource_attributes: host.name: only enabled is supported; use a filter processor to include or exclude data`,
 		"many_filters":                  `filters must be at most 16, got 17`,
 		"filter_action":                 `filters[1].action must be skip or count, got "drop"`,

@@ -51,9 +51,10 @@ type drainState struct {
 	broken    map[string]bool // identities of the ledger that did not hold at the last drain
 	late      bool            // packets of a late CPU were seen
 	drift     drift
-	watched   map[uint32]watch // of each attached interface
-	samples   *batch           // not sent yet; the sample loop's
-	final     context.Context  // not nil: shutting down, wait for room in queues until it is done
+	watched   map[flow.Place]watch // of each attached interface
+	low       map[uint16]uint16    // what the table and the metrics know of ports
+	samples   *batch               // not sent yet; the sample loop's
+	final     context.Context      // not nil: shutting down, wait for room in queues until it is done
 }
 
 // watch is since when every packet at an interface was counted.
@@ -104,6 +105,7 @@ func (e *engine) drainOnce() bool {
 	}
 	e.advance(d.Time)
 	e.watchInterfaces()
+	e.learnPorts()
 	e.attribute(d)
 	e.compareInterfaces(d, own)
 	flows := 0
@@ -124,11 +126,11 @@ func (e *engine) drainOnce() bool {
 }
 
 // askInterfaces returns what the interfaces count themselves, just before a drain; nil if it is not due.
-func (e *engine) askInterfaces(now time.Time) map[uint32]iface.Counters {
+func (e *engine) askInterfaces(now time.Time) map[flow.Place]iface.Counters {
 	if !e.drain.drift.due(now) {
 		return nil
 	}
-	own, err := e.host.counters()
+	own, err := e.namespaces.counters()
 	if err != nil {
 		e.log.Debug("Reading the counters of interfaces failed; interface_drift has a gap", zap.Error(err))
 		e.tel.setDrift(nil, nil, nil)
@@ -138,32 +140,47 @@ func (e *engine) askInterfaces(now time.Time) map[uint32]iface.Counters {
 }
 
 // compareInterfaces adds one drain to the drift, and tells it if the interfaces were asked.
-func (e *engine) compareInterfaces(d *kernel.Drained, own map[uint32]iface.Counters) {
+func (e *engine) compareInterfaces(d *kernel.Drained, own map[flow.Place]iface.Counters) {
 	e.drain.drift.addDrained(e.drain.slots, d.Classes)
 	if own == nil {
 		return
 	}
-	now := e.interfaces.now()
-	e.tel.setDrift(e.drain.drift.compare(own, now.attached), now.names, e.interfaces.directions)
+	now := e.places.now()
+	e.tel.setDrift(e.drain.drift.compare(own, now.attached), now, e.cfg.flowDirections())
 }
 
 // watchInterfaces tells the table since when we count at each interface: what it knows of who spoke first rests on that. The
 // time is that of the drain, in the one clock that the table knows.
 func (e *engine) watchInterfaces() {
-	attachings := e.interfaces.now().attachings
+	attachings := e.places.now().attachings
 	if e.table == nil || maps.EqualFunc(attachings, e.drain.watched, func(n uint64, w watch) bool { return n == w.attaching }) {
 		return
 	}
-	watched, since := make(map[uint32]watch, len(attachings)), make(map[uint32]int64, len(attachings))
-	for index, n := range attachings {
-		w := e.drain.watched[index]
+	watched, since := make(map[flow.Place]watch, len(attachings)), make(map[flow.Place]int64, len(attachings))
+	for at, n := range attachings {
+		w := e.drain.watched[at]
 		if w.attaching != n {
 			w = watch{n, e.drain.time}
 		}
-		watched[index], since[index] = w, w.since
+		watched[at], since[at] = w, w.since
 	}
 	e.drain.watched = watched
 	e.table.Watch(since)
+}
+
+// learnPorts tells the table and the metrics which ports clients are given, in each namespace.
+func (e *engine) learnPorts() {
+	low := e.places.now().low
+	if maps.Equal(low, e.drain.low) {
+		return
+	}
+	e.drain.low = low
+	if e.table != nil {
+		e.table.Ports(low)
+	}
+	if e.metrics != nil {
+		e.metrics.low = low
+	}
 }
 
 // attribute adds the slots of one drain to the table first, so that all of its evidence about roles is known, and then
@@ -206,7 +223,7 @@ func (e *engine) link(d *kernel.Drained) {
 // measure adds one drain to the metrics.
 func (e *engine) measure(d *kernel.Drained) {
 	e.settle() // what was told may make room
-	names := e.interfaces.names()
+	v := e.places.now()
 	var omitted uint64
 	for i := range e.drain.slots {
 		s := &e.drain.slots[i]
@@ -214,10 +231,10 @@ func (e *engine) measure(d *kernel.Drained) {
 		if len(e.drain.numbers) > 0 {
 			f = e.table.Get(e.drain.numbers[i], s)
 		}
-		omitted += e.metrics.addSlot(s, f, names[s.IfIndex], e.drain.time)
+		omitted += e.metrics.addSlot(s, f, v.of(s.Place()), e.drain.time)
 	}
 	for i := range d.Classes {
-		e.metrics.addClass(&d.Classes[i], names[d.Classes[i].IfIndex], e.drain.time)
+		e.metrics.addClass(&d.Classes[i], v.of(d.Classes[i].Place()), e.drain.time)
 	}
 	if omitted > 0 {
 		e.tel.EbpfpacketsReceiverServerPortOmissions.Add(context.Background(), int64(omitted), e.tel.with())
@@ -329,7 +346,7 @@ func (e *engine) takeSample(s *packet.Sample, now int64) {
 // waiting returns the samples that wait to be sent.
 func (e *engine) waiting(now int64) *batch {
 	if e.drain.samples == nil {
-		e.drain.samples = &batch{observed: now, names: e.interfaces.names()}
+		e.drain.samples = &batch{observed: now}
 	}
 	return e.drain.samples
 }
@@ -351,6 +368,7 @@ func (e *engine) expireMessages(now int64) {
 
 func (e *engine) sendSamples() {
 	if b := e.drain.samples; b != nil && len(b.packets) > 0 { // none if no sample completed a message
+		b.view = e.places.now() // now: an interface may have come since the first of them
 		e.send(b)
 	}
 	e.drain.samples = nil

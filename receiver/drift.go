@@ -22,25 +22,25 @@ type perDirection [2]uint64
 // grows is packets that one of them did not see, or weighs otherwise (docs/totals.md).
 type drift struct {
 	asked   time.Time
-	counted map[uint32]*perDirection
-	base    map[uint32]perDirection // counted minus the interface's own, modulo 2^64, when it was first asked
+	counted map[flow.Place]*perDirection
+	base    map[flow.Place]perDirection // counted minus the interface's own, modulo 2^64, when it was first asked
 
-	index uint32 // of last, since slots of one interface often come in a row
-	last  *perDirection
+	at   flow.Place // of last, since slots of one interface often come in a row
+	last *perDirection
 }
 
 // add adds packets of one slot or class.
-func (d *drift) add(index uint32, direction flow.Direction, packets uint64) {
-	if d.last == nil || d.index != index {
+func (d *drift) add(at flow.Place, direction flow.Direction, packets uint64) {
+	if d.last == nil || d.at != at {
 		if d.counted == nil {
-			d.counted = map[uint32]*perDirection{}
+			d.counted = map[flow.Place]*perDirection{}
 		}
-		c := d.counted[index]
+		c := d.counted[at]
 		if c == nil {
 			c = &perDirection{}
-			d.counted[index] = c
+			d.counted[at] = c
 		}
-		d.index, d.last = index, c
+		d.at, d.last = at, c
 	}
 	d.last[direction] += packets
 }
@@ -48,10 +48,10 @@ func (d *drift) add(index uint32, direction flow.Direction, packets uint64) {
 // addDrained adds everything that one drain took.
 func (d *drift) addDrained(slots []flow.Slot, classes []kernel.Class) {
 	for i := range slots {
-		d.add(slots[i].IfIndex, slots[i].Direction, slots[i].Packets)
+		d.add(slots[i].Place(), slots[i].Direction, slots[i].Packets)
 	}
 	for i := range classes {
-		d.add(classes[i].IfIndex, classes[i].Direction, classes[i].Packets)
+		d.add(classes[i].Place(), classes[i].Direction, classes[i].Packets)
 	}
 }
 
@@ -65,31 +65,31 @@ func (d *drift) due(now time.Time) bool {
 }
 
 // compare returns how many packets more than each attached interface we counted since it was first asked; fewer is negative.
-func (d *drift) compare(own map[uint32]iface.Counters, attached map[uint32]bool) map[uint32][2]int64 {
-	drifts := make(map[uint32][2]int64, len(attached))
-	base := make(map[uint32]perDirection, len(attached))
-	for index := range attached {
-		theirs, ok := own[index]
+func (d *drift) compare(own map[flow.Place]iface.Counters, attached map[flow.Place]bool) map[flow.Place][2]int64 {
+	drifts := make(map[flow.Place][2]int64, len(attached))
+	base := make(map[flow.Place]perDirection, len(attached))
+	for at := range attached {
+		theirs, ok := own[at]
 		if !ok {
 			continue
 		}
 		var difference perDirection
-		if c := d.counted[index]; c != nil {
+		if c := d.counted[at]; c != nil {
 			difference = *c
 		}
 		difference[flow.DirectionIngress] -= theirs.Received
 		difference[flow.DirectionEgress] -= theirs.Transmitted
-		b, ok := d.base[index]
+		b, ok := d.base[at]
 		if !ok {
 			b = difference
 		}
-		base[index] = b
-		drifts[index] = [2]int64{int64(difference[0] - b[0]), int64(difference[1] - b[1])}
+		base[at] = b
+		drifts[at] = [2]int64{int64(difference[0] - b[0]), int64(difference[1] - b[1])}
 	}
 	d.base = base
-	for index := range d.counted {
-		if !attached[index] {
-			delete(d.counted, index)
+	for at := range d.counted {
+		if !attached[at] {
+			delete(d.counted, at)
 		}
 	}
 	d.last = nil

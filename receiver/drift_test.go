@@ -71,12 +71,12 @@ func TestDriftIsWhatTheInterfaceCountsOtherwise(t *testing.T) {
 
 func TestDriftForgetsInterfacesThatAreGone(t *testing.T) {
 	var d drift
-	attached := map[uint32]bool{3: true}
-	d.add(3, flow.DirectionEgress, 10)
-	assert.Len(t, d.compare(map[uint32]iface.Counters{3: {}}, attached), 1)
-	assert.Empty(t, d.compare(map[uint32]iface.Counters{3: {}}, nil))
+	attached := map[flow.Place]bool{{IfIndex: 3}: true}
+	d.add(flow.Place{IfIndex: 3}, flow.DirectionEgress, 10)
+	assert.Len(t, d.compare(map[flow.Place]iface.Counters{{IfIndex: 3}: {}}, attached), 1)
+	assert.Empty(t, d.compare(map[flow.Place]iface.Counters{{IfIndex: 3}: {}}, nil))
 	assert.Empty(t, d.counted)
 	assert.Empty(t, d.base)
-	d.add(3, flow.DirectionEgress, 4)
-	assert.Equal(t, map[uint32][2]int64{3: {}}, d.compare(map[uint32]iface.Counters{3: {}}, attached), "the same index later is another interface")
+	d.add(flow.Place{IfIndex: 3}, flow.DirectionEgress, 4)
+	assert.Equal(t, map[flow.Place][2]int64{{IfIndex: 3}: {}}, d.compare(map[flow.Place]iface.Counters{{IfIndex: 3}: {}}, attached), "the same index later is another interface")
 }

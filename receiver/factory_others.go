@@ -13,6 +13,7 @@ import (
 	otelreceiver "go.opentelemetry.io/collector/receiver"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/internal/netns"
 )
 
 // NewFactory returns the factory of the receiver. Here it can be configured but not started.
@@ -28,3 +29,6 @@ func (elsewhere) interfaces() ([]iface.Interface, error)          { return nil, 
 func (elsewhere) counters() (map[uint32]iface.Counters, error)    { return nil, errNeedsLinux }
 func (elsewhere) watch(context.Context, func()) error             { return errNeedsLinux }
 func (elsewhere) ephemeralLow() uint16                            { return defaultEphemeralLow }
+func (elsewhere) ownSpace() (netns.ID, error)                     { return netns.ID{}, errNeedsLinux }
+func (elsewhere) findSpaces([]string) ([]netns.Found, error)      { return nil, errNeedsLinux }
+func (elsewhere) holdSpace(netns.Found) (heldSpace, error)        { return nil, errNeedsLinux }

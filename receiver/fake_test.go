@@ -25,6 +25,7 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+	"github.com/ebpfpackets/ebpfpackets/internal/netns"
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
@@ -73,10 +74,14 @@ type fakeHost struct {
 	deaf       chan error // not nil: what ends watching
 	sampled    kernel.Samples
 	missing    []string // features
+
+	spaces  map[string]*fakeSpace // other namespaces, by path
+	findErr error
+	opening *fakeSpace // held last
 }
 
 func newFakeHost(names ...string) *fakeHost {
-	h := &fakeHost{clock: time.Now, attached: map[uint32]int{}, attachErr: map[string]error{}, pressure: make(chan struct{}, 1)}
+	h := &fakeHost{clock: time.Now, attached: map[uint32]int{}, attachErr: map[string]error{}, pressure: make(chan struct{}, 1), spaces: map[string]*fakeSpace{}}
 	for i, name := range names {
 		h.ifaces = append(h.ifaces, ethernet(uint32(i+1), name))
 	}
@@ -95,7 +100,7 @@ func (h *fakeHost) load(c sourceConfig, _ func(string)) (source, error) {
 		return nil, h.loadErr
 	}
 	h.stopped = false
-	return fakeSource{h}, nil
+	return fakeSource{fakeHost: h}, nil
 }
 
 func (h *fakeHost) interfaces() ([]iface.Interface, error) {
@@ -286,9 +291,10 @@ func testConfig() *Config {
 // bench is an engine whose time and steps the test controls: nothing runs by itself.
 type bench struct {
 	*engine
-	t    *testing.T
-	host *fakeHost
-	now  time.Time
+	t          *testing.T
+	host       *fakeHost
+	interfaces *interfaces // of the own namespace
+	now        time.Time
 }
 
 func newBench(t *testing.T, c *Config, host *fakeHost, metrics consumer.Metrics, logs consumer.Logs) *bench {
@@ -302,8 +308,16 @@ func newBench(t *testing.T, c *Config, host *fakeHost, metrics consumer.Metrics,
 	b.nextMetrics, b.nextLogs = metrics, logs
 	require.NoError(t, b.load())
 	require.NoError(t, b.attach())
+	b.setOwn()
 	t.Cleanup(func() { require.NoError(t, b.release()) })
 	return b
+}
+
+// setOwn finds the interfaces of the own namespace, if that is observed.
+func (b *bench) setOwn() {
+	if own := b.namespaces.all[netns.ID{}]; own != nil {
+		b.interfaces = own.interfaces
+	}
 }
 
 // after lets time pass and drains.
@@ -379,6 +393,9 @@ func opening(s flow.Slot, h flow.Handshake) flow.Slot {
 	s.Handshake = h
 	return s
 }
+
+// eth0 is interface 1 of the own namespace.
+var eth0 = &view{names: map[flow.Place]place{{IfIndex: 1}: {iface: "eth0"}}}
 
 var errTest = errors.New("no room")
 

@@ -21,6 +21,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"go.opentelemetry.io/collector/consumer/consumertest"
 
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 )
 
@@ -45,11 +46,11 @@ func follow(t *testing.T, ns *testenv.NetNS, include ...string) *follower {
 
 // attachedAs is the name under which the interface with this index is counted, "" if it is not.
 func (f *follower) attachedAs(index int) string {
-	now := f.interfaces.now()
-	if !now.attached[uint32(index)] {
+	now, at := f.places.now(), flow.Place{IfIndex: uint32(index)}
+	if !now.attached[at] {
 		return ""
 	}
-	return now.names[uint32(index)]
+	return now.names[at].iface
 }
 
 func (f *follower) await(index int, name string) {
@@ -218,7 +219,7 @@ func TestChurnLeavesNothing(t *testing.T) {
 	defer end()
 	f.churn(20) // what the libraries keep for good is open now
 	quiet := func() bool {
-		return len(f.interfaces.now().attached) == 2 && f.interfaces.counts[statePending].Load() == 0
+		return len(f.places.now().attached) == 2 && f.places.counts[statePending].Load() == 0
 	}
 	soon(t, quiet)
 	before, began := whatIsUsed(t), time.Now()

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/internal/netns"
 )
 
 const (
@@ -57,50 +59,71 @@ type attachment struct {
 	gone      time.Time // when it was no longer there or selected; its name is kept for the flows that it left behind
 }
 
-// interfaces keeps the selected interfaces attached. One goroutine calls its methods, except names and count.
+// interfaces keeps the selected interfaces of one network namespace attached. One goroutine calls its methods, except names and count.
 type interfaces struct {
-	host       platform
-	source     source
+	host       space
+	source     attacher
+	number     uint16   // of the namespace
+	space      string   // its name, as it is told
+	id         netns.ID // zero: the receiver's own
+	low        uint16   // first port that clients are given
+	alone      bool     // no other namespace is to be observed
+	places     *places
+	turn       *sync.Mutex // of all namespaces: who has it attaches
 	selector   iface.Selector
 	include    []string
 	directions []flow.Direction
 	keepNames  time.Duration
 	tel        *telemetry
-	id         component.ID
+	receiver   component.ID
 	observers  *observers
 	log        *zap.Logger
 	status     *status
 	once       bool // a packet counts at one interface
 	clock      func() time.Time
 
-	all        []iface.Interface // of the host, as they were last listed
-	byIndex    map[uint32]*attachment
-	attachings uint64                // so far
-	warned     map[component.ID]bool // receivers that count at one of our interfaces
-	unstack    string                // why the programs do not know how interfaces are joined; empty: they do
-	looked     time.Time
-	unknown    bool      // listing failed: the host may have changed since
-	since      time.Time // without an attached interface; zero: there is one
-	current    atomic.Pointer[snapshot]
-	counts     [stateCount]atomic.Int64
+	all     []iface.Interface // of the host, as they were last listed
+	byIndex map[uint32]*attachment
+	warned  map[component.ID]bool // receivers that count at one of our interfaces
+	unstack string                // why the programs do not know how interfaces are joined; empty: they do
+	looked  time.Time
+	unknown bool      // listing failed: the host may have changed since
+	since   time.Time // without an attached interface; zero: there is one
+	current atomic.Pointer[spaceView]
+	counts  [stateCount]atomic.Int64
 }
 
-// snapshot is what other goroutines know of the interfaces. Its maps are never written.
-type snapshot struct {
-	names      map[uint32]string // of all interfaces that may have counted
-	attached   map[uint32]bool
-	attachings map[uint32]uint64 // which attaching of ours it was, of what is attached: attached again, it was another one
+// clone returns interfaces with the same settings, none of which is known yet.
+func (s *interfaces) clone() *interfaces {
+	return &interfaces{
+		selector: s.selector, include: s.include, directions: s.directions, keepNames: s.keepNames, once: s.once,
+		alone: s.alone, places: s.places, turn: s.turn,
+		tel: s.tel, receiver: s.receiver, observers: s.observers, log: s.log, status: s.status, clock: s.clock,
+	}
 }
 
 // names returns the names of all interfaces that may have counted. The map is never written.
 func (s *interfaces) names() map[uint32]string { return s.now().names }
 
-func (s *interfaces) now() *snapshot {
+func (s *interfaces) now() *spaceView {
 	if n := s.current.Load(); n != nil {
 		return n
 	}
-	return &snapshot{}
+	return &spaceView{}
 }
+
+// report says in the status what is wrong in this namespace, or that nothing is.
+func (s *interfaces) report(part string, err error) {
+	if !s.alone {
+		part += " of " + s.space
+		if err != nil {
+			err = fmt.Errorf("network namespace %q: %w", s.space, err)
+		}
+	}
+	s.status.set(part, err)
+}
+
+func (s *interfaces) observed(index uint32) observed { return observed{s.id, index} }
 
 // sync compares what is attached with what the host has: new interfaces become pending, missing ones are detached, and those
 // that lost their programs become pending again.
@@ -133,7 +156,7 @@ func (s *interfaces) sync() error {
 		case selected[index]:
 		case a.gone.IsZero():
 			a.gone = now
-			s.observers.remove(index, s.id)
+			s.observers.remove(s.observed(index), s.receiver)
 			if err := s.source.Detach(index); err != nil {
 				s.log.Debug("Detaching from an interface failed; it may be gone", zap.String("interface", a.Name), zap.Error(err))
 			}
@@ -159,7 +182,7 @@ func (s *interfaces) check(a *attachment) {
 		return
 	}
 	a.state, a.tries = statePending, 0
-	s.observers.remove(a.Index, s.id)
+	s.observers.remove(s.observed(a.Index), s.receiver)
 	s.tel.EbpfpacketsReceiverAttachmentsLost.Add(context.Background(), int64(lost), s.tel.with())
 	s.log.Warn("Programs at an interface were gone and are attached again: the interface was made anew, or somebody else detached them, and then packets are missing",
 		zap.String("interface", a.Name), zap.Int("programs", lost))
@@ -199,12 +222,10 @@ func (a *attachment) supported() bool { return a.LinkHeader() != iface.LinkHeade
 func (s *interfaces) attachOne(a *attachment) {
 	was := text(a.err)
 	a.state, a.err = stateAttached, nil
-	s.attachings++
-	a.attaching = s.attachings
+	a.attaching = s.places.attachings.Add(1)
 	a.tries++
 	for _, d := range s.directions {
-		err := s.source.Attach(a.Interface, d)
-		time.Sleep(attachPause)
+		err := s.attachHook(a, d)
 		if err != nil {
 			a.state, a.err = stateFailed, errors.Join(err, s.source.Detach(a.Index)) // half of the traffic would mislead
 			break
@@ -226,9 +247,17 @@ func (s *interfaces) attachOne(a *attachment) {
 	}
 }
 
+// attachHook attaches one direction when it is the turn of this namespace, and leaves RTNL alone for a moment after that.
+func (s *interfaces) attachHook(a *attachment, d flow.Direction) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	defer time.Sleep(attachPause)
+	return s.source.Attach(a.Interface, d)
+}
+
 // warn says which other receivers count at a, once for each of them.
 func (s *interfaces) warn(a *attachment) {
-	for _, other := range s.observers.add(a.Index, s.id) {
+	for _, other := range s.observers.add(s.observed(a.Index), s.receiver) {
 		if s.warned[other] {
 			continue
 		}
@@ -237,22 +266,41 @@ func (s *interfaces) warn(a *attachment) {
 		}
 		s.warned[other] = true
 		s.log.Warn("Two receivers count at the same interface, so its packets are told twice; give them different interfaces, or use one of them in all pipelines",
-			zap.String("interface", a.Name), zap.Stringer("receiver", s.id), zap.Stringer("other", other))
+			zap.String("interface", a.Name), zap.Stringer("receiver", s.receiver), zap.Stringer("other", other))
 	}
 }
 
 // close forgets what this receiver observes.
 func (s *interfaces) close() {
 	for index := range s.byIndex {
-		s.observers.remove(index, s.id)
+		s.observers.remove(s.observed(index), s.receiver)
 	}
+}
+
+// leave is the end of a namespace. Its names are kept for the flows that it left behind.
+func (s *interfaces) leave() {
+	s.close()
+	for _, part := range []string{"list", "watch", "interfaces"} {
+		s.report(part, nil)
+	}
+	was := s.now()
+	s.say(&spaceView{name: s.space, low: s.low, names: was.names})
+}
+
+// say tells other goroutines.
+func (s *interfaces) say(v *spaceView) {
+	s.current.Store(v)
+	s.places.say(s.number, v)
 }
 
 // publish makes names and counts known to other goroutines, and to the programs how interfaces are joined.
 func (s *interfaces) publish() {
 	s.stack()
-	n := &snapshot{make(map[uint32]string, len(s.byIndex)), make(map[uint32]bool, len(s.byIndex)), make(map[uint32]uint64, len(s.byIndex))}
-	var counts [stateCount]int64
+	n := &spaceView{
+		name: s.space, low: s.low, names: make(map[uint32]string, len(s.byIndex)), attached: make(map[uint32]bool, len(s.byIndex)),
+		attachings: make(map[uint32]uint64, len(s.byIndex)),
+	}
+	counts := &n.counts
 	for index, a := range s.byIndex {
 		n.names[index] = a.Name
 		if a.gone.IsZero() {
@@ -263,7 +311,7 @@ func (s *interfaces) publish() {
 			}
 		}
 	}
-	s.current.Store(n)
+	s.say(n)
 	for state, n := range counts {
 		s.counts[state].Store(n)
 	}
@@ -280,7 +328,7 @@ func (s *interfaces) publish() {
 func (s *interfaces) problem() error {
 	var first error
 	failed := 0
-	attached := s.counts[stateAttached].Load() > 0
+	attached := s.places.attached() > 0
 	for _, a := range s.byIndex {
 		if a.gone.IsZero() && a.state == stateFailed && (a.supported() || !attached) {
 			failed++
@@ -294,7 +342,7 @@ func (s *interfaces) problem() error {
 		return fmt.Errorf("%d interfaces failed, the first: %w", failed, first)
 	case failed == 1:
 		return first
-	case s.counts[statePending].Load() == 0 && !s.since.IsZero() && s.clock().Sub(s.since) >= missingTimeout:
+	case s.alone && s.counts[statePending].Load() == 0 && !s.since.IsZero() && s.clock().Sub(s.since) >= missingTimeout:
 		return fmt.Errorf("no interface matches interfaces.include [%s]", strings.Join(s.include, " "))
 	}
 	return nil
@@ -318,14 +366,14 @@ func (s *interfaces) run(ctx context.Context, changed <-chan struct{}, ticks <-c
 		if ctx.Err() != nil {
 			return
 		}
-		s.status.set("list", s.sync())
+		s.report("list", s.sync())
 	}
 }
 
 // wait returns when there is a reason to look at the interfaces, or ctx is done.
 func (s *interfaces) wait(ctx context.Context, changed <-chan struct{}, ticks <-chan time.Time) {
 	for {
-		s.status.set("interfaces", s.problem())
+		s.report("interfaces", s.problem())
 		select {
 		case <-ctx.Done():
 			return
@@ -357,14 +405,14 @@ func (s *interfaces) watch(ctx context.Context, changed func()) {
 	for failures := 0; ; {
 		err := s.host.watch(ctx, func() { // for the first time as soon as it listens
 			failures = 0
-			s.status.set("watch", nil)
+			s.report("watch", nil)
 			changed()
 		})
 		if ctx.Err() != nil {
 			return
 		}
 		failures++
-		s.status.set("watch", fmt.Errorf("watch interfaces, new ones are found only every %v: %w", lookInterval, err))
+		s.report("watch", fmt.Errorf("watch interfaces, new ones are found only every %v: %w", lookInterval, err))
 		s.tel.EbpfpacketsReceiverWatchErrors.Add(context.Background(), 1, s.tel.with())
 		if failures == 1 {
 			s.log.Warn("Watching interfaces failed; it is tried again, and they are looked at every "+lookInterval.String(), zap.Error(err))

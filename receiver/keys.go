@@ -15,6 +15,7 @@ import (
 
 // attrBits gives the bit of every attribute a metric may have.
 var attrBits = map[string]attrSet{
+	attrNamespaceName:      hasNamespace,
 	attrInterfaceName:      hasInterface,
 	attrIODirection:        hasDirection,
 	attrTransport:          hasTransport,
@@ -61,8 +62,8 @@ func protocolHasPorts(proto uint8) bool {
 }
 
 // slotKey returns the identity of the point that counts s.
-func slotKey(wants attrSet, s *flow.Slot, name string, r *roles, n sites) seriesKey {
-	k := placeKey(wants, name, s.Direction)
+func slotKey(wants attrSet, s *flow.Slot, at place, r *roles, n sites) seriesKey {
+	k := placeKey(wants, at, s.Direction)
 	k.attrs |= wants & (hasTransport | hasType)
 	if wants&hasTransport != 0 {
 		k.proto = s.Proto
@@ -121,13 +122,13 @@ func (k *seriesKey) setRoles(wants attrSet, r *roles) {
 }
 
 // classKey returns the identity of the point of packets that were counted but not attributed to a flow.
-func classKey(wants attrSet, c *kernel.Class, name string) seriesKey {
-	return placeKey(wants, name, c.Direction)
+func classKey(wants attrSet, c *kernel.Class, at place) seriesKey {
+	return placeKey(wants, at, c.Direction)
 }
 
 // activeKey returns the identity of the point that counts f as active.
-func activeKey(wants attrSet, f *flow.Flow, name string, r *roles) seriesKey {
-	k := placeKey(wants, name, 0)
+func activeKey(wants attrSet, f *flow.Flow, at place, r *roles) seriesKey {
+	k := placeKey(wants, at, 0)
 	k.attrs |= wants & (hasTransport | hasType)
 	key := f.Key()
 	if wants&hasTransport != 0 {
@@ -141,14 +142,18 @@ func activeKey(wants attrSet, f *flow.Flow, name string, r *roles) seriesKey {
 }
 
 // placeKey returns the part of an identity that every packet has.
-func placeKey(wants attrSet, name string, d flow.Direction) seriesKey {
+func placeKey(wants attrSet, at place, d flow.Direction) seriesKey {
 	k := seriesKey{attrs: wants & hasDirection}
 	if wants&hasDirection != 0 {
 		k.direction = d
 	}
-	if wants&hasInterface != 0 && name != "" {
+	if wants&hasInterface != 0 && at.iface != "" {
 		k.attrs |= hasInterface
-		k.iface = name
+		k.iface = at.iface
+	}
+	if wants&hasNamespace != 0 && at.namespace != "" {
+		k.attrs |= hasNamespace
+		k.namespace = at.namespace
 	}
 	return k
 }
@@ -160,6 +165,9 @@ func (k *seriesKey) put(m pcommon.Map, n *networks) {
 		return
 	}
 	m.EnsureCapacity(bits.OnesCount16(uint16(k.attrs)))
+	if k.attrs&hasNamespace != 0 {
+		m.PutStr(attrNamespaceName, k.namespace)
+	}
 	if k.attrs&hasInterface != 0 {
 		m.PutStr(attrInterfaceName, k.iface)
 	}

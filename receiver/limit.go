@@ -46,7 +46,7 @@ type choice struct {
 	room     int                     // records
 	cause    metadata.AttributeCause // why there is no more
 	observed int64                   // of all batches
-	names    map[uint32]string       // of all batches
+	view     *view                   // of all batches
 
 	batches []*batch // all but the last are full
 	count   int      // records in them
@@ -84,7 +84,7 @@ func (c *choice) append(r *flow.Record) {
 	if c.count%maxRecords == 0 {
 		expected := max(c.before, c.count) // when many end at once, most batches are full
 		c.batches = append(c.batches, &batch{
-			observed: c.observed, names: c.names, flows: make([]flow.Record, 0, min(expected, maxRecords, c.room-c.count)),
+			observed: c.observed, view: c.view, flows: make([]flow.Record, 0, min(expected, maxRecords, c.room-c.count)),
 		})
 	}
 	b := c.batches[len(c.batches)-1]
@@ -163,7 +163,7 @@ func compareKeys(a, b *flow.Key) int {
 // queue can take. At the end they wait for room.
 func (e *engine) beginChoice() {
 	c := &e.drain.choice
-	c.begun, c.observed, c.names = true, e.drain.time, e.interfaces.names()
+	c.begun, c.observed, c.view = true, e.drain.time, e.places.now()
 	c.room, c.cause = e.drain.limit.allowed(e.drain.time), metadata.AttributeCauseRateLimit
 	if free := (cap(e.logs.queue) - len(e.logs.queue)) * maxRecords; free < c.room && e.drain.final == nil {
 		c.room, c.cause = free, metadata.AttributeCauseQueueFull

@@ -27,8 +27,8 @@ const maxRecords = 2000
 // batch is what becomes one message of log records. It holds values and no pdata: it is small, and a consumer that
 // refuses a message may have changed it.
 type batch struct {
-	observed int64             // ns since 1970 when its flows, or the first of its packets, were taken from the kernel
-	names    map[uint32]string // of interfaces; shared, never written
+	observed int64 // ns since 1970 when its flows, or the first of its packets, were taken from the kernel
+	view     *view // of places; shared
 	flows    []flow.Record
 	labels   []app.Label // of flows, if messages are read
 	packets  []sampled
@@ -61,25 +61,25 @@ func (w *logsWriter) write(b *batch) plog.Logs {
 		if b.labels != nil {
 			label = b.labels[i]
 		}
-		w.writeFlow(r, &b.flows[i], &label, b.names)
+		w.writeFlow(r, &b.flows[i], &label, b.view)
 	}
 	w.packets.writeAll(records, b)
 	renameLogs(ld)
 	return ld
 }
 
-func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Label, names map[uint32]string) {
-	iface, back := names[f.Key.IfIndex], ""
+func (w *logsWriter) writeFlow(r plog.LogRecord, f *flow.Record, label *app.Label, v *view) {
+	at, back := v.of(f.Key.Place()), ""
 	if f.Elsewhere {
-		back = names[f.ReverseHook.IfIndex]
+		back = v.of(flow.Place{NetNS: uint32(f.Key.NetNS), IfIndex: f.ReverseHook.IfIndex}).iface
 	}
 	r.SetEventName(eventFlow)
 	r.SetSeverityNumber(plog.SeverityNumberInfo)
 	r.SetTimestamp(pcommon.Timestamp(f.End))
-	r.Body().SetStr(flowLine(f, label, iface, back))
+	r.Body().SetStr(flowLine(f, label, at, back))
 	m := r.Attributes()
 	m.EnsureCapacity(40)
-	putPlace(m, iface, f.Direction)
+	putPlace(m, at, f.Direction)
 	source, destination := putTuple(m, &f.Key)
 	w.putNetworks(m, &f.Key)
 	if f.Initiator != flow.InitiatorUnknown {
@@ -158,10 +158,9 @@ func writtenVolume(m pcommon.Map) flow.Volume {
 	}
 }
 
-func putPlace(m pcommon.Map, iface string, d flow.Direction) {
-	if iface != "" {
-		m.PutStr(attrInterfaceName, iface)
-	}
+func putPlace(m pcommon.Map, at place, d flow.Direction) {
+	putStr(m, attrNamespaceName, at.namespace)
+	putStr(m, attrInterfaceName, at.iface)
 	m.PutStr(attrIODirection, directionName(d))
 }
 
@@ -185,7 +184,7 @@ func putTuple(m pcommon.Map, k *flow.Key) (source, destination string) {
 
 // flowLine says a flow in one line, for people: who talked to whom and where, of what if that is known, how much each way, for how
 // long, and why it is told now. Back is where the way back was counted, if that is another interface.
-func flowLine(f *flow.Record, label *app.Label, iface, back string) string {
+func flowLine(f *flow.Record, label *app.Label, at place, back string) string {
 	from, to := "", ""
 	if f.Initiator != flow.InitiatorUnknown {
 		from, to = "client ", "server "
@@ -196,10 +195,10 @@ func flowLine(f *flow.Record, label *app.Label, iface, back string) string {
 		b = appendICMP(b, typ, code)
 	}
 	b = appendTunnel(b, &f.Key.Tunnel)
-	b = appendPlace(b, label.Protocol, label.Version, label.ServerName, iface)
+	b = appendPlace(b, label.Protocol, label.Version, label.ServerName, at.namespace, at.iface)
 	b = appendVolume(append(b, ": "...), f.Forward.Volume)
 	b = appendVolume(append(b, ", back "...), f.Reverse.Volume)
-	if back != "" && back != iface {
+	if back != "" && back != at.iface {
 		b = appendPlace(b, "at", back)
 	}
 	if n := f.Forward.Errors.Sum() + f.Reverse.Errors.Sum(); n > 0 {

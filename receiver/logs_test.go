@@ -131,7 +131,7 @@ func TestFlowRecordCasesGolden(t *testing.T) {
 	b := newBench(t, testConfig(), newFakeHost("eth0", "eth1"), nil, consumertest.NewNop())
 	for name, r := range flowCases() {
 		t.Run(name, func(t *testing.T) {
-			compareLogs(t, name, b.logs.writer.write(&batch{observed: epoch.UnixNano() + 5e9, names: b.interfaces.names(), flows: []flow.Record{r}}))
+			compareLogs(t, name, b.logs.writer.write(&batch{observed: epoch.UnixNano() + 5e9, view: b.places.now(), flows: []flow.Record{r}}))
 		})
 	}
 }
@@ -149,7 +149,7 @@ func TestAContinuedFlowGolden(t *testing.T) {
 	b.after(20 * time.Second)
 	all := b.records()
 	require.Len(t, all, 2)
-	compareLogs(t, "flow_continuation", b.logs.writer.write(&batch{observed: b.drain.time, names: b.interfaces.names(), flows: all}))
+	compareLogs(t, "flow_continuation", b.logs.writer.write(&batch{observed: b.drain.time, view: b.places.now(), flows: all}))
 }
 
 func TestFlowRecordsNameNetworksGolden(t *testing.T) {
@@ -159,7 +159,7 @@ func TestFlowRecordsNameNetworksGolden(t *testing.T) {
 	inside := flowRecord("10.0.0.1:40000", "10.9.9.9:443", protoTCP, flow.InitiatorSYN, half(5, 500, syn|ack), half(4, 400, syn|ack))
 	outside := flowRecord("192.0.2.1:40000", "10.0.0.2:443", protoTCP, flow.InitiatorSYN, half(5, 500, syn|ack), half(4, 400, syn|ack))
 	observed := epoch.UnixNano() + 5e9
-	compareLogs(t, "flow_networks", b.logs.writer.write(&batch{observed: observed, names: b.interfaces.names(), flows: []flow.Record{inside, outside}}))
+	compareLogs(t, "flow_networks", b.logs.writer.write(&batch{observed: observed, view: b.places.now(), flows: []flow.Record{inside, outside}}))
 }
 
 // Every record has both times, an event name and a severity. Each event has all of its attributes somewhere, and no other.
@@ -179,7 +179,7 @@ func TestRecordsKeepTheContract(t *testing.T) {
 	files, err := filepath.Glob(goldenPath("flow_*"))
 	require.NoError(t, err)
 	require.Len(t, files, len(flowCases())+6)
-	for _, file := range append(files, goldenPath("packets"), goldenPath("packets_payload"), goldenPath("packets_messages")) {
+	for _, file := range append(files, goldenPath("namespaces"), goldenPath("packets"), goldenPath("packets_payload"), goldenPath("packets_messages")) {
 		ld, err := golden.ReadLogs(file)
 		require.NoError(t, err)
 		for _, r := range ld.ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().All() {

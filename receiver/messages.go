@@ -130,18 +130,18 @@ func (b *batch) attach(m *app.Message) {
 }
 
 // writeMessage writes the record of a message without a packet.
-func (w *packetWriter) writeMessage(r plog.LogRecord, s *packet.Sample, message *app.Message, iface string) {
+func (w *packetWriter) writeMessage(r plog.LogRecord, s *packet.Sample, message *app.Message, at place) {
 	r.SetEventName(eventPacket)
 	r.SetSeverityNumber(plog.SeverityNumberInfo)
 	r.SetTimestamp(pcommon.Timestamp(s.Time))
-	w.line = appendTuple(appendHook(w.line[:0], iface, s.Direction), &message.Key, "", "")
+	w.line = appendTuple(appendHook(w.line[:0], at, s.Direction), &message.Key, "", "")
 	w.line = appendMessage(append(w.line, ": "...), message)
 	if message.TimedOut {
 		w.line = append(w.line, ", no answer"...)
 	}
 	r.Body().SetStr(string(w.line))
 	m := r.Attributes()
-	putPlace(m, iface, s.Direction)
+	putPlace(m, at, s.Direction)
 	putReasons(m.PutEmptySlice(attrPacketReasons), s.Reasons)
 	putTuple(m, &message.Key)
 	putMessage(r, message)

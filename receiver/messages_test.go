@@ -47,7 +47,7 @@ func everyMessage() []app.Message {
 }
 
 func TestMessageRecordsGolden(t *testing.T) {
-	b := &batch{observed: 1, names: map[uint32]string{1: "eth0"}}
+	b := &batch{observed: 1, view: eth0}
 	s := carrier(t, "TCP without options")
 	s.Reasons = packet.ReasonProtocol
 	var p packet.Packet
@@ -68,7 +68,7 @@ func TestMessageRecordsGolden(t *testing.T) {
 func TestFlowRecordsSayWhatMessagesSaidGolden(t *testing.T) {
 	f := flowRecord("10.0.0.1:40000", "10.0.0.2:443", protoTCP, flow.InitiatorSYN, half(5, 500, syn|ack), half(4, 400, syn|ack))
 	b := &batch{
-		observed: epoch.UnixNano() + 5e9, names: map[uint32]string{1: "eth0"}, flows: []flow.Record{f, f},
+		observed: epoch.UnixNano() + 5e9, view: eth0, flows: []flow.Record{f, f},
 		labels: []app.Label{{Protocol: "tls", Version: "1.3", ServerName: "example.com"}, {}},
 	}
 	w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3"}
@@ -178,7 +178,7 @@ func TestAMessageKnowsItsFlowBetterThanTheRecordsBytes(t *testing.T) {
 	s.Data = s.Data[:30]
 	m := everyMessage()[0]
 	m.Key = flowRecord("10.0.0.1:40000", "10.0.0.2:53", protoUDP, flow.InitiatorPort, half(1, 78, 0), half(1, 178, 0)).Key
-	b := &batch{names: map[uint32]string{1: "eth0"}}
+	b := &batch{view: eth0}
 	b.addSample(&s, 1)
 	b.attach(&m)
 	w := logsWriter{resource: pcommon.NewResource()}

@@ -65,8 +65,9 @@ type metrics struct {
 	volumeWants attrSet  // of any of them
 	active      *group   // nil: not wanted
 
-	ports, activePorts serverPorts // of volumes and of active
-	ephemeralLow       uint16
+	ports, activePorts serverPorts       // of volumes and of active
+	ephemeralLow       uint16            // where low says nothing else
+	low                map[uint16]uint16 // first port that clients are given, by number of the namespace; never written
 	networks           *networks
 	roles              roles // of the slot in progress
 
@@ -128,7 +129,7 @@ func (m *metrics) needsTable() bool {
 
 // addSlot adds s, which belongs to f; nil if that is not known. It returns the packets that server.port was left out of
 // because all its values are in use.
-func (m *metrics) addSlot(s *flow.Slot, f *flow.Flow, name string, now int64) (omitted uint64) {
+func (m *metrics) addSlot(s *flow.Slot, f *flow.Flow, at place, now int64) (omitted uint64) {
 	if !m.setRoles(f, m.volumeWants, &m.ports) {
 		omitted = s.Packets
 	}
@@ -137,7 +138,7 @@ func (m *metrics) addSlot(s *flow.Slot, f *flow.Flow, name string, now int64) (o
 		n = sites{m.networks.number(s.Src()), m.networks.number(s.Dst())}
 	}
 	for _, g := range m.volumes {
-		k := slotKey(g.wants, s, name, &m.roles, n)
+		k := slotKey(g.wants, s, at, &m.roles, n)
 		g.add(&k, s.Volume, now)
 	}
 	return omitted
@@ -145,12 +146,12 @@ func (m *metrics) addSlot(s *flow.Slot, f *flow.Flow, name string, now int64) (o
 
 // addClass adds packets that were counted but not attributed to a flow. Those that are not IP or could not be parsed
 // live in the ledger only.
-func (m *metrics) addClass(c *kernel.Class, name string, now int64) {
+func (m *metrics) addClass(c *kernel.Class, at place, now int64) {
 	if c.Reason != flow.ReasonOverflow {
 		return
 	}
 	for _, g := range m.volumes {
-		k := classKey(g.wants, c, name)
+		k := classKey(g.wants, c, at)
 		g.add(&k, c.Volume, now)
 	}
 }
@@ -164,7 +165,7 @@ func (m *metrics) setRoles(f *flow.Flow, wants attrSet, ports *serverPorts) bool
 	}
 	k := f.Key()
 	m.roles = roles{known: true, client: k.Src(), server: k.Dst()}
-	if wants&hasServerPort == 0 || k.DstPort == 0 || k.DstPort >= m.ephemeralLow || !k.HasPorts() || !f.Answered() {
+	if wants&hasServerPort == 0 || k.DstPort == 0 || k.DstPort >= m.firstEphemeral(k.NetNS) || !k.HasPorts() || !f.Answered() {
 		return true
 	}
 	if !ports.admit(k.DstPort) {
@@ -174,17 +175,25 @@ func (m *metrics) setRoles(f *flow.Flow, wants attrSet, ports *serverPorts) bool
 	return true
 }
 
+// firstEphemeral returns the first port that clients are given in a namespace.
+func (m *metrics) firstEphemeral(space uint16) uint16 {
+	if low, ok := m.low[space]; ok {
+		return low
+	}
+	return m.ephemeralLow
+}
+
 // collect ends the collection at now and writes its points to w. Nothing may be in flight; this is, then. While points
 // of the life before are owed, they come first: this life waits, unless there is no later. Table may be nil if nothing
 // needs it.
-func (m *metrics) collect(w *metricsWriter, now int64, table *flow.Table, names map[uint32]string, final bool) {
+func (m *metrics) collect(w *metricsWriter, now int64, table *flow.Table, v *view, final bool) {
 	w.networks = m.networks
 	for _, p := range m.former {
 		w.write(p)
 	}
 	if len(m.former) == 0 || final {
 		m.offered = true
-		m.countActive(table, names, now)
+		m.countActive(table, v, now)
 		for _, g := range m.groups() {
 			all, round := g.collect(now)
 			w.write(part{group: g, all: all, round: round, time: now})
@@ -221,7 +230,7 @@ func (m *metrics) settle(outcomes []outcome) (dropped flow.Volume) {
 
 // restart ends the life of all series at end, in the time of a clock that was set back, and begins a new one at now. A
 // life of which nothing was offered goes on, from an earlier beginning: so there are two lives at most.
-func (m *metrics) restart(end, now int64, table *flow.Table, names map[uint32]string) {
+func (m *metrics) restart(end, now int64, table *flow.Table, v *view) {
 	if !m.offered {
 		for _, g := range m.groups() {
 			g.move(now)
@@ -229,7 +238,7 @@ func (m *metrics) restart(end, now int64, table *flow.Table, names map[uint32]st
 		return
 	}
 	m.offered = false
-	m.countActive(table, names, end)
+	m.countActive(table, v, end)
 	for _, g := range m.groups() {
 		old, round := g.aggregator.restart(end, now)
 		m.former = append(m.former, part{group: g, all: old, round: round, time: end, last: true})
@@ -260,14 +269,15 @@ func (m *metrics) untold() (v flow.Volume) {
 }
 
 // countActive counts the conversations that are there now.
-func (m *metrics) countActive(table *flow.Table, names map[uint32]string, now int64) {
+func (m *metrics) countActive(table *flow.Table, v *view, now int64) {
 	if m.active == nil {
 		return
 	}
 	m.active.zero()
 	for f := range table.All() {
 		m.setRoles(f, m.active.wants, &m.activePorts)
-		k := activeKey(m.active.wants, f, names[f.Key().IfIndex], &m.roles)
+		key := f.Key()
+		k := activeKey(m.active.wants, f, v.of(key.Place()), &m.roles)
 		m.active.add(&k, flow.Volume{Packets: 1}, now)
 	}
 }

@@ -161,7 +161,7 @@ func TestOnlyAnOmittedServerPortCounts(t *testing.T) {
 	for name, c := range map[string]struct {
 		attributes int // of the defaults, server.port is the last
 		want       int64
-	}{"asked for": {5, 9 * 10}, "not asked for": {4, 0}} {
+	}{"asked for": {6, 9 * 10}, "not asked for": {5, 0}} {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig()
 			m := &cfg.MetricsBuilder.Metrics

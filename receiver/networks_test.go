@@ -159,7 +159,7 @@ func BenchmarkNetworks(b *testing.B) {
 			s := udp("10.0.50.1:1000", "10.0.70.1:53", flow.DirectionEgress, 3, 300, 1, 1)
 			b.ReportAllocs()
 			for b.Loop() {
-				m.addSlot(&s, nil, "eth0", 2)
+				m.addSlot(&s, nil, place{iface: "eth0"}, 2)
 			}
 		})
 	}

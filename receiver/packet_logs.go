@@ -59,22 +59,22 @@ func (w *packetWriter) writeAll(records plog.LogRecordSlice, b *batch) {
 		begin = p.end
 		r := records.AppendEmpty()
 		r.SetObservedTimestamp(pcommon.Timestamp(p.observed))
-		iface := b.names[s.IfIndex]
+		at := b.view.of(flow.Place{NetNS: uint32(s.NetNS), IfIndex: s.IfIndex})
 		if p.Segments == 0 { // there is no packet
-			w.writeMessage(r, &s, p.message, iface)
+			w.writeMessage(r, &s, p.message, at)
 			continue
 		}
-		w.write(r, &s, p.message, iface)
+		w.write(r, &s, p.message, at)
 	}
 }
 
-func (w *packetWriter) write(r plog.LogRecord, s *packet.Sample, message *app.Message, iface string) {
+func (w *packetWriter) write(r plog.LogRecord, s *packet.Sample, message *app.Message, at place) {
 	h := &w.details
 	w.decoder.Decode(s, h)
 	r.SetEventName(eventPacket)
 	r.SetSeverityNumber(plog.SeverityNumberInfo)
 	r.SetTimestamp(pcommon.Timestamp(s.Time))
-	w.line = packet.AppendLine(appendHook(w.line[:0], iface, s.Direction), s, h)
+	w.line = packet.AppendLine(appendHook(w.line[:0], at, s.Direction), s, h)
 	if message != nil {
 		w.line = appendMessage(append(w.line, ": "...), message)
 	}
@@ -82,7 +82,7 @@ func (w *packetWriter) write(r plog.LogRecord, s *packet.Sample, message *app.Me
 
 	m := r.Attributes()
 	m.EnsureCapacity(32)
-	putPlace(m, iface, s.Direction)
+	putPlace(m, at, s.Direction)
 	w.putSample(m, s)
 	putLink(m, h)
 	switch {
@@ -115,9 +115,11 @@ func (w *packetWriter) write(r plog.LogRecord, s *packet.Sample, message *app.Me
 }
 
 // appendHook writes where a packet was seen, as tcpdump -i any does.
-func appendHook(b []byte, iface string, d flow.Direction) []byte {
-	if iface != "" {
-		b = append(append(b, iface...), ' ')
+func appendHook(b []byte, at place, d flow.Direction) []byte {
+	for _, word := range []string{at.namespace, at.iface} {
+		if word != "" {
+			b = append(append(b, word...), ' ')
+		}
 	}
 	if d == flow.DirectionEgress {
 		return append(b, "Out "...)

@@ -39,7 +39,7 @@ func chosen(s packet.Sample) packet.Sample {
 
 // writePackets writes records of samples as the receiver does.
 func writePackets(payload bool, samples ...packet.Sample) plog.Logs {
-	b := &batch{observed: 1, names: map[uint32]string{1: "eth0"}}
+	b := &batch{observed: 1, view: eth0}
 	for i := range samples {
 		b.addSample(&samples[i], epoch.UnixNano()+6e8)
 	}

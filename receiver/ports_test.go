@@ -251,14 +251,14 @@ func TestTenThousandInterfaceNames(t *testing.T) {
 			for n := range 10000 {
 				s := udp("10.0.0.1:1000", "10.0.0.2:53", flow.Direction(n%2), 1+uint64(n%5), 100+uint64(n%7), 0, 0)
 				sent.Add(s.Volume)
-				m.addSlot(&s, nil, fmt.Sprint("veth", n), now.UnixNano())
+				m.addSlot(&s, nil, place{iface: fmt.Sprint("veth", n)}, now.UnixNano())
 				if n%500 != 499 {
 					continue
 				}
 				now = now.Add(c.CollectionInterval)
 				var w metricsWriter
 				w.resource = pcommon.NewResource()
-				m.collect(&w, now.UnixNano(), nil, nil, false)
+				m.collect(&w, now.UnixNano(), nil, &view{}, false)
 				out.Metrics = append(out.Metrics, w.finished()...)
 				m.settle(slices.Repeat([]outcome{outcomeTaken}, len(w.messages)))
 				require.LessOrEqual(t, m.volumes[0].len(), c.CardinalityLimit)

@@ -123,7 +123,7 @@ func (e *engine) offerPoints() bool {
 		}
 	}
 	w := metricsWriter{resource: e.resource, version: e.version}
-	e.metrics.collect(&w, e.drain.time, e.table, e.interfaces.names(), e.drain.final != nil)
+	e.metrics.collect(&w, e.drain.time, e.table, e.places.now(), e.drain.final != nil)
 	e.reportSeries()                      // those of network.flow.active are counted now
 	e.metricsPusher.queue <- w.finished() // there is room: nothing is in flight
 	return true

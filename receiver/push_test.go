@@ -30,9 +30,13 @@ import (
 
 // measured is a bench whose own telemetry can be read.
 func measured(t *testing.T, c *Config, metrics consumer.Metrics, logs consumer.Logs) (*bench, *componenttest.Telemetry) {
+	return measuredOn(t, newFakeHost("eth0"), c, metrics, logs)
+}
+
+func measuredOn(t *testing.T, h *fakeHost, c *Config, metrics consumer.Metrics, logs consumer.Logs) (*bench, *componenttest.Telemetry) {
 	tel := componenttest.NewTelemetry()
 	t.Cleanup(func() { require.NoError(t, tel.Shutdown(context.Background())) })
-	b := &bench{t: t, host: newFakeHost("eth0"), now: epoch}
+	b := &bench{t: t, host: h, now: epoch}
 	set := nopSettings()
 	set.ID = component.NewID(metadata.Type)
 	set.TelemetrySettings = tel.NewTelemetrySettings()
@@ -42,6 +46,7 @@ func measured(t *testing.T, c *Config, metrics consumer.Metrics, logs consumer.L
 	b.nextMetrics, b.nextLogs = metrics, logs
 	require.NoError(t, b.load())
 	require.NoError(t, b.attach())
+	b.setOwn()
 	t.Cleanup(func() { require.NoError(t, b.release()) })
 	if b.logs != nil {
 		b.logs.delays = []time.Duration{time.Millisecond, time.Millisecond, time.Millisecond}

@@ -30,7 +30,7 @@ const flushTimeout = 10 * time.Second
 //
 //	drain loop       source ─▶ table, metrics, ended flows      every drainInterval, or when a table is half full
 //	sample loop      source ─▶ decoded samples                  every sampleInterval
-//	interface loop   host ─▶ attach, detach
+//	interface loops  host ─▶ attach, detach                     one for each network namespace, and one that looks for these
 //	pushers          queues ─▶ next consumers                   one for each signal; the loops never wait for them
 //
 // Everything that the table and the metrics hold belongs to the drain loop, and to shutdown once the loops have ended.
@@ -53,7 +53,8 @@ type engine struct {
 	status     status
 	tel        *telemetry
 	source     source
-	interfaces *interfaces
+	namespaces *namespaces
+	places     places
 	resource   pcommon.Resource
 
 	metrics       *metrics    // nil: nothing to collect
@@ -147,7 +148,7 @@ func (e *engine) load() error {
 	e.source, err = e.host.load(sourceConfig{
 		filters: filters, tunnels: e.cfg.Tunnels == tunnelsInner, quotes: e.flowRecords,
 		samples: e.packetRecords, packets: e.cfg.Packets, idle: e.cfg.Flows.IdleTimeout,
-		last: e.cfg.AttachOrder == attachLast, once: e.cfg.Interfaces.Deduplicate,
+		last: e.cfg.AttachOrder == attachLast, once: e.cfg.Interfaces.Deduplicate, enter: e.cfg.observesOthers(),
 	}, func(what string) { e.log.Warn("Kernel: " + what) })
 	if err == nil {
 		e.tellMissing(e.source.Missing())
@@ -238,27 +239,26 @@ func (e *engine) attach() error {
 	if err != nil {
 		return fmt.Errorf("interfaces.%w", err) // it begins with the key
 	}
-	e.interfaces = &interfaces{
-		host: e.host, source: e.source, selector: selector, include: e.cfg.Interfaces.Include,
+	e.namespaces, err = newNamespaces(e.cfg, e.host, e.source, &interfaces{
+		selector: selector, include: e.cfg.Interfaces.Include,
 		directions: e.cfg.flowDirections(), once: e.cfg.Interfaces.Deduplicate,
 		keepNames: e.cfg.keepNames(),
 		tel:       e.tel,
-		id:        e.set.ID, observers: e.observers,
+		receiver:  e.set.ID, observers: e.observers,
 		log: e.log, status: &e.status, clock: e.clock,
-	}
-	if err := e.tel.register(e.observed()); err != nil {
-		return fmt.Errorf("register own telemetry: %w", err)
-	}
-	if err := e.interfaces.sync(); err != nil {
+	}, &e.places)
+	if err != nil {
 		return err
 	}
-	e.interfaces.attach(context.Background(), e.clock().Add(attachTimeout))
-	return e.interfaces.startErr()
+	if err := e.tel.register(e.asked()); err != nil {
+		return fmt.Errorf("register own telemetry: %w", err)
+	}
+	return e.namespaces.start(context.Background(), e.clock().Add(attachTimeout))
 }
 
-func (e *engine) observed() observed {
-	o := observed{
-		memory: e.source.MemoryBytes(), slots: e.source.SlotLimit(), interfaces: e.interfaces,
+func (e *engine) asked() asked {
+	o := asked{
+		memory: e.source.MemoryBytes(), slots: e.source.SlotLimit(), namespaces: e.namespaces,
 		maxSeries: e.cfg.CardinalityLimit,
 	}
 	if e.packetRecords {
@@ -294,20 +294,7 @@ func (e *engine) run() {
 	if e.packetRecords {
 		e.loops.Go(func() { e.sampleLoop(ctx) })
 	}
-	changed := make(chan struct{}, 1)
-	e.loops.Go(func() {
-		e.interfaces.watch(ctx, func() {
-			select {
-			case changed <- struct{}{}:
-			default: // one is waiting to be seen
-			}
-		})
-	})
-	e.loops.Go(func() {
-		t := time.NewTicker(tickInterval)
-		defer t.Stop()
-		e.interfaces.run(ctx, changed, t.C)
-	})
+	e.namespaces.run(ctx)
 }
 
 // shutdown stops counting, then says everything that was counted, as far as ctx and flushTimeout allow, then lets go of
@@ -318,6 +305,7 @@ func (e *engine) shutdown(ctx context.Context) error {
 	}
 	e.cancel()
 	e.loops.Wait()
+	e.namespaces.end()
 	err := e.source.Stop()
 	ctx, cancel := context.WithTimeout(ctx, e.flush)
 	defer cancel()
@@ -376,11 +364,12 @@ func (e *engine) release() error {
 	if e.tel != nil {
 		e.tel.Shutdown()
 	}
-	if e.interfaces != nil {
-		e.interfaces.close()
+	if e.namespaces != nil {
+		err = e.namespaces.letGo()
+		e.namespaces = nil
 	}
 	if e.source != nil {
-		err = e.source.Close()
+		err = errors.Join(err, e.source.Close())
 		e.source = nil
 	}
 	return err

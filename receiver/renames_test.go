@@ -82,9 +82,9 @@ func BenchmarkRenameNothing(b *testing.B) {
 	m := newMetrics(c, 1, defaultEphemeralLow)
 	m.active = nil
 	s := udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1)
-	m.addSlot(&s, nil, "eth0", 2)
+	m.addSlot(&s, nil, place{iface: "eth0"}, 2)
 	var w metricsWriter
-	m.collect(&w, 3, nil, nil, false)
+	m.collect(&w, 3, nil, &view{}, false)
 	b.ReportAllocs()
 	for b.Loop() {
 		renameMetrics(w.messages[0])

@@ -29,6 +29,7 @@ const (
 	hasVLAN
 	hasSourceCIDR
 	hasDestinationCIDR
+	hasNamespace
 	isOverflow // otel.metric.overflow: the one point of what found no series
 )
 
@@ -46,10 +47,14 @@ type seriesKey struct {
 	src, dst       netip.Addr
 	client, server netip.Addr
 	iface          string
+	namespace      string
 }
 
 // compare gives points an order that is the same in every collection.
 func (k *seriesKey) compare(o *seriesKey) int {
+	if c := cmp.Compare(k.namespace, o.namespace); c != 0 {
+		return c
+	}
 	if c := cmp.Compare(k.iface, o.iface); c != 0 {
 		return c
 	}

@@ -34,7 +34,7 @@ func measureSize(tb testing.TB, q *batch) (s sizeOf) {
 	tb.Helper()
 	resource := pcommon.NewResource()
 	resource.Attributes().PutStr("host.name", "node-17.example.com")
-	q.names = map[uint32]string{1: "eth0"}
+	q.view = eth0
 	w := logsWriter{resource: resource, version: "1.2.3", packets: packetWriter{oneIn: 1000}}
 	ld := w.write(q)
 	per := func(n int) float64 { return float64(n) / float64(ld.LogRecordCount()) }

@@ -43,7 +43,7 @@ type telemetry struct {
 
 // driftKey is one direction of an interface.
 type driftKey struct {
-	iface     string
+	place
 	direction flow.Direction
 }
 
@@ -79,11 +79,11 @@ func (t *telemetry) setSeries(name string, n int) {
 }
 
 // setDrift takes the drift of each attached interface.
-func (t *telemetry) setDrift(byIndex map[uint32][2]int64, names map[uint32]string, observed []flow.Direction) {
-	drift := make(map[driftKey]int64, 2*len(byIndex))
-	for index, d := range byIndex {
+func (t *telemetry) setDrift(byPlace map[flow.Place][2]int64, v *view, observed []flow.Direction) {
+	drift := make(map[driftKey]int64, 2*len(byPlace))
+	for p, d := range byPlace {
 		for _, direction := range observed {
-			drift[driftKey{names[index], direction}] = d[direction]
+			drift[driftKey{v.of(p), direction}] = d[direction]
 		}
 	}
 	t.mu.Lock()
@@ -95,8 +95,11 @@ func (t *telemetry) observeDrift(_ context.Context, o metric.Int64Observer) erro
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for k, packets := range t.drift {
-		o.Observe(packets, t.with(
-			attribute.String(attrInterfaceName, k.iface), attribute.String(attrIODirection, directionName(k.direction))))
+		attrs := []attribute.KeyValue{attribute.String(attrInterfaceName, k.iface), attribute.String(attrIODirection, directionName(k.direction))}
+		if k.namespace != "" {
+			attrs = append(attrs, attribute.String(attrNamespaceName, k.namespace))
+		}
+		o.Observe(packets, t.with(attrs...))
 	}
 	return nil
 }
@@ -158,11 +161,11 @@ func entries(l *kernel.Ledger) map[string]flow.Volume {
 	return m
 }
 
-// observed are what the asynchronous instruments ask beside the totals.
-type observed struct {
+// asked is what the asynchronous instruments ask beside the totals.
+type asked struct {
 	memory     int // bytes
 	slots      int // of a region
-	interfaces *interfaces
+	namespaces *namespaces
 	maxFlows   int      // 0: no table of flows
 	metrics    []string // enabled
 	maxSeries  int
@@ -171,11 +174,11 @@ type observed struct {
 }
 
 // register lets the collector ask. Only what exists is registered: a zero would say that it was looked at.
-func (t *telemetry) register(o observed) error {
+func (t *telemetry) register(o asked) error {
 	errs := []error{
 		t.RegisterEbpfpacketsReceiverLedgerPacketsCallback(t.observeLedger(func(v flow.Volume) uint64 { return v.Packets })),
 		t.RegisterEbpfpacketsReceiverLedgerIoCallback(t.observeLedger(func(v flow.Volume) uint64 { return v.Bytes })),
-		t.registerInterfaces(func(s attachState) int64 { return o.interfaces.counts[s].Load() }),
+		t.registerInterfaces(func(s attachState) int64 { return o.namespaces.places.counts[s].Load() }),
 		t.RegisterEbpfpacketsReceiverDrainAgeCallback(func(_ context.Context, ob metric.Float64Observer) error {
 			t.mu.Lock()
 			defer t.mu.Unlock()
@@ -200,6 +203,9 @@ func (t *telemetry) register(o observed) error {
 	if t.kinds = o.kinds; len(o.kinds) > 0 {
 		errs = append(errs, t.RegisterEbpfpacketsReceiverSamplesCallback(t.observeSamples))
 	}
+	if o.namespaces.others() {
+		errs = append(errs, t.RegisterEbpfpacketsReceiverNamespacesCallback(t.observeNamespaces(o.namespaces)))
+	}
 	if len(o.protocols) > 0 {
 		errs = append(errs, t.registerMessages(o.protocols))
 	}
@@ -218,6 +224,20 @@ func (t *telemetry) registerInterfaces(count func(attachState) int64) error {
 		}
 		return nil
 	})
+}
+
+// observeNamespaces lets the collector ask how many network namespaces are in each state.
+func (t *telemetry) observeNamespaces(n *namespaces) metric.Int64Callback {
+	return func(_ context.Context, o metric.Int64Observer) error {
+		for state, name := range map[spaceState]metadata.AttributeNamespaceState{
+			spaceObserved: metadata.AttributeNamespaceStateObserved,
+			spaceFailed:   metadata.AttributeNamespaceStateFailed,
+			spaceExcess:   metadata.AttributeNamespaceStateExcess,
+		} {
+			o.Observe(n.counts[state].Load(), t.with(attribute.String("state", name.String())))
+		}
+		return nil
+	}
 }
 
 func (t *telemetry) observe(value func() int) metric.Int64Callback {

@@ -113,6 +113,7 @@ func TestRestarts(t *testing.T) {
 		assert.Len(t, out.Flows(), 10)
 		for _, f := range out.Flows() {
 			assert.Equal(t, "forced_end", f.EndReason)
+			assert.NotContains(t, f.Attributes, "network.namespace.name", "where only the collector's own is observed")
 		}
 		s.Datagrams(d, 0, 10) // nobody counts these
 	}

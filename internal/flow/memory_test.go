@@ -34,7 +34,7 @@ func watchedTable(maxFlows int) *Table {
 	config := rolesConfig
 	config.MaxFlows = maxFlows
 	table := NewTable(config)
-	table.Watch(map[uint32]int64{request.IfIndex: t0 + long*sec})
+	table.Watch(map[Place]int64{request.Place(): t0 + long*sec})
 	return table
 }
 
@@ -71,7 +71,7 @@ func TestMemoryForgetsTheOldestFirst(t *testing.T) {
 	assert.True(t, remembers(2, 50))
 
 	table.Flush(EndReasonForcedEnd, nil) // begins anew, with the same order
-	table.Watch(map[uint32]int64{request.IfIndex: t0})
+	table.Watch(map[Place]int64{request.Place(): t0})
 	for n := range uint32(3) {
 		endOne(t, table, numbered(protoUDP, n), 1000+int64(n)*16)
 	}
@@ -112,7 +112,7 @@ func TestAFirstPacketProvesNothingWhileTooMuchIsForgotten(t *testing.T) {
 		endOne(t, table, numbered(protoUDP, 0), 0)
 		endOne(t, table, numbered(protoUDP, 1), 20)
 		table.Flush(EndReasonForcedEnd, nil)
-		table.Watch(map[uint32]int64{request.IfIndex: t0 - 1000*sec})
+		table.Watch(map[Place]int64{request.Place(): t0 - 1000*sec})
 		assert.Equal(t, first, endOne(t, table, numbered(protoUDP, 2), -800).Initiator())
 	})
 	t.Run("not while only TCP is forgotten, which has handshakes", func(t *testing.T) {
@@ -229,7 +229,7 @@ func TestRolesOutliveTheFlow(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			forEachOrder(tt.slots, func(slots []*Slot) {
 				table := NewTable(rolesConfig)
-				table.Watch(map[uint32]int64{request.IfIndex: t0 + long*sec})
+				table.Watch(map[Place]int64{request.Place(): t0 + long*sec})
 				for _, s := range tt.earlier {
 					table.Add(s, nil)
 				}
@@ -268,7 +268,7 @@ func TestRolesOutliveTheFlow(t *testing.T) {
 	})
 	t.Run("but not a flush, after which times do not compare", func(t *testing.T) {
 		table := NewTable(rolesConfig)
-		watched := map[uint32]int64{request.IfIndex: t0 + long*sec}
+		watched := map[Place]int64{request.Place(): t0 + long*sec}
 		table.Watch(watched)
 		table.Add(tcp.out(syn|ack, hSYN, 0), nil)
 		table.Add(udp.out(0, 0, 0), nil)

@@ -57,7 +57,11 @@ func (t *Table) clues(i *id, s *Slot) clues {
 	if !i.HasPorts() {
 		return c
 	}
-	c.portClient = i.clientByPort(t.config.EphemeralLow)
+	low, ok := t.ports[i.NetNS]
+	if !ok {
+		low = t.config.EphemeralLow
+	}
+	c.portClient = i.clientByPort(low)
 	if s.handshake() == 0 { // else it needs no memory
 		c.before, c.continues = t.memory.recall(i, t.now)
 	}
@@ -65,11 +69,10 @@ func (t *Table) clues(i *id, s *Slot) clues {
 	return c
 }
 
-// witness returns since when a first packet is one where s was counted: math.MaxInt64 if never. Interface indexes are those of a
-// namespace, and Watch spoke of ours.
+// witness returns since when a first packet is one where s was counted: math.MaxInt64 if never.
 func (t *Table) witness(s *Slot) int64 {
-	if s.Proto != protoTCP && s.NetNS == 0 {
-		if since, ok := t.since[s.IfIndex]; ok {
+	if s.Proto != protoTCP {
+		if since, ok := t.since[s.Place()]; ok {
 			return since + watchTime
 		}
 	}

@@ -230,7 +230,7 @@ func TestWhoIsTheClient(t *testing.T) {
 			forEachOrder(tt.slots, func(slots []*Slot) {
 				table := NewTable(rolesConfig)
 				if tt.watched <= 0 {
-					table.Watch(map[uint32]int64{request.IfIndex: t0 + tt.watched*sec})
+					table.Watch(map[Place]int64{request.Place(): t0 + tt.watched*sec})
 				}
 				assert.Equal(t, tt.want, rolesOf(t, table, slots))
 			})
@@ -250,15 +250,16 @@ func TestWatchSaysWhereAFirstPacketCounts(t *testing.T) {
 		return s
 	}
 	table := NewTable(rolesConfig)
-	since := map[uint32]int64{2: t0 + long*sec, 3: t0 + long*sec + 1}
+	since := map[Place]int64{{IfIndex: 2}: t0 + long*sec, {IfIndex: 3}: t0 + long*sec + 1, {NetNS: 7, IfIndex: 3}: t0 + long*sec}
 	table.Watch(since)
-	since[4] = t0 + long*sec // the table has its own
+	since[Place{IfIndex: 4}] = t0 + long*sec // the table has its own
 	assert.Equal(t, InitiatorFirstPacket, table.added(at(2, 0, 40001), nil).Initiator())
 	assert.Equal(t, InitiatorUnknown, table.added(at(3, 0, 40001), nil).Initiator(), "a nanosecond too short")
 	assert.Equal(t, InitiatorUnknown, table.added(at(4, 0, 40001), nil).Initiator(), "not watched")
 	assert.Equal(t, InitiatorUnknown, table.added(at(2, 1, 40001), nil).Initiator(), "interface 2 of another namespace")
+	assert.Equal(t, InitiatorFirstPacket, table.added(at(3, 7, 40001), nil).Initiator(), "interface 3 of another namespace")
 
-	table.Watch(map[uint32]int64{4: t0 + long*sec})
+	table.Watch(map[Place]int64{{IfIndex: 4}: t0 + long*sec})
 	assert.Equal(t, InitiatorUnknown, table.added(at(2, 0, 40002), nil).Initiator(), "no longer watched")
 	assert.Equal(t, InitiatorFirstPacket, table.added(at(4, 0, 40002), nil).Initiator())
 }
@@ -280,7 +281,7 @@ func TestAFlowPushedOutByItsOwnDrainHasNoFirstPacket(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			table, got := NewTable(config), records(nil)
-			table.Watch(map[uint32]int64{request.IfIndex: t0 + long*sec})
+			table.Watch(map[Place]int64{request.Place(): t0 + long*sec})
 			table.Expire(t0+tt.drained*sec, got.add)
 			table.Add(tt.tuple.in(0, 0, 0), got.add)
 			table.Add(pair{protoUDP, 1, 1}.out(0, 0, 1), got.add)
@@ -300,7 +301,7 @@ func TestAFlowPushedOutAfterTheClockWasSetBack(t *testing.T) {
 	table, got := NewTable(config), records(nil)
 	table.Expire(t0+1000*sec, nil)
 	table.Flush(EndReasonForcedEnd, nil)
-	table.Watch(map[uint32]int64{request.IfIndex: t0 + long*sec})
+	table.Watch(map[Place]int64{request.Place(): t0 + long*sec})
 	table.Add(pair{protoUDP, 40000, 50000}.in(0, 0, 0), got.add)
 	table.Add(pair{protoUDP, 1, 1}.out(0, 0, 1), got.add)
 	require.Len(t, got, 1)
@@ -317,7 +318,7 @@ func TestRolesDoNotDependOnTheOrderOfSlots(t *testing.T) {
 		var want []Record
 		for n := range 6 {
 			table, got := NewTable(rolesConfig), records(nil)
-			table.Watch(map[uint32]int64{2: t0 + long*sec, 3: t0})
+			table.Watch(map[Place]int64{{IfIndex: 2}: t0 + long*sec, {IfIndex: 3}: t0})
 			for i, slots := range drains {
 				r.Shuffle(len(slots), func(i, j int) { slots[i], slots[j] = slots[j], slots[i] })
 				for k := range slots {
@@ -436,4 +437,20 @@ func TestTheRecordsOfALongFlowAddUp(t *testing.T) {
 	assert.Equal(t, sentBytes, forward.Bytes)
 	assert.Equal(t, receivedBytes, reverse.Bytes)
 	assert.Equal(t, Volume{300, 30_000}, sum)
+}
+
+// Which ports are given to clients is a setting of each namespace.
+func TestPortsAreThoseOfANamespace(t *testing.T) {
+	at := func(ns uint16) *Slot {
+		s := pair{protoTCP, 40000, 20000}.out(ack, 0, 0)
+		s.NetNS = ns
+		return s
+	}
+	table := NewTable(rolesConfig)
+	table.Ports(map[uint16]uint16{1: 1024, 2: 30000})
+	assert.Equal(t, InitiatorPort, table.added(at(0), nil).Initiator(), "what the configuration says")
+	assert.Equal(t, InitiatorUnknown, table.added(at(1), nil).Initiator(), "both are clients' ports there")
+	assert.Equal(t, InitiatorPort, table.added(at(2), nil).Initiator())
+	table.Ports(nil)
+	assert.Equal(t, InitiatorPort, table.added(at(3), nil).Initiator())
 }

@@ -198,9 +198,9 @@ func TestRolesRestOnBothHalves(t *testing.T) {
 	t.Run("the first packet, where both interfaces were watched", func(t *testing.T) {
 		udp := pair{protoUDP, 40000, 50000}
 		slots := []*Slot{slot(at(udp.key(), 2, 0), in, 0, 0, 0, 0), slot(at(udp.key().Reversed(), 3, 0), in, 0, 0, 1, 1)}
-		for want, since := range map[Initiator]map[uint32]int64{
-			InitiatorFirstPacket: {2: t0 + long*sec, 3: t0 + long*sec},
-			InitiatorUnknown:     {2: t0 + long*sec, 3: t0 + long*sec + 1},
+		for want, since := range map[Initiator]map[Place]int64{
+			InitiatorFirstPacket: {{IfIndex: 2}: t0 + long*sec, {IfIndex: 3}: t0 + long*sec},
+			InitiatorUnknown:     {{IfIndex: 2}: t0 + long*sec, {IfIndex: 3}: t0 + long*sec + 1},
 		} {
 			forEachOrder(slots, func(slots []*Slot) {
 				table := NewTable(onceConfig)
@@ -222,4 +222,20 @@ func TestRolesRestOnBothHalves(t *testing.T) {
 		assert.Equal(t, InitiatorSYN, f.Initiator())
 		assert.Equal(t, server, f.Key().DstAddr)
 	})
+}
+
+// However far apart the interfaces of a flow may be, they are those of one namespace.
+func TestNoScopeJoinsNamespaces(t *testing.T) {
+	for _, scope := range []Scope{ScopeInterface, ScopeNamespace} {
+		config := onceConfig
+		config.Scope = scope
+		table := NewTable(config)
+		there := pair{protoUDP, 40000, 53}.out(0, 0, 0)
+		back := pair{protoUDP, 40000, 53}.in(0, 0, 1)
+		back.NetNS = 1
+		table.Add(there, nil)
+		table.Add(back, nil)
+		assert.Equal(t, 2, table.Len())
+		assert.False(t, table.Quote(&Quote{Key: Key{NetNS: 2, SrcAddr: there.SrcAddr, DstAddr: there.DstAddr, SrcPort: 40000, DstPort: 53, Proto: protoUDP, IfIndex: there.IfIndex}}))
+	}
 }

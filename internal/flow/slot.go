@@ -37,6 +37,15 @@ type Key struct {
 	Tunnel           Tunnel // that the packets are in; zero: none, or it is not looked into
 }
 
+// Place names an interface among those of all observed namespaces. Both numbers are wide, so that maps of places are fast.
+type Place struct {
+	NetNS   uint32 // number of its network namespace; 0: the receiver's own
+	IfIndex uint32
+}
+
+// Place returns where the packets were counted.
+func (k *Key) Place() Place { return Place{uint32(k.NetNS), k.IfIndex} }
+
 // Src returns the source address.
 func (k *Key) Src() netip.Addr { return k.SrcAddr.IP(k.IPv6) }
 

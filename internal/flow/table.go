@@ -27,7 +27,7 @@ type Config struct {
 	IdleTimeout   time.Duration // without packets, after which a flow ends
 	ActiveTimeout time.Duration // after which a flow that continues is told
 	Scope         Scope         // where the two directions of a flow may count
-	EphemeralLow  uint16        // first port that hosts give to clients, ip_local_port_range; 0: ports say nothing about roles
+	EphemeralLow  uint16        // first port that hosts give to clients, ip_local_port_range, where Ports says nothing else; 0: ports say nothing about roles
 }
 
 // Number is where a Table keeps a flow, and maybe another one after it.
@@ -47,8 +47,9 @@ type Table struct {
 	apart  int    // flows whose identity is not common to both directions, see shared
 
 	memory memory
-	since  map[uint32]int64 // what Watch was told
-	now    int64            // of the last Expire: the slots being added are later
+	since  map[Place]int64   // what Watch was told
+	ports  map[uint16]uint16 // what Ports was told
+	now    int64             // of the last Expire: the slots being added are later
 
 	oldest, newest uint32 // ends of the order of use
 
@@ -64,10 +65,14 @@ func NewTable(c Config) *Table {
 	}
 }
 
-// Watch says at which interfaces of the own namespace every packet is counted, and since when (ns since 1970), and
-// replaces what was said before. At any other interface, and for watchTime after counting began, no first packet seen is
-// taken for the first sent. It concerns the flows that begin later.
-func (t *Table) Watch(since map[uint32]int64) { t.since = maps.Clone(since) }
+// Watch says at which interfaces every packet is counted, and since when (ns since 1970), and replaces what was said
+// before. At any other interface, and for watchTime after counting began, no first packet seen is taken for the first sent.
+// It concerns the flows that begin later.
+func (t *Table) Watch(since map[Place]int64) { t.since = maps.Clone(since) }
+
+// Ports says which is the first port that clients are given in a namespace, by its number, and replaces what was said before;
+// where it is not said, it is Config.EphemeralLow. It concerns the flows that begin later.
+func (t *Table) Ports(low map[uint16]uint16) { t.ports = maps.Clone(low) }
 
 // Len returns the number of flows.
 func (t *Table) Len() int { return len(t.index) }

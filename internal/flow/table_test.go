@@ -387,7 +387,7 @@ func TestVolumeIsConserved(t *testing.T) {
 			config.Scope = ScopeNamespace
 		}
 		table := NewTable(config)
-		table.Watch(map[uint32]int64{request.IfIndex: t0 - 1000*sec})
+		table.Watch(map[Place]int64{request.Place(): t0 - 1000*sec})
 		in, out := map[place]Volume{}, map[place]Volume{}
 		begun, ended := 0, 0
 		now := t0

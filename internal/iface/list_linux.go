@@ -251,15 +251,23 @@ func isDefault(r *netlink.Route) bool {
 	return ones == 0
 }
 
-// Watch calls changed, from this goroutine, whenever interfaces may have come, gone or changed, until ctx is done; then
-// it returns nil. It calls it once as soon as it listens, so nothing that happens after Watch was called is missed, then
-// at once for a first event and at most ten times a second for many. It opens its socket in the network namespace of
-// the calling thread.
-func Watch(ctx context.Context, changed func()) error {
+// Listener hears when interfaces of one network namespace may have come, gone or changed.
+type Listener struct{ socket *nl.NetlinkSocket }
+
+// Listen opens its socket in the network namespace of the calling thread. Watch must follow.
+func Listen() (*Listener, error) {
 	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
 	if err != nil {
-		return fmt.Errorf("subscribe to link events: %w", err)
+		return nil, fmt.Errorf("subscribe to link events: %w", err)
 	}
+	return &Listener{socket}, nil
+}
+
+// Watch calls changed, from this goroutine, whenever interfaces may have come, gone or changed, until ctx is done; then
+// it returns nil. It calls it once at the beginning, so nothing that happens after Listen was called is missed, then
+// at once for a first event and at most ten times a second for many.
+func (l *Listener) Watch(ctx context.Context, changed func()) error {
+	socket := l.socket
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	context.AfterFunc(ctx, socket.Close) // which is what ends receive

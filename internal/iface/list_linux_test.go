@@ -168,7 +168,7 @@ func TestWatchTellsOnceAtTheStartAndOfChanges(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		calls, begun := 0, time.Time{}
-		err := Watch(ctx, func() { // on this thread, hence in this namespace
+		err := watch(ctx, func() { // on this thread, hence in this namespace
 			calls++
 			switch calls {
 			case 1:
@@ -236,7 +236,7 @@ func TestALostSocketIsAnError(t *testing.T) {
 func TestWatchEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
-	go func() { ended <- Watch(ctx, func() {}) }()
+	go func() { ended <- watch(ctx, func() {}) }()
 	cancel()
 	select {
 	case err := <-ended:
@@ -278,4 +278,12 @@ func TestStatisticsCutShortAreNone(t *testing.T) {
 	stats := make([]byte, 64)
 	stats[0], stats[8], stats[56] = 1, 2, 4
 	assert.Equal(t, Counters{Received: 1, Transmitted: 6}, parseStats(stats))
+}
+
+func watch(ctx context.Context, changed func()) error {
+	l, err := Listen()
+	if err != nil {
+		return err
+	}
+	return l.Watch(ctx, changed)
 }

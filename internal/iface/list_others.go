@@ -19,5 +19,11 @@ func List() ([]Interface, error) { return nil, errNotLinux }
 // Count needs Linux.
 func Count() (map[uint32]Counters, error) { return nil, errNotLinux }
 
+// Listener needs Linux.
+type Listener struct{}
+
+// Listen needs Linux.
+func Listen() (*Listener, error) { return nil, errNotLinux }
+
 // Watch needs Linux.
-func Watch(context.Context, func()) error { return errNotLinux }
+func (l *Listener) Watch(context.Context, func()) error { return errNotLinux }

@@ -101,6 +101,12 @@ type apartInner struct {
 	}
 }
 
+type apartPlace struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Netns   uint32
+}
+
 type apartPressure struct {
 	_      structs.HostLayout
 	Region uint32

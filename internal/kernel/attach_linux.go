@@ -37,20 +37,19 @@ type attachment struct {
 }
 
 // Attach counts one direction of one interface from now on; doing so twice is a no-op. It takes about 8 ms, a grace period
-// under RTNL. A tcx link is not pinned: it goes with the process, however that ends. Where there is no tcx, Attach must run in the
-// network namespace of the interface, as it must for tcx.
-func (k *Kernel) Attach(i iface.Interface, d flow.Direction) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+// under RTNL. A tcx link is not pinned: it goes with the process, however that ends.
+func (n *Namespace) Attach(i iface.Interface, d flow.Direction) error {
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
 	h := hook{i.Index, d}
-	if _, ok := k.links[h]; ok {
+	if _, ok := n.links[h]; ok {
 		return nil
 	}
-	a, err := k.attach(i, d)
+	a, err := n.attach(i, d)
 	if err != nil {
-		return fmt.Errorf("attach %s %s to %q (ifindex %d): %w", k.way(), d, i.Name, i.Index, err)
+		return fmt.Errorf("attach %s %s to %q (ifindex %d): %w", n.k.way(), d, i.Name, i.Index, err)
 	}
-	k.links[h] = attachment{a, i.Name}
+	n.links[h] = attachment{a, i.Name}
 	return nil
 }
 
@@ -62,14 +61,23 @@ func (k *Kernel) way() string {
 	return "tcx"
 }
 
-func (k *Kernel) attach(i iface.Interface, d flow.Direction) (attached, error) {
-	if k.closed {
+func (n *Namespace) attach(i iface.Interface, d flow.Direction) (a attached, err error) {
+	if n.closed || n.k.closed {
 		return nil, os.ErrClosed
 	}
-	program, err := k.program(i.LinkHeader(), d)
+	program, err := n.program(i.LinkHeader(), d)
 	if err != nil {
 		return nil, fmt.Errorf("hardware type %d: %w", i.HWType, err)
 	}
+	err = n.handle.Do(func() (err error) {
+		a, err = n.k.attachHere(i, d, program)
+		return err
+	})
+	return a, err
+}
+
+// attachHere must run in the network namespace of the interface.
+func (k *Kernel) attachHere(i iface.Interface, d flow.Direction, program *ebpf.Program) (attached, error) {
 	if !k.cfg.clsact {
 		return attachTCX(i.Index, d, program, k.cfg.AttachLast)
 	}
@@ -108,70 +116,65 @@ func (t tcx) there() (bool, error) {
 	return info.TCX().Ifindex != 0, nil
 }
 
-func (k *Kernel) program(h iface.LinkHeader, d flow.Direction) (*ebpf.Program, error) {
-	switch h {
-	case iface.LinkHeaderEthernet:
-		return [...]*ebpf.Program{k.objects.IngressL2, k.objects.EgressL2}[d], nil
-	case iface.LinkHeaderNone:
-		return [...]*ebpf.Program{k.objects.IngressL3, k.objects.EgressL3}[d], nil
-	}
-	return nil, errors.New("link header not supported (Ethernet, loopback and devices without link header are)")
-}
-
 // DropLost forgets the programs at an interface that are there no more, and returns how many: somebody else has detached them, or they
 // went with an interface whose index is now that of another. Attach attaches them anew.
-func (k *Kernel) DropLost(ifindex uint32) (lost int, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+func (n *Namespace) DropLost(ifindex uint32) (lost int, err error) {
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
 	var errs []error
 	for _, d := range []flow.Direction{flow.DirectionIngress, flow.DirectionEgress} {
 		h := hook{ifindex, d}
-		a, ok := k.links[h]
+		a, ok := n.links[h]
 		if !ok {
 			continue
 		}
 		there, err := a.there()
 		switch {
 		case err != nil:
-			errs = append(errs, fmt.Errorf("look for %s %s at %q (ifindex %d): %w", k.way(), d, a.name, ifindex, err))
+			errs = append(errs, fmt.Errorf("look for %s %s at %q (ifindex %d): %w", n.k.way(), d, a.name, ifindex, err))
 		case !there:
 			lost++
-			errs = append(errs, k.detach(h))
+			errs = append(errs, n.detach(h))
 		}
 	}
 	return lost, errors.Join(errs...)
 }
 
 // Detach stops counting at an interface, both directions.
-func (k *Kernel) Detach(ifindex uint32) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+func (n *Namespace) Detach(ifindex uint32) error {
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
 	var errs []error
 	for _, d := range []flow.Direction{flow.DirectionIngress, flow.DirectionEgress} {
-		errs = append(errs, k.detach(hook{ifindex, d}))
+		errs = append(errs, n.detach(hook{ifindex, d}))
 	}
 	return errors.Join(errs...)
 }
 
-func (k *Kernel) detachAll() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.closed = true
+func (n *Namespace) detachAll() error {
 	var errs []error
-	for h := range k.links {
-		errs = append(errs, k.detach(h))
+	for h := range n.links {
+		errs = append(errs, n.detach(h))
 	}
 	return errors.Join(errs...)
 }
 
-func (k *Kernel) detach(h hook) error {
-	a, ok := k.links[h]
+func (n *Namespace) detach(h hook) error {
+	a, ok := n.links[h]
 	if !ok {
 		return nil
 	}
-	delete(k.links, h)
-	if err := a.Close(); err != nil {
-		return fmt.Errorf("detach %s %s from %q (ifindex %d): %w", k.way(), h.direction, a.name, h.ifindex, err)
+	delete(n.links, h)
+	if err := n.release(a); err != nil {
+		return fmt.Errorf("detach %s %s from %q (ifindex %d): %w", n.k.way(), h.direction, a.name, h.ifindex, err)
 	}
 	return nil
+}
+
+// release: a filter is taken back where it was added, a link anywhere.
+func (n *Namespace) release(a attachment) error {
+	if n.k.cfg.clsact {
+		return n.handle.Do(a.Close)
+	}
+	return a.Close()
 }

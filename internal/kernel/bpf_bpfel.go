@@ -117,6 +117,12 @@ type bpfOuter struct {
 	Pad     [2]uint8
 }
 
+type bpfPlace struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Netns   uint32
+}
+
 type bpfPressure struct {
 	_      structs.HostLayout
 	Region uint32

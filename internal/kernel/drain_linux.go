@@ -229,7 +229,7 @@ const coldIndex = 0x7fff // COLD_INDEX, enum cold_bits
 
 // enum netns_bits
 const (
-	keyNetNS       = 0x0fff
+	keyNetNS       = MaxNamespace
 	keyQuoted      = 0x3000
 	keyQuotedShift = 12
 	keyTunnelled   = 0x8000

@@ -34,8 +34,12 @@ var needed = []struct {
 const grant = `run as root, or grant it: "setcap cap_bpf,cap_net_admin,cap_perfmon+ep <collector>", or ` +
 	`AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON in a systemd unit`
 
-// checkHost refuses hosts on which the programs would not load or not count exactly, and says which and why.
-func checkHost() error {
+const grantNamespaces = `run as root, or grant it: "setcap cap_bpf,cap_net_admin,cap_perfmon,cap_sys_admin+ep <collector>", or ` +
+	`AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON CAP_SYS_ADMIN in a systemd unit, or observe the own namespace only`
+
+// checkHost refuses hosts on which the programs would not load or not count exactly, and says which and why; namespaces: or on which other
+// network namespaces could not be entered.
+func checkHost(namespaces bool) error {
 	var uname unix.Utsname
 	if err := unix.Uname(&uname); err != nil {
 		return fmt.Errorf("read the kernel version: %w", err)
@@ -44,10 +48,10 @@ func checkHost() error {
 	if strings.Contains(unix.ByteSliceToString(uname.Version[:]), "PREEMPT_RT") {
 		return errors.New("PREEMPT_RT kernels are not supported: programs may interrupt each other there and counts would be lost")
 	}
-	return checkCapabilities()
+	return checkCapabilities(namespaces)
 }
 
-func checkCapabilities() error {
+func checkCapabilities(namespaces bool) error {
 	effective, err := effectiveCapabilities()
 	if err != nil {
 		return err
@@ -58,6 +62,9 @@ func checkCapabilities() error {
 			continue
 		}
 		missing = append(missing, fmt.Errorf("missing %s (%s); %s", c.name, c.why, grant))
+	}
+	if namespaces && !effective[unix.CAP_SYS_ADMIN] {
+		missing = append(missing, fmt.Errorf("missing CAP_SYS_ADMIN (to enter other network namespaces, with setns); %s", grantNamespaces))
 	}
 	return errors.Join(missing...)
 }

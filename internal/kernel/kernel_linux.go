@@ -14,8 +14,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
-
-	"github.com/ebpfpackets/ebpfpackets/internal/iface"
 )
 
 // Config is what the programs are loaded with.
@@ -35,6 +33,7 @@ type Config struct {
 	MaxPerSecond  int       // samples of each kind, of all CPUs together
 	Seed          [32]byte  // of random samples; zero: drawn from crypto/rand
 	AttachLast    bool      // behind the programs of others, not before them
+	Namespaces    bool      // Observe will be called
 
 	Notice func(string) // what a user should know and no call returns; called from any goroutine, with locks held
 
@@ -70,9 +69,11 @@ const (
 	fragmentTime = 30 * time.Second // net.ipv4.ipfrag_time
 )
 
-// Kernel is the loaded programs, their maps and their attachments. Attach, Detach and Pressure may be called from anywhere.
-// Drain and Stop have one caller between them at a time, ReadSamples one of its own; Close comes after all others.
+// Kernel is the loaded programs, their maps and their attachments; itself, it attaches to the interfaces of the namespace that the
+// process runs in. Attach, Detach, Observe and Pressure may be called from anywhere. Drain and Stop have one caller between them at a
+// time, ReadSamples one of its own; Close comes after all others.
 type Kernel struct {
+	Namespace
 	cfg      Config
 	objects  objects
 	control  *bpfControl
@@ -86,9 +87,8 @@ type Kernel struct {
 	ending   chan struct{} // closed by Close
 
 	mu     sync.Mutex
-	links  map[hook]attachment
-	closed bool                      // no more links
-	stacks map[uint32]iface.Stacking // what the programs know; Stack has one caller at a time
+	closed bool // no more links
+	others map[uint16]*Namespace
 
 	failed atomic.Pointer[error] // of the pressure ring
 
@@ -102,10 +102,11 @@ type Kernel struct {
 // Load verifies and loads the programs and maps; nothing is attached yet. Errors name the step and, where the kernel says
 // no more than "operation not permitted", the capability that is missing.
 func Load(cfg Config) (*Kernel, error) {
-	if err := checkHost(); err != nil {
+	if err := checkHost(cfg.Namespaces); err != nil {
 		return nil, err
 	}
-	k := &Kernel{pressure: make(chan struct{}, 1), ending: make(chan struct{}), links: map[hook]attachment{}}
+	k := &Kernel{pressure: make(chan struct{}, 1), ending: make(chan struct{}), others: map[uint16]*Namespace{}}
+	k.Namespace = Namespace{k: k, links: map[hook]attachment{}}
 	if err := liftMemlock(); err != nil {
 		return nil, err
 	}
@@ -146,7 +147,7 @@ func (k *Kernel) Close() error {
 }
 
 func (k *Kernel) close() error {
-	errs := []error{k.detachAll()}
+	errs := []error{k.closeNamespaces()}
 	close(k.ending)
 	if k.pressed != nil {
 		errs = append(errs, k.pressed.Close())
@@ -193,9 +194,18 @@ func (o *objects) close() error {
 	return errors.Join(o.bpfPrograms.Close(), o.bpfMaps.Close(), o.BSS.Close())
 }
 
+// maps are all maps but constants, by name.
+func (o *objects) maps() map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{
+		bpfMapRegions: o.Regions, bpfMapSamplers: o.Samplers, bpfMapSamples: o.Samples, bpfMapPressure: o.Pressure,
+		bpfMapFragments: o.Fragments, bpfMapInners: o.Inners, bpfMapBeginnings: o.Beginnings, bpfMapFollows: o.Follows,
+		bpfMapScratch: o.Scratch, bpfMapStackings: o.Stackings, ".bss": o.BSS,
+	}
+}
+
 // memory sums up what the kernel charges for the maps.
 func (o *objects) memory() (bytes int, err error) {
-	for _, m := range []*ebpf.Map{o.Regions, o.Samplers, o.Samples, o.Pressure, o.Scratch, o.Fragments, o.Inners, o.Beginnings, o.Stackings, o.BSS} {
+	for _, m := range o.maps() {
 		info, err := m.Info()
 		if err != nil {
 			return 0, fmt.Errorf("ask for the size of %s: %w", m, err)

@@ -8,6 +8,9 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 )
 
+// MaxNamespace is the largest number of a network namespace: KEY_NETNS of bpf/contract.h.
+const MaxNamespace = 0x0fff
+
 // Class is traffic counted at an interface without a flow.
 type Class struct {
 	Reason    flow.Reason
@@ -17,6 +20,9 @@ type Class struct {
 	Direction flow.Direction
 	flow.Volume
 }
+
+// Place returns where the packets were counted, as far as it is known.
+func (c *Class) Place() flow.Place { return flow.Place{NetNS: uint32(c.NetNS), IfIndex: c.IfIndex} }
 
 // Ledger is the closed account of every packet: Seen is exactly the sum of Entries.
 type Ledger struct {

@@ -101,6 +101,12 @@ type plainInner struct {
 	}
 }
 
+type plainPlace struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Netns   uint32
+}
+
 type plainPressure struct {
 	_      structs.HostLayout
 	Region uint32

@@ -26,31 +26,41 @@ const (
 	stackingEgress
 )
 
-// Stack tells the programs how interfaces are joined. It replaces what they were told before, and needs Config.Deduplicate.
-func (k *Kernel) Stack(all map[uint32]iface.Stacking) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+// Stack tells the programs how the interfaces of the namespace are joined. It replaces what they were told before, and needs
+// Config.Deduplicate.
+func (n *Namespace) Stack(all map[uint32]iface.Stacking) error {
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
+	return n.stack(all)
+}
+
+func (n *Namespace) stack(all map[uint32]iface.Stacking) error {
 	var errs []error
-	for index := range k.stacks {
+	for index := range n.stacks {
 		if _, ok := all[index]; !ok {
-			errs = append(errs, k.objects.Stackings.Delete(index))
+			errs = append(errs, n.k.objects.Stackings.Delete(n.place(index)))
 		}
 	}
 	said := maps.Clone(all)
 	for index, s := range all {
-		if was, ok := k.stacks[index]; ok && was == s {
+		if was, ok := n.stacks[index]; ok && was == s {
 			continue
 		}
-		if err := k.objects.Stackings.Update(index, compileStacking(s), ebpf.UpdateAny); err != nil {
+		if err := n.k.objects.Stackings.Update(n.place(index), compileStacking(s), ebpf.UpdateAny); err != nil {
 			errs = append(errs, err)
 			delete(said, index)
 		}
 	}
-	k.stacks = said
+	n.stacks = said
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("tell the programs how interfaces are joined: %w", err)
 	}
 	return nil
+}
+
+// place names an interface in the map stackings.
+func (n *Namespace) place(index uint32) bpfPlace {
+	return bpfPlace{Ifindex: index, Netns: uint32(n.number)}
 }
 
 func compileStacking(s iface.Stacking) bpfStacking {

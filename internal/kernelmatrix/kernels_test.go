@@ -42,7 +42,7 @@ var (
 	privilegeTests   = []string{"TestAMissingPrivilegeIsNamed", "TestOtherCapabilitiesStandForThem", "TestAUserNamespaceIsNamed"}
 	attachTestsOfTCX = []string{
 		"TestEachWayOfAttachingIsExact", "TestEachWayOfAttachingIsExact/tcx", "TestEachWayOfAttachingIsExact/clsact",
-		"TestTCXProgramsOfOthersStay", "TestAKilledProcessLeavesNoTCXProgram",
+		"TestTCXProgramsOfOthersStay", "TestAKilledProcessLeavesNoTCXProgram", "TestNamespacesNeverMix", "TestNamespacesNeverMix/tcx",
 	}
 	attachModules = []string{"veth", "sch_ingress", "cls_bpf", "cls_u32"}
 
@@ -53,7 +53,8 @@ var (
 var kernels = []row{
 	{ // the floor
 		name: "5.10", suite: "bullseye", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests: []string{"TestLoad", "TestRealTimeKernelsAreRefused"}, attach: slices.Concat(attachTests, privilegeTests), built: builtTests,
+		tests:  []string{"TestLoad", "TestRealTimeKernelsAreRefused"},
+		attach: slices.Concat(attachTests, privilegeTests, []string{"TestNamespacesNeverMix", "TestNamespacesNeverMix/clsact"}), built: builtTests,
 		modules: slices.Concat(attachModules, builtModules),
 	},
 	{

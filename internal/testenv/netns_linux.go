@@ -5,9 +5,12 @@ package testenv
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -126,4 +129,22 @@ func (n *NetNS) Run(name string, args ...string) string {
 	n.Do(func() { out, err = cmd.CombinedOutput() })
 	require.NoError(n.tb, err, "%v: %s", cmd, out)
 	return string(out)
+}
+
+// Path leads to the namespace while the test's process lives and the test has not ended.
+func (n *NetNS) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.file.Fd()) }
+
+// Mount makes the namespace appear at path, as "ip netns add" does, and returns what makes it vanish from there. It does so at the
+// end of the test at the latest.
+func (n *NetNS) Mount(path string) (unmount func()) {
+	n.tb.Helper()
+	require.NoError(n.tb, os.MkdirAll(filepath.Dir(path), 0o755))
+	require.NoError(n.tb, os.WriteFile(path, nil, 0o444))
+	require.NoError(n.tb, unix.Mount(n.Path(), path, "", unix.MS_BIND, ""))
+	unmount = sync.OnceFunc(func() {
+		require.NoError(n.tb, unix.Unmount(path, unix.MNT_DETACH))
+		require.NoError(n.tb, os.Remove(path))
+	})
+	n.tb.Cleanup(unmount)
+	return unmount
 }

@@ -13,6 +13,7 @@ import (
 type NetworkFlowActiveMetricAttributeKey string
 
 const (
+	NetworkFlowActiveMetricAttributeKeyNetworkNamespaceName NetworkFlowActiveMetricAttributeKey = "network.namespace.name"
 	NetworkFlowActiveMetricAttributeKeyNetworkInterfaceName NetworkFlowActiveMetricAttributeKey = "network.interface.name"
 	NetworkFlowActiveMetricAttributeKeyNetworkTransport     NetworkFlowActiveMetricAttributeKey = "network.transport"
 	NetworkFlowActiveMetricAttributeKeyNetworkType          NetworkFlowActiveMetricAttributeKey = "network.type"
@@ -45,9 +46,9 @@ func (ms *NetworkFlowActiveMetricConfig) Unmarshal(parser *confmap.Conf) error {
 func (ms *NetworkFlowActiveMetricConfig) Validate() error {
 	for _, val := range ms.EnabledAttributes {
 		switch val {
-		case NetworkFlowActiveMetricAttributeKeyNetworkInterfaceName, NetworkFlowActiveMetricAttributeKeyNetworkTransport, NetworkFlowActiveMetricAttributeKeyNetworkType, NetworkFlowActiveMetricAttributeKeyActiveServerPort:
+		case NetworkFlowActiveMetricAttributeKeyNetworkNamespaceName, NetworkFlowActiveMetricAttributeKeyNetworkInterfaceName, NetworkFlowActiveMetricAttributeKeyNetworkTransport, NetworkFlowActiveMetricAttributeKeyNetworkType, NetworkFlowActiveMetricAttributeKeyActiveServerPort:
 		default:
-			return fmt.Errorf("metric network.flow.active doesn't have an attribute %v, valid attributes: [network.interface.name, network.transport, network.type, server.port]", val)
+			return fmt.Errorf("metric network.flow.active doesn't have an attribute %v, valid attributes: [network.namespace.name, network.interface.name, network.transport, network.type, server.port]", val)
 		}
 	}
 
@@ -64,6 +65,7 @@ func (ms *NetworkFlowActiveMetricConfig) Validate() error {
 type NetworkFlowIoMetricAttributeKey string
 
 const (
+	NetworkFlowIoMetricAttributeKeyNetworkNamespaceName NetworkFlowIoMetricAttributeKey = "network.namespace.name"
 	NetworkFlowIoMetricAttributeKeyNetworkInterfaceName NetworkFlowIoMetricAttributeKey = "network.interface.name"
 	NetworkFlowIoMetricAttributeKeyNetworkIoDirection   NetworkFlowIoMetricAttributeKey = "network.io.direction"
 	NetworkFlowIoMetricAttributeKeyNetworkTransport     NetworkFlowIoMetricAttributeKey = "network.transport"
@@ -106,9 +108,9 @@ func (ms *NetworkFlowIoMetricConfig) Unmarshal(parser *confmap.Conf) error {
 func (ms *NetworkFlowIoMetricConfig) Validate() error {
 	for _, val := range ms.EnabledAttributes {
 		switch val {
-		case NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort, NetworkFlowIoMetricAttributeKeySourceAddress, NetworkFlowIoMetricAttributeKeySourcePort, NetworkFlowIoMetricAttributeKeyDestinationAddress, NetworkFlowIoMetricAttributeKeyDestinationPort, NetworkFlowIoMetricAttributeKeyClientAddress, NetworkFlowIoMetricAttributeKeyServerAddress, NetworkFlowIoMetricAttributeKeyNetworkVlanID, NetworkFlowIoMetricAttributeKeySourceCidr, NetworkFlowIoMetricAttributeKeyDestinationCidr:
+		case NetworkFlowIoMetricAttributeKeyNetworkNamespaceName, NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort, NetworkFlowIoMetricAttributeKeySourceAddress, NetworkFlowIoMetricAttributeKeySourcePort, NetworkFlowIoMetricAttributeKeyDestinationAddress, NetworkFlowIoMetricAttributeKeyDestinationPort, NetworkFlowIoMetricAttributeKeyClientAddress, NetworkFlowIoMetricAttributeKeyServerAddress, NetworkFlowIoMetricAttributeKeyNetworkVlanID, NetworkFlowIoMetricAttributeKeySourceCidr, NetworkFlowIoMetricAttributeKeyDestinationCidr:
 		default:
-			return fmt.Errorf("metric network.flow.io doesn't have an attribute %v, valid attributes: [network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id, source.cidr, destination.cidr]", val)
+			return fmt.Errorf("metric network.flow.io doesn't have an attribute %v, valid attributes: [network.namespace.name, network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id, source.cidr, destination.cidr]", val)
 		}
 	}
 
@@ -125,6 +127,7 @@ func (ms *NetworkFlowIoMetricConfig) Validate() error {
 type NetworkFlowPacketsMetricAttributeKey string
 
 const (
+	NetworkFlowPacketsMetricAttributeKeyNetworkNamespaceName NetworkFlowPacketsMetricAttributeKey = "network.namespace.name"
 	NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName NetworkFlowPacketsMetricAttributeKey = "network.interface.name"
 	NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection   NetworkFlowPacketsMetricAttributeKey = "network.io.direction"
 	NetworkFlowPacketsMetricAttributeKeyNetworkTransport     NetworkFlowPacketsMetricAttributeKey = "network.transport"
@@ -167,9 +170,9 @@ func (ms *NetworkFlowPacketsMetricConfig) Unmarshal(parser *confmap.Conf) error 
 func (ms *NetworkFlowPacketsMetricConfig) Validate() error {
 	for _, val := range ms.EnabledAttributes {
 		switch val {
-		case NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort, NetworkFlowPacketsMetricAttributeKeySourceAddress, NetworkFlowPacketsMetricAttributeKeySourcePort, NetworkFlowPacketsMetricAttributeKeyDestinationAddress, NetworkFlowPacketsMetricAttributeKeyDestinationPort, NetworkFlowPacketsMetricAttributeKeyClientAddress, NetworkFlowPacketsMetricAttributeKeyServerAddress, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID, NetworkFlowPacketsMetricAttributeKeySourceCidr, NetworkFlowPacketsMetricAttributeKeyDestinationCidr:
+		case NetworkFlowPacketsMetricAttributeKeyNetworkNamespaceName, NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort, NetworkFlowPacketsMetricAttributeKeySourceAddress, NetworkFlowPacketsMetricAttributeKeySourcePort, NetworkFlowPacketsMetricAttributeKeyDestinationAddress, NetworkFlowPacketsMetricAttributeKeyDestinationPort, NetworkFlowPacketsMetricAttributeKeyClientAddress, NetworkFlowPacketsMetricAttributeKeyServerAddress, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID, NetworkFlowPacketsMetricAttributeKeySourceCidr, NetworkFlowPacketsMetricAttributeKeyDestinationCidr:
 		default:
-			return fmt.Errorf("metric network.flow.packets doesn't have an attribute %v, valid attributes: [network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id, source.cidr, destination.cidr]", val)
+			return fmt.Errorf("metric network.flow.packets doesn't have an attribute %v, valid attributes: [network.namespace.name, network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id, source.cidr, destination.cidr]", val)
 		}
 	}
 
@@ -194,17 +197,17 @@ func DefaultMetricsConfig() MetricsConfig {
 		NetworkFlowActive: NetworkFlowActiveMetricConfig{
 			Enabled:             true,
 			AggregationStrategy: AggregationStrategySum,
-			EnabledAttributes:   []NetworkFlowActiveMetricAttributeKey{NetworkFlowActiveMetricAttributeKeyNetworkInterfaceName, NetworkFlowActiveMetricAttributeKeyNetworkTransport, NetworkFlowActiveMetricAttributeKeyNetworkType},
+			EnabledAttributes:   []NetworkFlowActiveMetricAttributeKey{NetworkFlowActiveMetricAttributeKeyNetworkNamespaceName, NetworkFlowActiveMetricAttributeKeyNetworkInterfaceName, NetworkFlowActiveMetricAttributeKeyNetworkTransport, NetworkFlowActiveMetricAttributeKeyNetworkType},
 		},
 		NetworkFlowIo: NetworkFlowIoMetricConfig{
 			Enabled:             true,
 			AggregationStrategy: AggregationStrategySum,
-			EnabledAttributes:   []NetworkFlowIoMetricAttributeKey{NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort},
+			EnabledAttributes:   []NetworkFlowIoMetricAttributeKey{NetworkFlowIoMetricAttributeKeyNetworkNamespaceName, NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort},
 		},
 		NetworkFlowPackets: NetworkFlowPacketsMetricConfig{
 			Enabled:             true,
 			AggregationStrategy: AggregationStrategySum,
-			EnabledAttributes:   []NetworkFlowPacketsMetricAttributeKey{NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort},
+			EnabledAttributes:   []NetworkFlowPacketsMetricAttributeKey{NetworkFlowPacketsMetricAttributeKeyNetworkNamespaceName, NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort},
 		},
 	}
 }

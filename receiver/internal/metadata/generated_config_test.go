@@ -29,17 +29,17 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetworkFlowActive: NetworkFlowActiveMetricConfig{
 						Enabled:             true,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []NetworkFlowActiveMetricAttributeKey{NetworkFlowActiveMetricAttributeKeyNetworkInterfaceName, NetworkFlowActiveMetricAttributeKeyNetworkTransport, NetworkFlowActiveMetricAttributeKeyNetworkType, NetworkFlowActiveMetricAttributeKeyActiveServerPort},
+						EnabledAttributes:   []NetworkFlowActiveMetricAttributeKey{NetworkFlowActiveMetricAttributeKeyNetworkNamespaceName, NetworkFlowActiveMetricAttributeKeyNetworkInterfaceName, NetworkFlowActiveMetricAttributeKeyNetworkTransport, NetworkFlowActiveMetricAttributeKeyNetworkType, NetworkFlowActiveMetricAttributeKeyActiveServerPort},
 					},
 					NetworkFlowIo: NetworkFlowIoMetricConfig{
 						Enabled:             true,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []NetworkFlowIoMetricAttributeKey{NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort, NetworkFlowIoMetricAttributeKeySourceAddress, NetworkFlowIoMetricAttributeKeySourcePort, NetworkFlowIoMetricAttributeKeyDestinationAddress, NetworkFlowIoMetricAttributeKeyDestinationPort, NetworkFlowIoMetricAttributeKeyClientAddress, NetworkFlowIoMetricAttributeKeyServerAddress, NetworkFlowIoMetricAttributeKeyNetworkVlanID, NetworkFlowIoMetricAttributeKeySourceCidr, NetworkFlowIoMetricAttributeKeyDestinationCidr},
+						EnabledAttributes:   []NetworkFlowIoMetricAttributeKey{NetworkFlowIoMetricAttributeKeyNetworkNamespaceName, NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort, NetworkFlowIoMetricAttributeKeySourceAddress, NetworkFlowIoMetricAttributeKeySourcePort, NetworkFlowIoMetricAttributeKeyDestinationAddress, NetworkFlowIoMetricAttributeKeyDestinationPort, NetworkFlowIoMetricAttributeKeyClientAddress, NetworkFlowIoMetricAttributeKeyServerAddress, NetworkFlowIoMetricAttributeKeyNetworkVlanID, NetworkFlowIoMetricAttributeKeySourceCidr, NetworkFlowIoMetricAttributeKeyDestinationCidr},
 					},
 					NetworkFlowPackets: NetworkFlowPacketsMetricConfig{
 						Enabled:             true,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []NetworkFlowPacketsMetricAttributeKey{NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort, NetworkFlowPacketsMetricAttributeKeySourceAddress, NetworkFlowPacketsMetricAttributeKeySourcePort, NetworkFlowPacketsMetricAttributeKeyDestinationAddress, NetworkFlowPacketsMetricAttributeKeyDestinationPort, NetworkFlowPacketsMetricAttributeKeyClientAddress, NetworkFlowPacketsMetricAttributeKeyServerAddress, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID, NetworkFlowPacketsMetricAttributeKeySourceCidr, NetworkFlowPacketsMetricAttributeKeyDestinationCidr},
+						EnabledAttributes:   []NetworkFlowPacketsMetricAttributeKey{NetworkFlowPacketsMetricAttributeKeyNetworkNamespaceName, NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort, NetworkFlowPacketsMetricAttributeKeySourceAddress, NetworkFlowPacketsMetricAttributeKeySourcePort, NetworkFlowPacketsMetricAttributeKeyDestinationAddress, NetworkFlowPacketsMetricAttributeKeyDestinationPort, NetworkFlowPacketsMetricAttributeKeyClientAddress, NetworkFlowPacketsMetricAttributeKeyServerAddress, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID, NetworkFlowPacketsMetricAttributeKeySourceCidr, NetworkFlowPacketsMetricAttributeKeyDestinationCidr},
 					},
 				},
 				ResourceAttributes: ResourceAttributesConfig{
@@ -54,17 +54,17 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetworkFlowActive: NetworkFlowActiveMetricConfig{
 						Enabled:             false,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []NetworkFlowActiveMetricAttributeKey{NetworkFlowActiveMetricAttributeKeyNetworkInterfaceName, NetworkFlowActiveMetricAttributeKeyNetworkTransport, NetworkFlowActiveMetricAttributeKeyNetworkType, NetworkFlowActiveMetricAttributeKeyActiveServerPort},
+						EnabledAttributes:   []NetworkFlowActiveMetricAttributeKey{NetworkFlowActiveMetricAttributeKeyNetworkNamespaceName, NetworkFlowActiveMetricAttributeKeyNetworkInterfaceName, NetworkFlowActiveMetricAttributeKeyNetworkTransport, NetworkFlowActiveMetricAttributeKeyNetworkType, NetworkFlowActiveMetricAttributeKeyActiveServerPort},
 					},
 					NetworkFlowIo: NetworkFlowIoMetricConfig{
 						Enabled:             false,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []NetworkFlowIoMetricAttributeKey{NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort, NetworkFlowIoMetricAttributeKeySourceAddress, NetworkFlowIoMetricAttributeKeySourcePort, NetworkFlowIoMetricAttributeKeyDestinationAddress, NetworkFlowIoMetricAttributeKeyDestinationPort, NetworkFlowIoMetricAttributeKeyClientAddress, NetworkFlowIoMetricAttributeKeyServerAddress, NetworkFlowIoMetricAttributeKeyNetworkVlanID, NetworkFlowIoMetricAttributeKeySourceCidr, NetworkFlowIoMetricAttributeKeyDestinationCidr},
+						EnabledAttributes:   []NetworkFlowIoMetricAttributeKey{NetworkFlowIoMetricAttributeKeyNetworkNamespaceName, NetworkFlowIoMetricAttributeKeyNetworkInterfaceName, NetworkFlowIoMetricAttributeKeyNetworkIoDirection, NetworkFlowIoMetricAttributeKeyNetworkTransport, NetworkFlowIoMetricAttributeKeyNetworkType, NetworkFlowIoMetricAttributeKeyServerPort, NetworkFlowIoMetricAttributeKeySourceAddress, NetworkFlowIoMetricAttributeKeySourcePort, NetworkFlowIoMetricAttributeKeyDestinationAddress, NetworkFlowIoMetricAttributeKeyDestinationPort, NetworkFlowIoMetricAttributeKeyClientAddress, NetworkFlowIoMetricAttributeKeyServerAddress, NetworkFlowIoMetricAttributeKeyNetworkVlanID, NetworkFlowIoMetricAttributeKeySourceCidr, NetworkFlowIoMetricAttributeKeyDestinationCidr},
 					},
 					NetworkFlowPackets: NetworkFlowPacketsMetricConfig{
 						Enabled:             false,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []NetworkFlowPacketsMetricAttributeKey{NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort, NetworkFlowPacketsMetricAttributeKeySourceAddress, NetworkFlowPacketsMetricAttributeKeySourcePort, NetworkFlowPacketsMetricAttributeKeyDestinationAddress, NetworkFlowPacketsMetricAttributeKeyDestinationPort, NetworkFlowPacketsMetricAttributeKeyClientAddress, NetworkFlowPacketsMetricAttributeKeyServerAddress, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID, NetworkFlowPacketsMetricAttributeKeySourceCidr, NetworkFlowPacketsMetricAttributeKeyDestinationCidr},
+						EnabledAttributes:   []NetworkFlowPacketsMetricAttributeKey{NetworkFlowPacketsMetricAttributeKeyNetworkNamespaceName, NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName, NetworkFlowPacketsMetricAttributeKeyNetworkIoDirection, NetworkFlowPacketsMetricAttributeKeyNetworkTransport, NetworkFlowPacketsMetricAttributeKeyNetworkType, NetworkFlowPacketsMetricAttributeKeyServerPort, NetworkFlowPacketsMetricAttributeKeySourceAddress, NetworkFlowPacketsMetricAttributeKeySourcePort, NetworkFlowPacketsMetricAttributeKeyDestinationAddress, NetworkFlowPacketsMetricAttributeKeyDestinationPort, NetworkFlowPacketsMetricAttributeKeyClientAddress, NetworkFlowPacketsMetricAttributeKeyServerAddress, NetworkFlowPacketsMetricAttributeKeyNetworkVlanID, NetworkFlowPacketsMetricAttributeKeySourceCidr, NetworkFlowPacketsMetricAttributeKeyDestinationCidr},
 					},
 				},
 				ResourceAttributes: ResourceAttributesConfig{
@@ -86,7 +86,7 @@ func TestNetworkFlowActiveMetricsConfig_Validate(t *testing.T) {
 	require.NoError(t, cfg.Validate())
 
 	cfg.EnabledAttributes = []NetworkFlowActiveMetricAttributeKey{"invalid"}
-	require.ErrorContains(t, cfg.Validate(), "metric network.flow.active doesn't have an attribute invalid, valid attributes: [network.interface.name, network.transport, network.type, server.port]")
+	require.ErrorContains(t, cfg.Validate(), "metric network.flow.active doesn't have an attribute invalid, valid attributes: [network.namespace.name, network.interface.name, network.transport, network.type, server.port]")
 
 	cfg = DefaultMetricsConfig().NetworkFlowActive
 	cfg.AggregationStrategy = "invalid"
@@ -98,7 +98,7 @@ func TestNetworkFlowIoMetricsConfig_Validate(t *testing.T) {
 	require.NoError(t, cfg.Validate())
 
 	cfg.EnabledAttributes = []NetworkFlowIoMetricAttributeKey{"invalid"}
-	require.ErrorContains(t, cfg.Validate(), "metric network.flow.io doesn't have an attribute invalid, valid attributes: [network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id, source.cidr, destination.cidr]")
+	require.ErrorContains(t, cfg.Validate(), "metric network.flow.io doesn't have an attribute invalid, valid attributes: [network.namespace.name, network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id, source.cidr, destination.cidr]")
 
 	cfg = DefaultMetricsConfig().NetworkFlowIo
 	cfg.AggregationStrategy = "invalid"
@@ -110,7 +110,7 @@ func TestNetworkFlowPacketsMetricsConfig_Validate(t *testing.T) {
 	require.NoError(t, cfg.Validate())
 
 	cfg.EnabledAttributes = []NetworkFlowPacketsMetricAttributeKey{"invalid"}
-	require.ErrorContains(t, cfg.Validate(), "metric network.flow.packets doesn't have an attribute invalid, valid attributes: [network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id, source.cidr, destination.cidr]")
+	require.ErrorContains(t, cfg.Validate(), "metric network.flow.packets doesn't have an attribute invalid, valid attributes: [network.namespace.name, network.interface.name, network.io.direction, network.transport, network.type, server.port, source.address, source.port, destination.address, destination.port, client.address, server.address, network.vlan.id, source.cidr, destination.cidr]")
 
 	cfg = DefaultMetricsConfig().NetworkFlowPackets
 	cfg.AggregationStrategy = "invalid"

@@ -368,6 +368,36 @@ var MapAttributeMessageOutcome = map[string]AttributeMessageOutcome{
 	"repeated":  AttributeMessageOutcomeRepeated,
 }
 
+// AttributeNamespaceState specifies the value namespace_state attribute.
+type AttributeNamespaceState int
+
+const (
+	_ AttributeNamespaceState = iota
+	AttributeNamespaceStateObserved
+	AttributeNamespaceStateFailed
+	AttributeNamespaceStateExcess
+)
+
+// String returns the string representation of the AttributeNamespaceState.
+func (av AttributeNamespaceState) String() string {
+	switch av {
+	case AttributeNamespaceStateObserved:
+		return "observed"
+	case AttributeNamespaceStateFailed:
+		return "failed"
+	case AttributeNamespaceStateExcess:
+		return "excess"
+	}
+	return ""
+}
+
+// MapAttributeNamespaceState is a helper map of string to AttributeNamespaceState attribute value.
+var MapAttributeNamespaceState = map[string]AttributeNamespaceState{
+	"observed": AttributeNamespaceStateObserved,
+	"failed":   AttributeNamespaceStateFailed,
+	"excess":   AttributeNamespaceStateExcess,
+}
+
 // AttributeNetworkIoDirection specifies the value network.io.direction attribute.
 type AttributeNetworkIoDirection int
 
@@ -675,15 +705,15 @@ var MapAttributeState = map[string]AttributeState{
 var MetricsInfo = metricsInfo{
 	NetworkFlowActive: metricInfo{
 		Name:       "network.flow.active",
-		Attributes: []string{"network.interface.name", "network.transport", "network.type", "active_server.port"},
+		Attributes: []string{"network.namespace.name", "network.interface.name", "network.transport", "network.type", "active_server.port"},
 	},
 	NetworkFlowIo: metricInfo{
 		Name:       "network.flow.io",
-		Attributes: []string{"network.interface.name", "network.io.direction", "network.transport", "network.type", "server.port", "source.address", "source.port", "destination.address", "destination.port", "client.address", "server.address", "network.vlan.id", "source.cidr", "destination.cidr"},
+		Attributes: []string{"network.namespace.name", "network.interface.name", "network.io.direction", "network.transport", "network.type", "server.port", "source.address", "source.port", "destination.address", "destination.port", "client.address", "server.address", "network.vlan.id", "source.cidr", "destination.cidr"},
 	},
 	NetworkFlowPackets: metricInfo{
 		Name:       "network.flow.packets",
-		Attributes: []string{"network.interface.name", "network.io.direction", "network.transport", "network.type", "server.port", "source.address", "source.port", "destination.address", "destination.port", "client.address", "server.address", "network.vlan.id", "source.cidr", "destination.cidr"},
+		Attributes: []string{"network.namespace.name", "network.interface.name", "network.io.direction", "network.transport", "network.type", "server.port", "source.address", "source.port", "destination.address", "destination.port", "client.address", "server.address", "network.vlan.id", "source.cidr", "destination.cidr"},
 	},
 }
 
@@ -717,7 +747,7 @@ func (m *metricNetworkFlowActive) init() {
 	m.aggDataPoints = m.aggDataPoints[:0]
 }
 
-func (m *metricNetworkFlowActive) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, activeServerPortAttributeValue int64) {
+func (m *metricNetworkFlowActive) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkNamespaceNameAttributeValue string, networkInterfaceNameAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, activeServerPortAttributeValue int64) {
 	if !m.config.Enabled {
 		return
 	}
@@ -725,6 +755,9 @@ func (m *metricNetworkFlowActive) recordDataPoint(start pcommon.Timestamp, ts pc
 	dp := pmetric.NewNumberDataPoint()
 	dp.SetStartTimestamp(start)
 	dp.SetTimestamp(ts)
+	if slices.Contains(m.config.EnabledAttributes, NetworkFlowActiveMetricAttributeKeyNetworkNamespaceName) {
+		dp.Attributes().PutStr("network.namespace.name", networkNamespaceNameAttributeValue)
+	}
 	if slices.Contains(m.config.EnabledAttributes, NetworkFlowActiveMetricAttributeKeyNetworkInterfaceName) {
 		dp.Attributes().PutStr("network.interface.name", networkInterfaceNameAttributeValue)
 	}
@@ -817,7 +850,7 @@ func (m *metricNetworkFlowIo) init() {
 	m.aggDataPoints = m.aggDataPoints[:0]
 }
 
-func (m *metricNetworkFlowIo) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64, sourceCidrAttributeValue string, destinationCidrAttributeValue string) {
+func (m *metricNetworkFlowIo) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkNamespaceNameAttributeValue string, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64, sourceCidrAttributeValue string, destinationCidrAttributeValue string) {
 	if !m.config.Enabled {
 		return
 	}
@@ -825,6 +858,9 @@ func (m *metricNetworkFlowIo) recordDataPoint(start pcommon.Timestamp, ts pcommo
 	dp := pmetric.NewNumberDataPoint()
 	dp.SetStartTimestamp(start)
 	dp.SetTimestamp(ts)
+	if slices.Contains(m.config.EnabledAttributes, NetworkFlowIoMetricAttributeKeyNetworkNamespaceName) {
+		dp.Attributes().PutStr("network.namespace.name", networkNamespaceNameAttributeValue)
+	}
 	if slices.Contains(m.config.EnabledAttributes, NetworkFlowIoMetricAttributeKeyNetworkInterfaceName) {
 		dp.Attributes().PutStr("network.interface.name", networkInterfaceNameAttributeValue)
 	}
@@ -947,7 +983,7 @@ func (m *metricNetworkFlowPackets) init() {
 	m.aggDataPoints = m.aggDataPoints[:0]
 }
 
-func (m *metricNetworkFlowPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64, sourceCidrAttributeValue string, destinationCidrAttributeValue string) {
+func (m *metricNetworkFlowPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkNamespaceNameAttributeValue string, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64, sourceCidrAttributeValue string, destinationCidrAttributeValue string) {
 	if !m.config.Enabled {
 		return
 	}
@@ -955,6 +991,9 @@ func (m *metricNetworkFlowPackets) recordDataPoint(start pcommon.Timestamp, ts p
 	dp := pmetric.NewNumberDataPoint()
 	dp.SetStartTimestamp(start)
 	dp.SetTimestamp(ts)
+	if slices.Contains(m.config.EnabledAttributes, NetworkFlowPacketsMetricAttributeKeyNetworkNamespaceName) {
+		dp.Attributes().PutStr("network.namespace.name", networkNamespaceNameAttributeValue)
+	}
 	if slices.Contains(m.config.EnabledAttributes, NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName) {
 		dp.Attributes().PutStr("network.interface.name", networkInterfaceNameAttributeValue)
 	}
@@ -1213,18 +1252,18 @@ func (mb *MetricsBuilder) Emit(options ...ResourceMetricsOption) pmetric.Metrics
 }
 
 // RecordNetworkFlowActiveDataPoint adds a data point to network.flow.active metric.
-func (mb *MetricsBuilder) RecordNetworkFlowActiveDataPoint(ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, activeServerPortAttributeValue int64) {
-	mb.metricNetworkFlowActive.recordDataPoint(mb.startTime, ts, val, networkInterfaceNameAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), activeServerPortAttributeValue)
+func (mb *MetricsBuilder) RecordNetworkFlowActiveDataPoint(ts pcommon.Timestamp, val int64, networkNamespaceNameAttributeValue string, networkInterfaceNameAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, activeServerPortAttributeValue int64) {
+	mb.metricNetworkFlowActive.recordDataPoint(mb.startTime, ts, val, networkNamespaceNameAttributeValue, networkInterfaceNameAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), activeServerPortAttributeValue)
 }
 
 // RecordNetworkFlowIoDataPoint adds a data point to network.flow.io metric.
-func (mb *MetricsBuilder) RecordNetworkFlowIoDataPoint(ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue AttributeNetworkIoDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64, sourceCidrAttributeValue string, destinationCidrAttributeValue string) {
-	mb.metricNetworkFlowIo.recordDataPoint(mb.startTime, ts, val, networkInterfaceNameAttributeValue, networkIoDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String(), serverPortAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, clientAddressAttributeValue, serverAddressAttributeValue, networkVlanIDAttributeValue, sourceCidrAttributeValue, destinationCidrAttributeValue)
+func (mb *MetricsBuilder) RecordNetworkFlowIoDataPoint(ts pcommon.Timestamp, val int64, networkNamespaceNameAttributeValue string, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue AttributeNetworkIoDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64, sourceCidrAttributeValue string, destinationCidrAttributeValue string) {
+	mb.metricNetworkFlowIo.recordDataPoint(mb.startTime, ts, val, networkNamespaceNameAttributeValue, networkInterfaceNameAttributeValue, networkIoDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String(), serverPortAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, clientAddressAttributeValue, serverAddressAttributeValue, networkVlanIDAttributeValue, sourceCidrAttributeValue, destinationCidrAttributeValue)
 }
 
 // RecordNetworkFlowPacketsDataPoint adds a data point to network.flow.packets metric.
-func (mb *MetricsBuilder) RecordNetworkFlowPacketsDataPoint(ts pcommon.Timestamp, val int64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue AttributeNetworkIoDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64, sourceCidrAttributeValue string, destinationCidrAttributeValue string) {
-	mb.metricNetworkFlowPackets.recordDataPoint(mb.startTime, ts, val, networkInterfaceNameAttributeValue, networkIoDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String(), serverPortAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, clientAddressAttributeValue, serverAddressAttributeValue, networkVlanIDAttributeValue, sourceCidrAttributeValue, destinationCidrAttributeValue)
+func (mb *MetricsBuilder) RecordNetworkFlowPacketsDataPoint(ts pcommon.Timestamp, val int64, networkNamespaceNameAttributeValue string, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue AttributeNetworkIoDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, serverPortAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, clientAddressAttributeValue string, serverAddressAttributeValue string, networkVlanIDAttributeValue int64, sourceCidrAttributeValue string, destinationCidrAttributeValue string) {
+	mb.metricNetworkFlowPackets.recordDataPoint(mb.startTime, ts, val, networkNamespaceNameAttributeValue, networkInterfaceNameAttributeValue, networkIoDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String(), serverPortAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, clientAddressAttributeValue, serverAddressAttributeValue, networkVlanIDAttributeValue, sourceCidrAttributeValue, destinationCidrAttributeValue)
 }
 
 // Reset resets metrics builder to its initial state. It should be used when external metrics source is restarted,

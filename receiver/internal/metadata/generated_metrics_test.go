@@ -80,21 +80,21 @@ func TestMetricsBuilder(t *testing.T) {
 			allMetricsCount := 0
 			defaultMetricsCount++
 			allMetricsCount++
-			mb.RecordNetworkFlowActiveDataPoint(ts, 1, "network.interface.name-val", "network.transport-val", AttributeNetworkTypeIpv4, 18)
+			mb.RecordNetworkFlowActiveDataPoint(ts, 1, "network.namespace.name-val", "network.interface.name-val", "network.transport-val", AttributeNetworkTypeIpv4, 18)
 			if tt.name == "reaggregate_set" {
-				mb.RecordNetworkFlowActiveDataPoint(ts, 3, "network.interface.name-val-2", "network.transport-val-2", AttributeNetworkTypeIpv6, 19)
+				mb.RecordNetworkFlowActiveDataPoint(ts, 3, "network.namespace.name-val-2", "network.interface.name-val-2", "network.transport-val-2", AttributeNetworkTypeIpv6, 19)
 			}
 			defaultMetricsCount++
 			allMetricsCount++
-			mb.RecordNetworkFlowIoDataPoint(ts, 1, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 11, "source.address-val", 11, "destination.address-val", 16, "client.address-val", "server.address-val", 15, "source.cidr-val", "destination.cidr-val")
+			mb.RecordNetworkFlowIoDataPoint(ts, 1, "network.namespace.name-val", "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 11, "source.address-val", 11, "destination.address-val", 16, "client.address-val", "server.address-val", 15, "source.cidr-val", "destination.cidr-val")
 			if tt.name == "reaggregate_set" {
-				mb.RecordNetworkFlowIoDataPoint(ts, 3, "network.interface.name-val-2", AttributeNetworkIoDirectionTransmit, "network.transport-val-2", AttributeNetworkTypeIpv6, 12, "source.address-val-2", 12, "destination.address-val-2", 17, "client.address-val-2", "server.address-val-2", 16, "source.cidr-val-2", "destination.cidr-val-2")
+				mb.RecordNetworkFlowIoDataPoint(ts, 3, "network.namespace.name-val-2", "network.interface.name-val-2", AttributeNetworkIoDirectionTransmit, "network.transport-val-2", AttributeNetworkTypeIpv6, 12, "source.address-val-2", 12, "destination.address-val-2", 17, "client.address-val-2", "server.address-val-2", 16, "source.cidr-val-2", "destination.cidr-val-2")
 			}
 			defaultMetricsCount++
 			allMetricsCount++
-			mb.RecordNetworkFlowPacketsDataPoint(ts, 1, "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 11, "source.address-val", 11, "destination.address-val", 16, "client.address-val", "server.address-val", 15, "source.cidr-val", "destination.cidr-val")
+			mb.RecordNetworkFlowPacketsDataPoint(ts, 1, "network.namespace.name-val", "network.interface.name-val", AttributeNetworkIoDirectionReceive, "network.transport-val", AttributeNetworkTypeIpv4, 11, "source.address-val", 11, "destination.address-val", 16, "client.address-val", "server.address-val", 15, "source.cidr-val", "destination.cidr-val")
 			if tt.name == "reaggregate_set" {
-				mb.RecordNetworkFlowPacketsDataPoint(ts, 3, "network.interface.name-val-2", AttributeNetworkIoDirectionTransmit, "network.transport-val-2", AttributeNetworkTypeIpv6, 12, "source.address-val-2", 12, "destination.address-val-2", 17, "client.address-val-2", "server.address-val-2", 16, "source.cidr-val-2", "destination.cidr-val-2")
+				mb.RecordNetworkFlowPacketsDataPoint(ts, 3, "network.namespace.name-val-2", "network.interface.name-val-2", AttributeNetworkIoDirectionTransmit, "network.transport-val-2", AttributeNetworkTypeIpv6, 12, "source.address-val-2", 12, "destination.address-val-2", 17, "client.address-val-2", "server.address-val-2", 16, "source.cidr-val-2", "destination.cidr-val-2")
 			}
 
 			rb := mb.NewResourceBuilder()
@@ -147,6 +147,9 @@ func TestMetricsBuilder(t *testing.T) {
 						assert.Equal(t, ts, dp.Timestamp())
 						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
 						assert.Equal(t, int64(1), dp.IntValue())
+						networkNamespaceNameAttrVal, ok := dp.Attributes().Get("network.namespace.name")
+						assert.True(t, ok)
+						assert.Equal(t, "network.namespace.name-val", networkNamespaceNameAttrVal.Str())
 						networkInterfaceNameAttrVal, ok := dp.Attributes().Get("network.interface.name")
 						assert.True(t, ok)
 						assert.Equal(t, "network.interface.name-val", networkInterfaceNameAttrVal.Str())
@@ -179,7 +182,9 @@ func TestMetricsBuilder(t *testing.T) {
 						case "max":
 							assert.Equal(t, int64(3), dp.IntValue())
 						}
-						_, ok := dp.Attributes().Get("network.interface.name")
+						_, ok := dp.Attributes().Get("network.namespace.name")
+						assert.False(t, ok)
+						_, ok = dp.Attributes().Get("network.interface.name")
 						assert.False(t, ok)
 						_, ok = dp.Attributes().Get("network.transport")
 						assert.False(t, ok)
@@ -203,6 +208,9 @@ func TestMetricsBuilder(t *testing.T) {
 						assert.Equal(t, ts, dp.Timestamp())
 						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
 						assert.Equal(t, int64(1), dp.IntValue())
+						networkNamespaceNameAttrVal, ok := dp.Attributes().Get("network.namespace.name")
+						assert.True(t, ok)
+						assert.Equal(t, "network.namespace.name-val", networkNamespaceNameAttrVal.Str())
 						networkInterfaceNameAttrVal, ok := dp.Attributes().Get("network.interface.name")
 						assert.True(t, ok)
 						assert.Equal(t, "network.interface.name-val", networkInterfaceNameAttrVal.Str())
@@ -241,7 +249,9 @@ func TestMetricsBuilder(t *testing.T) {
 						case "max":
 							assert.Equal(t, int64(3), dp.IntValue())
 						}
-						_, ok := dp.Attributes().Get("network.interface.name")
+						_, ok := dp.Attributes().Get("network.namespace.name")
+						assert.False(t, ok)
+						_, ok = dp.Attributes().Get("network.interface.name")
 						assert.False(t, ok)
 						_, ok = dp.Attributes().Get("network.io.direction")
 						assert.False(t, ok)
@@ -285,6 +295,9 @@ func TestMetricsBuilder(t *testing.T) {
 						assert.Equal(t, ts, dp.Timestamp())
 						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
 						assert.Equal(t, int64(1), dp.IntValue())
+						networkNamespaceNameAttrVal, ok := dp.Attributes().Get("network.namespace.name")
+						assert.True(t, ok)
+						assert.Equal(t, "network.namespace.name-val", networkNamespaceNameAttrVal.Str())
 						networkInterfaceNameAttrVal, ok := dp.Attributes().Get("network.interface.name")
 						assert.True(t, ok)
 						assert.Equal(t, "network.interface.name-val", networkInterfaceNameAttrVal.Str())
@@ -323,7 +336,9 @@ func TestMetricsBuilder(t *testing.T) {
 						case "max":
 							assert.Equal(t, int64(3), dp.IntValue())
 						}
-						_, ok := dp.Attributes().Get("network.interface.name")
+						_, ok := dp.Attributes().Get("network.namespace.name")
+						assert.False(t, ok)
+						_, ok = dp.Attributes().Get("network.interface.name")
 						assert.False(t, ok)
 						_, ok = dp.Attributes().Get("network.io.direction")
 						assert.False(t, ok)

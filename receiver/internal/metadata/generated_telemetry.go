@@ -47,6 +47,7 @@ type TelemetryBuilder struct {
 	EbpfpacketsReceiverLedgerPackets       metric.Int64ObservableCounter
 	EbpfpacketsReceiverMessageConflicts    metric.Int64ObservableCounter
 	EbpfpacketsReceiverMessages            metric.Int64ObservableCounter
+	EbpfpacketsReceiverNamespaces          metric.Int64ObservableGauge
 	EbpfpacketsReceiverPointShedIo         metric.Int64Counter
 	EbpfpacketsReceiverPointShedPackets    metric.Int64Counter
 	EbpfpacketsReceiverRecordShedIo        metric.Int64Counter
@@ -239,6 +240,21 @@ func (builder *TelemetryBuilder) RegisterEbpfpacketsReceiverMessagesCallback(cb 
 	return nil
 }
 
+// RegisterEbpfpacketsReceiverNamespacesCallback sets callback for observable EbpfpacketsReceiverNamespaces metric.
+func (builder *TelemetryBuilder) RegisterEbpfpacketsReceiverNamespacesCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfpacketsReceiverNamespaces, obs: o})
+		return nil
+	}, builder.EbpfpacketsReceiverNamespaces)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
 // RegisterEbpfpacketsReceiverRequestsCallback sets callback for observable EbpfpacketsReceiverRequests metric.
 func (builder *TelemetryBuilder) RegisterEbpfpacketsReceiverRequestsCallback(cb metric.Int64Callback) error {
 	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
@@ -369,7 +385,7 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	var err, errs error
 	builder.EbpfpacketsReceiverAttachErrors, err = builder.meter.Int64Counter(
 		"otelcol_ebpfpackets_receiver_attach_errors",
-		metric.WithDescription("Attempts to attach to an interface that failed. [Development]"),
+		metric.WithDescription("Attempts to attach to an interface, or to observe a network namespace, that failed. [Development]"),
 		metric.WithUnit("{error}"),
 	)
 	errs = errors.Join(errs, err)
@@ -480,6 +496,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_ebpfpackets_receiver_messages",
 		metric.WithDescription("What looked like a message of an application protocol, by what became of it. Those that wait for their rest are not in it yet. [Development]"),
 		metric.WithUnit("{message}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfpacketsReceiverNamespaces, err = builder.meter.Int64ObservableGauge(
+		"otelcol_ebpfpackets_receiver_namespaces",
+		metric.WithDescription("Network namespaces that the key namespaces leads to. Only if it names others than the collector's own. [Development]"),
+		metric.WithUnit("{namespace}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.EbpfpacketsReceiverPointShedIo, err = builder.meter.Int64Counter(

@@ -1,0 +1,126 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const ownPath = "/proc/thread-self/ns/net"
+
+// Own returns the namespace of the process.
+func Own() (ID, error) {
+	id, err := identify(ownPath)
+	if err != nil {
+		return ID{}, fmt.Errorf("look for the own network namespace: %w", err)
+	}
+	return id, nil
+}
+
+// identify follows path to what is there.
+func identify(path string) (ID, error) {
+	var s unix.Stat_t
+	for {
+		err := unix.Stat(path, &s)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return ID{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+		}
+		return idOf(&s), nil
+	}
+}
+
+func idOf(s *unix.Stat_t) ID {
+	return ID{uint64(s.Dev), uint64(s.Ino)} //nolint:unconvert // of 32 bits on some machines
+}
+
+// Find returns the paths that patterns lead to and at which there is a namespace, in the order of patterns and then of names, each path
+// once. What is no namespace is left out: "ip netns add" makes a file first and then mounts the namespace there. The error says
+// what could not be looked at, and is nil if that is only not there; what was found is right nevertheless.
+func Find(patterns []string) (found []Found, err error) {
+	own, err := Own()
+	if err != nil {
+		return nil, err
+	}
+	var refused refusals
+	seen := map[string]bool{}
+	for _, pattern := range patterns {
+		for _, p := range expand(pattern, &refused) {
+			if seen[p] {
+				continue
+			}
+			seen[p] = true
+			id, err := identify(p)
+			switch {
+			case err != nil:
+				refused.add(err)
+			case id.Device == own.Device: // all namespaces are files of one file system, nsfs
+				found = append(found, Found{p, id})
+			}
+		}
+	}
+	return found, refused.err()
+}
+
+// expand returns the paths that a pattern may mean; those without a glob need not exist.
+func expand(pattern string, refused *refusals) []string {
+	paths := []string{"/"}
+	for part := range strings.SplitSeq(strings.Trim(pattern, "/"), "/") {
+		var next []string
+		for _, dir := range paths {
+			if !IsGlob(part) {
+				next = append(next, filepath.Join(dir, part))
+				continue
+			}
+			entries, err := os.ReadDir(dir)
+			if err != nil {
+				refused.add(err)
+			}
+			for _, e := range entries {
+				if ok, _ := path.Match(part, e.Name()); ok {
+					next = append(next, filepath.Join(dir, e.Name()))
+				}
+			}
+		}
+		paths = next
+	}
+	return paths
+}
+
+// refusals counts what could not be looked at.
+type refusals struct {
+	first error
+	count int
+}
+
+// add leaves out what is not there: processes end, containers go.
+func (r *refusals) add(err error) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EINVAL) {
+		return
+	}
+	if r.first == nil {
+		r.first = err
+	}
+	r.count++
+}
+
+func (r *refusals) err() error {
+	switch {
+	case r.count == 0:
+		return nil
+	case errors.Is(r.first, fs.ErrPermission):
+		return fmt.Errorf("look for network namespaces, %d paths: %w (of other users' processes this takes CAP_SYS_PTRACE)", r.count, r.first)
+	}
+	return fmt.Errorf("look for network namespaces, %d paths: %w", r.count, r.first)
+}

@@ -1,0 +1,513 @@
+// Copyright The ebpfpackets Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
+	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+	"github.com/ebpfpackets/ebpfpackets/internal/netns"
+)
+
+const (
+	// maxNamespaces is how many are observed beside the receiver's own: each takes two or four programs, 0.4 MB of kernel memory or 0.8.
+	maxNamespaces = 256
+	// spaceInterval is how often paths are looked at. Nothing tells of a namespace that comes or goes: there are no events in /proc, and
+	// those of a directory come before the namespace is mounted there. It is also how long one may live on for us alone.
+	spaceInterval = 500 * time.Millisecond
+	// spaceShare bounds the time that looking takes to one part of so many: of thousands of processes, a look takes milliseconds.
+	spaceShare = 50
+)
+
+type spaceState uint8
+
+const (
+	spaceObserved spaceState = iota
+	spaceFailed              // it cannot be held or entered; tried again
+	spaceExcess              // beyond maxNamespaces
+	spaceStateCount
+)
+
+// namespace is a network namespace that is observed.
+type namespace struct {
+	number     uint16 // 0: the receiver's own
+	name, path string
+	space      space
+	held       heldSpace   // nil: the receiver's own
+	source     observation // nil: the receiver's own
+	interfaces *interfaces
+	synced     bool // its interfaces were listed
+
+	cancel context.CancelFunc // ends its loops; nil: they do not run
+	loops  sync.WaitGroup
+}
+
+// namespaces keeps the interfaces of all chosen network namespaces attached. One goroutine calls its methods, except counters.
+type namespaces struct {
+	host     platform
+	source   source
+	patterns []string // of others; empty: the receiver's own namespace is the only one
+	own      bool     // that one is chosen, whatever the patterns match
+	ownID    netns.ID // iff there are patterns
+	limit    int
+	places   *places
+	base     *interfaces // what all have in common, and nothing else
+	keep     time.Duration
+
+	looking  sync.WaitGroup
+	mu       sync.Mutex              // of all, for sorted
+	all      map[netns.ID]*namespace // zero: the receiver's own
+	failures map[netns.ID]*spaceFailure
+	former   map[uint16]time.Time // numbers whose flows may still be told, and since when their namespace is gone
+	last     uint16               // number given last
+	excess   int
+	findErr  error
+	since    time.Time // without an attached interface; zero: there is one
+	took     time.Duration
+	warned   bool // of the excess
+	counts   [spaceStateCount]atomic.Int64
+}
+
+// spaceFailure is a namespace that could not be observed.
+type spaceFailure struct {
+	err   error
+	tries int
+	retry time.Time
+}
+
+func newNamespaces(c *Config, host platform, source source, base *interfaces, p *places) (*namespaces, error) {
+	patterns, own, err := netns.ParsePatterns(c.Namespaces)
+	if err != nil {
+		return nil, fmt.Errorf("namespaces: %w", err)
+	}
+	n := &namespaces{
+		host: host, source: source, patterns: patterns, own: own, limit: maxNamespaces, places: p, base: base, keep: base.keepNames,
+		all: map[netns.ID]*namespace{}, failures: map[netns.ID]*spaceFailure{}, former: map[uint16]time.Time{},
+	}
+	n.base.places, n.base.turn, n.base.alone = p, &sync.Mutex{}, !n.others()
+	if n.others() {
+		if n.ownID, err = host.ownSpace(); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// others reports whether other namespaces than the receiver's are to be observed.
+func (n *namespaces) others() bool { return len(n.patterns) > 0 }
+
+// start attaches what it can until the deadline.
+func (n *namespaces) start(ctx context.Context, deadline time.Time) error {
+	n.since = n.base.clock()
+	n.look()
+	for _, s := range n.sorted() {
+		if !n.base.clock().Before(deadline) {
+			return nil
+		}
+		s.synced = true
+		if err := s.interfaces.sync(); err != nil {
+			return err
+		}
+		s.interfaces.attach(ctx, deadline)
+	}
+	return n.startErr()
+}
+
+// startErr is what Start fails with: every attempt failed.
+func (n *namespaces) startErr() error {
+	if n.places.attached() > 0 {
+		return nil
+	}
+	var errs []error
+	for _, s := range n.sorted() {
+		err := s.interfaces.startErr()
+		if err == nil && s.interfaces.counts[statePending].Load() > 0 {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, n.failed())...)
+}
+
+// sorted returns the observed namespaces in the order of their numbers.
+func (n *namespaces) sorted() []*namespace {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.SortedFunc(maps.Values(n.all), func(a, b *namespace) int { return cmp.Compare(a.number, b.number) })
+}
+
+// look compares what is observed with what the patterns lead to: new namespaces are opened, those that are gone are closed. Those
+// that were opened are returned.
+func (n *namespaces) look() (opened []*namespace) {
+	chosen := n.chosen()
+	for id, s := range n.copied() {
+		if _, ok := chosen[id]; !ok {
+			n.close(id, s)
+		}
+	}
+	maps.DeleteFunc(n.failures, func(id netns.ID, _ *spaceFailure) bool { _, ok := chosen[id]; return !ok })
+	n.excess = 0
+	for _, id := range slices.SortedFunc(maps.Keys(chosen), func(a, b netns.ID) int { return cmp.Compare(chosen[a].order, chosen[b].order) }) {
+		if s := n.open(id, chosen[id].path); s != nil {
+			opened = append(opened, s)
+		}
+	}
+	n.forget()
+	n.count()
+	return opened
+}
+
+// choice of a namespace: the first path to it, and where that stands among all paths.
+type spaceChoice struct {
+	path  string
+	order int
+}
+
+// chosen returns the namespaces that are to be observed, each once. That of the receiver is known by another name: the zero ID.
+func (n *namespaces) chosen() map[netns.ID]spaceChoice {
+	chosen := map[netns.ID]spaceChoice{}
+	if n.own {
+		chosen[netns.ID{}] = spaceChoice{}
+	}
+	if !n.others() {
+		return chosen
+	}
+	began := time.Now()
+	found, err := n.host.findSpaces(n.patterns)
+	n.took, n.findErr = time.Since(began), err
+	for i, f := range found {
+		id := f.ID
+		if id == n.ownID {
+			id = netns.ID{}
+		}
+		if _, ok := chosen[id]; !ok {
+			chosen[id] = spaceChoice{f.Path, i + 1}
+		}
+	}
+	return chosen
+}
+
+func (n *namespaces) copied() map[netns.ID]*namespace {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.all)
+}
+
+// open begins to observe a namespace, unless it is observed already, is one too many, or failed a moment ago. It returns what is new.
+func (n *namespaces) open(id netns.ID, path string) *namespace {
+	if n.all[id] != nil {
+		return nil
+	}
+	own := id == netns.ID{}
+	failure := n.failures[id]
+	switch {
+	case failure != nil && n.base.clock().Before(failure.retry):
+		return nil
+	case !own && n.opened() >= n.limit:
+		n.excess++
+		return nil
+	}
+	s, err := n.make(id, path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, netns.ErrReplaced): // it went since it was found
+		return nil
+	case err != nil:
+		n.fail(id, path, err)
+		return nil
+	}
+	delete(n.failures, id)
+	n.mu.Lock()
+	n.all[id] = s
+	n.mu.Unlock()
+	if n.others() {
+		n.base.log.Info("Observing network namespace", zap.String("namespace", s.name), zap.String("path", path))
+	}
+	return s
+}
+
+// opened returns how many namespaces beside the receiver's are observed.
+func (n *namespaces) opened() int {
+	if n.all[netns.ID{}] != nil {
+		return len(n.all) - 1
+	}
+	return len(n.all)
+}
+
+func (n *namespaces) make(id netns.ID, path string) (*namespace, error) {
+	if id == (netns.ID{}) {
+		s := &namespace{space: n.host, path: path}
+		if n.others() {
+			s.name = netns.Host
+		}
+		s.interfaces = n.newInterfaces(s, id, n.source)
+		return s, nil
+	}
+	held, err := n.host.holdSpace(netns.Found{Path: path, ID: id})
+	if err != nil {
+		return nil, err
+	}
+	s := &namespace{number: n.next(), name: n.nameFor(path), path: path, space: held, held: held}
+	if s.source, err = n.source.Observe(s.number, held.handle()); err != nil {
+		return nil, errors.Join(fmt.Errorf("observe network namespace %q: %w", path, err), held.close())
+	}
+	s.interfaces = n.newInterfaces(s, id, s.source)
+	return s, nil
+}
+
+func (n *namespaces) newInterfaces(s *namespace, id netns.ID, source attacher) *interfaces {
+	i := n.base.clone()
+	i.host, i.source, i.number, i.space, i.id = s.space, source, s.number, s.name, id
+	i.low = s.space.ephemeralLow()
+	if s.name != "" {
+		i.log = i.log.With(zap.String("namespace", s.name))
+	}
+	return i
+}
+
+// nameFor returns what a namespace is called: short, if no other one is called so.
+func (n *namespaces) nameFor(path string) string {
+	short := netns.Name(path)
+	if short == netns.Host {
+		return path
+	}
+	for _, s := range n.all {
+		if s.name == short {
+			return path
+		}
+	}
+	return short
+}
+
+// next returns a number that nothing bears any more. They go round: what the kernel and the table still remember of one namespace is
+// not taken for another's.
+func (n *namespaces) next() uint16 {
+	used := map[uint16]bool{}
+	for _, s := range n.all {
+		used[s.number] = true
+	}
+	delete(used, 0)
+	for {
+		n.last = n.last%kernel.MaxNamespace + 1
+		if _, was := n.former[n.last]; !was && !used[n.last] {
+			return n.last
+		}
+		if len(used)+len(n.former) >= kernel.MaxNamespace { // one a second for longer than names are kept: the oldest goes early
+			n.dropFormer(slices.MinFunc(slices.Collect(maps.Keys(n.former)), func(a, b uint16) int { return n.former[a].Compare(n.former[b]) }))
+		}
+	}
+}
+
+func (n *namespaces) fail(id netns.ID, path string, err error) {
+	f := n.failures[id]
+	if f == nil {
+		f = &spaceFailure{}
+		n.failures[id] = f
+	}
+	if text(err) != text(f.err) {
+		n.base.log.Warn("Observing a network namespace failed; it is tried again", zap.String("path", path), zap.Error(err))
+	}
+	f.err = err
+	f.tries++
+	f.retry = n.base.clock().Add(retryDelay(f.tries))
+	n.base.tel.EbpfpacketsReceiverAttachErrors.Add(context.Background(), 1, n.base.tel.with())
+}
+
+// close ends the observation of a namespace. Its names are kept for the flows that it left behind.
+func (n *namespaces) close(id netns.ID, s *namespace) {
+	s.end()
+	s.interfaces.leave()
+	if err := s.release(); err != nil {
+		n.base.log.Debug("Letting go of a network namespace failed", zap.String("namespace", s.name), zap.Error(err))
+	}
+	n.mu.Lock()
+	delete(n.all, id)
+	n.mu.Unlock()
+	n.former[s.number] = n.base.clock()
+	n.base.log.Info("No longer observing network namespace", zap.String("namespace", s.name), zap.String("path", s.path))
+}
+
+// end waits until the loops have ended.
+func (s *namespace) end() {
+	if s.cancel != nil {
+		s.cancel()
+	}
+	s.loops.Wait()
+}
+
+// release detaches from a namespace and lets go of it. The receiver's own stays as it is, but for the programs.
+func (s *namespace) release() error {
+	if s.held == nil {
+		var errs []error
+		for index := range s.interfaces.byIndex {
+			errs = append(errs, s.interfaces.source.Detach(index))
+		}
+		return errors.Join(errs...)
+	}
+	return errors.Join(s.source.Close(), s.held.close())
+}
+
+// forget drops the names of namespaces that went long ago.
+func (n *namespaces) forget() {
+	for number, since := range n.former {
+		if n.base.clock().Sub(since) > n.keep {
+			n.dropFormer(number)
+		}
+	}
+}
+
+func (n *namespaces) dropFormer(number uint16) {
+	delete(n.former, number)
+	if number != 0 || n.all[netns.ID{}] == nil { // the receiver's own may have come back
+		n.places.say(number, nil)
+	}
+}
+
+func (n *namespaces) count() {
+	n.counts[spaceObserved].Store(int64(len(n.all)))
+	n.counts[spaceFailed].Store(int64(len(n.failures)))
+	n.counts[spaceExcess].Store(int64(n.excess))
+	if n.excess > 0 && !n.warned {
+		n.base.log.Warn("More network namespaces match than can be observed; packets in the rest are not counted",
+			zap.Int("limit", n.limit), zap.Int("excess", n.excess), zap.Strings("namespaces", n.patterns))
+	}
+	n.warned = n.excess > 0
+}
+
+// problem says what is wrong with the namespaces, if anything.
+func (n *namespaces) problem() error {
+	errs := []error{n.findErr, n.failed()}
+	if n.excess > 0 {
+		errs = append(errs, fmt.Errorf("%d network namespaces are not observed: namespaces matches more than %d", n.excess, n.limit))
+	}
+	switch now := n.base.clock(); {
+	case n.places.attached() > 0:
+		n.since = time.Time{}
+	case n.since.IsZero():
+		n.since = now
+	case now.Sub(n.since) >= missingTimeout && n.places.counts[statePending].Load() == 0:
+		errs = append(errs, n.missing())
+	}
+	return errors.Join(errs...)
+}
+
+func (n *namespaces) missing() error {
+	if len(n.all) == 0 {
+		return fmt.Errorf("no network namespace matches namespaces [%s]", strings.Join(n.patterns, " "))
+	}
+	return fmt.Errorf("no interface matches interfaces.include [%s] in any of %d network namespaces", strings.Join(n.base.include, " "), len(n.all))
+}
+
+func (n *namespaces) failed() error {
+	var first error
+	for _, f := range n.failures {
+		if first == nil || text(f.err) < text(first) {
+			first = f.err
+		}
+	}
+	if len(n.failures) > 1 {
+		return fmt.Errorf("%d network namespaces failed, the first: %w", len(n.failures), first)
+	}
+	return first
+}
+
+// run keeps everything attached until ctx is done. It returns at once; end waits.
+func (n *namespaces) run(ctx context.Context) {
+	for _, s := range n.sorted() {
+		s.run(ctx)
+	}
+	if n.others() {
+		n.looking.Go(func() { n.follow(ctx) })
+	}
+}
+
+// end waits until all loops have ended.
+func (n *namespaces) end() {
+	n.looking.Wait()
+	for _, s := range n.sorted() {
+		s.end()
+	}
+}
+
+// follow looks for namespaces that come and go.
+func (n *namespaces) follow(ctx context.Context) {
+	for {
+		n.base.status.set("namespaces", n.problem())
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(max(spaceInterval, spaceShare*n.took)):
+		}
+		for _, s := range n.look() {
+			s.run(ctx)
+		}
+	}
+}
+
+// run starts the loops of one namespace.
+func (s *namespace) run(ctx context.Context) {
+	ctx, s.cancel = context.WithCancel(ctx)
+	changed := make(chan struct{}, 1)
+	s.loops.Go(func() {
+		s.interfaces.watch(ctx, func() {
+			select {
+			case changed <- struct{}{}:
+			default: // one is waiting to be seen
+			}
+		})
+	})
+	s.loops.Go(func() {
+		t := time.NewTicker(tickInterval)
+		defer t.Stop()
+		if !s.synced {
+			s.interfaces.report("list", s.interfaces.sync())
+		}
+		s.interfaces.run(ctx, changed, t.C)
+	})
+}
+
+// counters returns what the interfaces of all namespaces counted themselves. It may be called from anywhere.
+func (n *namespaces) counters() (map[flow.Place]iface.Counters, error) {
+	all := map[flow.Place]iface.Counters{}
+	var errs []error
+	for _, s := range n.sorted() {
+		own, err := s.space.counters()
+		if err != nil {
+			errs = append(errs, err) // it may be gone
+			continue
+		}
+		for index, c := range own {
+			all[flow.Place{NetNS: uint32(s.number), IfIndex: index}] = c
+		}
+	}
+	if len(all) > 0 {
+		return all, nil
+	}
+	return nil, errors.Join(errs...)
+}
+
+// letGo releases what is held, at the end.
+func (n *namespaces) letGo() error {
+	var errs []error
+	for _, s := range n.sorted() {
+		s.interfaces.close()
+		if s.held != nil {
+			errs = append(errs, s.release())
+		}
+	}
+	return errors.Join(errs...)
+}
