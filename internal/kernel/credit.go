@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// credit shares one rate among CPUs without a clock or a lock in the kernel: user space grants, a program uses up. A CPU
-// that is idle keeps what it has and gets no more; the busy ones share the rest. It stops by itself when nobody reads.
+// credit shares one rate among CPUs without a clock or a lock in the kernel: user space grants, a program uses up. The busy
+// CPUs share what is earned; one that is idle keeps what it has, and gets more while they leave half of it. It stops by itself
+// when nobody reads.
 type credit struct {
 	rate   float64 // per second, all CPUs together
 	budget float64 // earned and not granted yet, at most one second's worth
@@ -24,7 +25,7 @@ func newCredit(rate float64, cpus int, now time.Time, random *rand.Rand) *credit
 }
 
 // grants returns what each CPU gets, given what each still holds of earlier grants. The sum of all grants up to any moment
-// is at most rate x time + the first tenth of a second's worth; what a CPU holds is at most its share of one second's, and it keeps
+// is at most rate x time + the first tenth of a second's worth; what a CPU holds is at most one second's, and it keeps
 // that while it is idle: when all CPUs become busy at once, as many second's worths as there are CPUs may be used at once.
 // A CPU whose credit is below zero used some in advance; it is granted that, too, and so the budget pays for it.
 func (c *credit) grants(now time.Time, outstanding []int32) []uint32 {
@@ -42,7 +43,24 @@ func (c *credit) grants(now time.Time, outstanding []int32) []uint32 {
 	for i := range grants {
 		c.held[i] = outstanding[i] + int32(grants[i])
 	}
+	c.provide(grants)
 	return grants
+}
+
+// provide gives what the busy CPUs left to the one that holds least: a CPU with but one credit would tell the first question
+// after a pause, and not the answer that comes before the next grant.
+func (c *credit) provide(grants []uint32) {
+	least := 0
+	for i, held := range c.held {
+		if held < c.held[least] {
+			least = i
+		}
+	}
+	if spare := min(c.budget-c.rate/2, c.rate-float64(c.held[least])); spare >= 1 {
+		grants[least] += uint32(spare)
+		c.held[least] += int32(spare)
+		c.budget -= math.Floor(spare)
+	}
 }
 
 // busy lists the CPUs that used credit since the last grant or have none, beginning with any of them: what does not divide

@@ -62,6 +62,21 @@ func TestBudgetBelowTheNumberOfCPUsStarvesNone(t *testing.T) {
 	}
 }
 
+func TestACPUThatWasIdleHasCreditForABurst(t *testing.T) {
+	for _, others := range []int{0, 1} { // samples that each of the others wants between two polls
+		poll := make([]int, 8)
+		got := simulate(100, 300, func(cpu int) int {
+			if poll[cpu]++; cpu != 3 {
+				return others
+			} else if poll[cpu] == 300 {
+				return 50
+			}
+			return 0
+		}, 8)
+		require.Equal(t, 50, got[3])
+	}
+}
+
 func TestBudgetIsNeverExceeded(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 100 {
