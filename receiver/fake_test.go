@@ -117,8 +117,9 @@ func (h *fakeHost) counters() (map[uint32]iface.Counters, error) {
 }
 
 func (h *fakeHost) watch(ctx context.Context, changed func()) error {
+	told := make(chan struct{}, 1) // changed is for one goroutine to call
 	h.mu.Lock()
-	h.changed = changed
+	h.changed = func() { told <- struct{}{} }
 	h.watches++
 	err, deaf := h.watchErr, h.deaf
 	h.mu.Unlock()
@@ -126,11 +127,15 @@ func (h *fakeHost) watch(ctx context.Context, changed func()) error {
 		return err
 	}
 	changed()
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-deaf:
-		return err
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-deaf:
+			return err
+		case <-told:
+			changed()
+		}
 	}
 }
 
