@@ -115,6 +115,7 @@ func TestKernels(t *testing.T) {
 	maps.Copy(binaries[runtime.GOARCH], withCollector(t))
 	for _, k := range chosen(t) {
 		t.Run(k.name, func(t *testing.T) {
+			t.Parallel() // a guest waits more than it computes
 			if len(k.built) > 0 && k.arch != runtime.GOARCH {
 				lacking(t, "needs a collector for "+k.arch)
 			}
