@@ -36,7 +36,7 @@ _build/run: $(wildcard internal/tools/run/*.go)
 collector: $(COLLECTOR) ## build ./_build/otelcol-ebpfpackets with ocb from builder-config.yaml
 
 $(COLLECTOR): builder-config.yaml $(SOURCES)
-	@echo "building $@ with ocb: the first time it downloads and compiles the Collector, about two minutes on two cores"
+	@echo "building $@ with ocb: the first time it downloads and compiles the Collector, about four minutes on two cores"
 	@start=$$SECONDS; mkdir -p _build; \
 	$(TOOL) builder --config builder-config.yaml >_build/ocb.log 2>&1 || { cat _build/ocb.log; exit 1; }; \
 	echo "built $@ in $$((SECONDS - start)) s"
@@ -45,7 +45,7 @@ $(COLLECTOR): builder-config.yaml $(SOURCES)
 collector-full: $(FULL) ## build ./_build/full/otelcol-ebpfpackets-full with ocb: the manifest for fleets (minutes more)
 
 $(FULL): examples/distribution/builder-config.yaml $(SOURCES)
-	@echo "building $@ with ocb: the first time it downloads and compiles the SDKs of the clouds, about six minutes on two cores"
+	@echo "building $@ with ocb: the first time it downloads and compiles the SDKs of the clouds, about four minutes on two cores beyond those of make collector"
 	@start=$$SECONDS; mkdir -p _build; \
 	$(TOOL) builder --config $< >_build/ocb-full.log 2>&1 || { cat _build/ocb-full.log; exit 1; }; \
 	echo "built $@ in $$((SECONDS - start)) s"

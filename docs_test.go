@@ -4,6 +4,7 @@
 package ebpfpackets
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 )
 
 // What pages say about the code is held against the code here: links, files, functions, tests, telemetry, log lines. Their
@@ -167,7 +169,7 @@ func (p *page) spans() (spans []string) {
 
 var (
 	repositoryPath = regexp.MustCompile(`^(?:\.ci|bpf|docs|examples|internal|receiver|testdata)/[\w./-]*\w$`)
-	testName       = regexp.MustCompile(`^(?:Test|Fuzz|Benchmark)[A-Z]\w+$`)
+	testName       = regexp.MustCompile(`^((?:Test|Fuzz|Benchmark)[A-Z]\w+)(…?)$`) // with "…" the beginning of some
 	testCommand    = regexp.MustCompile(`go(?: -C (\S+))? test\b[^\x60\n]*?-(?:run|bench) '?([^\s'\x60]+)'?[^\x60\n]* (\.(?:/[\w/]+)?)`)
 	testFunction   = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
 )
@@ -189,12 +191,7 @@ func testsIn(t *testing.T) map[string][]string {
 // Files and tests that pages name are there, and the commands that repeat a figure run something.
 func TestFilesAndTestsInPagesExist(t *testing.T) {
 	tests := testsIn(t)
-	names := map[string]bool{}
-	for _, in := range tests {
-		for _, name := range in {
-			names[name] = true
-		}
-	}
+	names := slices.Concat(slices.Collect(maps.Values(tests))...)
 	commands := 0
 	for _, p := range pages(t) {
 		for _, s := range p.spans() {
@@ -203,7 +200,10 @@ func TestFilesAndTestsInPagesExist(t *testing.T) {
 				_, err := os.Stat(s)
 				assert.NoError(t, err, "%s names a file", p.path)
 			case testName.MatchString(s):
-				assert.True(t, names[s], "%s names %s, which is no test", p.path, s)
+				m := testName.FindStringSubmatch(s)
+				assert.True(t, slices.ContainsFunc(names, func(name string) bool {
+					return name == m[1] || m[2] != "" && strings.HasPrefix(name, m[1])
+				}), "%s names %s, which is no test", p.path, s)
 			}
 		}
 		for _, m := range testCommand.FindAllStringSubmatch(strings.ReplaceAll(p.text, "-run '^$'", ""), -1) {
@@ -237,27 +237,76 @@ func TestTelemetryInPagesExists(t *testing.T) {
 }
 
 var (
-	snakeCase = regexp.MustCompile(`^[a-z]+(?:[._][a-z]+)*_[a-z]+(?:[._][a-z]+)*`)
-	// Of the Collector itself.
-	collectors = []string{"memory_limiter", "otelcol_exporter_send_failed_log_records", "otelcol_receiver_accepted_metric_points"}
+	// bareName is a name alone, of telemetry perhaps with labels, or before a value.
+	bareName = regexp.MustCompile(`^([a-z][a-z0-9_.]*)(?:\{(\w+)="(\w+)"\}|=(\w+)|: \w+)?$`)
+	// settingRow is one of the table of settings; receiver/docs_test.go holds it against the code.
+	settingRow = regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| `.*?` \\| .+ \\|$")
+	// Of the Collector, of Linux, and what this page says about names.
+	others = []string{"ebpfpackets", "memory_limiter", "otel.metric.overflow", "otelcol_ebpfpackets_receiver_", "otelcol_exporter_send_failed_log_records",
+		"otelcol_receiver_accepted_metric_points", "pprof", "sending_queue", "setcap"}
 )
 
-// Names in troubleshooting.md, of telemetry without its prefix and of settings, are those of metadata.yaml and receiver/README.md.
+// named is what metadata.yaml says of names.
+type named struct {
+	Attributes map[string]struct {
+		Override string   `yaml:"name_override"`
+		Enum     []string `yaml:"enum"`
+	} `yaml:"attributes"`
+	Metrics   map[string]any `yaml:"metrics"`
+	Events    map[string]any `yaml:"events"`
+	Telemetry struct {
+		Metrics map[string]struct {
+			Attributes []string `yaml:"attributes"`
+		} `yaml:"metrics"`
+	} `yaml:"telemetry"`
+}
+
+// values returns what attributes that are called name may be. Only those of the telemetry item, unless that is "".
+func (n *named) values(item, name string) (values []string) {
+	for key, attribute := range n.Attributes {
+		of := item == "" || slices.Contains(n.Telemetry.Metrics["ebpfpackets_receiver_"+item].Attributes, key)
+		if of && (attribute.Override == name || attribute.Override == "" && key == name) {
+			values = append(values, attribute.Enum...)
+		}
+	}
+	return values
+}
+
+// Names in troubleshooting.md are of telemetry without its prefix, of what leaves, of values of attributes, or of settings.
 func TestNamesInTroubleshootingExist(t *testing.T) {
 	metadata, err := os.ReadFile("metadata.yaml")
 	require.NoError(t, err)
-	known := string(metadata) + pages(t)["receiver/README.md"].text + pages(t)["docs/design.md"].text
+	var n named
+	require.NoError(t, yaml.Unmarshal(metadata, &n))
+	known := slices.Concat(others, slices.Collect(maps.Keys(n.Metrics)), slices.Collect(maps.Keys(n.Events)))
+	for name := range n.Telemetry.Metrics {
+		known = append(known, strings.TrimPrefix(name, "ebpfpackets_receiver_"))
+	}
+	for key, attribute := range n.Attributes {
+		known = append(append(known, cmp.Or(attribute.Override, key)), attribute.Enum...)
+	}
+	for _, row := range settingRow.FindAllStringSubmatch(pages(t)["receiver/README.md"].text, -1) {
+		known = append(known, row[1])
+	}
 	checked := 0
 	for _, s := range pages(t)["docs/troubleshooting.md"].spans() {
-		if name := snakeCase.FindString(s); name != "" && !slices.Contains(collectors, name) {
-			checked++
-			assert.True(t, regexp.MustCompile(`(?:\b|_receiver_)`+regexp.QuoteMeta(name)+`(?:_|\b)`).MatchString(known), "nobody else knows %s", name)
+		m := bareName.FindStringSubmatch(s)
+		if m == nil {
+			continue
+		}
+		checked++
+		name, label, value, alone := m[1], m[2], m[3], m[4]
+		assert.True(t, slices.Contains(known, name), "nobody else knows %s", s)
+		if label != "" {
+			assert.Contains(t, n.values(name, label), value, "%s has no such value", s)
+		} else if alone != "" && !slices.Contains(others, name) {
+			assert.Contains(t, n.values("", name), alone, "%s has no such value", s)
 		}
 	}
-	require.Greater(t, checked, 20)
+	require.Greater(t, checked, 60)
 }
 
-// A line in a block of language log is one that the code can write: what is between "…" is part of one of its strings.
+// A line in a block of language log is one that the code can write: but for "…", it is one of its strings.
 func TestLogLinesInPagesExist(t *testing.T) {
 	said := stringsOf(t)
 	checked := 0
@@ -267,16 +316,24 @@ func TestLogLinesInPagesExist(t *testing.T) {
 				continue
 			}
 			for line := range strings.Lines(b.text) {
-				for part := range strings.SplitSeq(line, "…") {
-					checked++
-					part = strings.TrimSpace(part)
-					assert.True(t, slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, part) }),
-						"%s has a log line that nobody writes: %q", p.path, part)
-				}
+				checked++
+				pattern := lineWith(strings.TrimSpace(line))
+				assert.NotEmpty(t, strings.Trim(line, "… \n"), "%s has a log line that says nothing", p.path)
+				assert.True(t, slices.ContainsFunc(said, pattern.MatchString), "%s has a log line that nobody writes: %q", p.path, line)
 			}
 		}
 	}
 	require.Greater(t, checked, 10)
+}
+
+// lineWith returns what finds line in a string, or in a format, with anything in place of "…". What does not begin
+// with "…" is where the string begins, and so at the end.
+func lineWith(line string) *regexp.Regexp {
+	var parts []string
+	for part := range strings.SplitSeq(line, "…") {
+		parts = append(parts, regexp.QuoteMeta(part))
+	}
+	return regexp.MustCompile("^" + strings.Join(parts, ".*") + "$")
 }
 
 // stringsOf returns the strings in the code that is not of tests; of those that are added together, the sum.
