@@ -106,7 +106,7 @@ func TestTheDashboardTellsNamespacesApart(t *testing.T) {
 	p.places(d, byInterface, values, others+" left0")
 	assert.Zero(t, p.shown(d, "Namespaces not observed", "A")[0].last)
 	for _, s := range p.shown(d, "Network namespaces", "A") {
-		assert.EqualValues(t, map[string]int{"observed": 3}[s.Metric["state"]], s.last, s.Metric["state"])
+		assert.Equal(t, map[string]int{"observed": 3}[s.Metric["state"]], int(s.last), s.Metric["state"])
 	}
 
 	values["namespace"] = "host|" + regexp.QuoteMeta(peers)
