@@ -41,17 +41,19 @@ func TestTheAlertRulesPassTheirUnitTests(t *testing.T) {
 	}
 }
 
-// TestEachAlertFiresForItsCause gives one collector six troubles, one after the other. Prometheus evaluates the expressions
+// TestEachAlertFiresForItsCause gives one collector seven troubles, one after the other. Prometheus evaluates the expressions
 // that are shipped. Each cause must make its alert fire, which had not fired before, and no other.
 func TestEachAlertFiresForItsCause(t *testing.T) {
 	t.Parallel() // it mostly waits
 	left, right := testenv.Pair(t, testenv.PairConfig{})
-	c := start(t, left.NetNS, `
+	prefix := fmt.Sprintf("/run/netns/ebpfpackets-alerts-%d-", os.Getpid())
+	c := start(t, left.NetNS, fmt.Sprintf(`
 interfaces: {include: [left0]}
+namespaces: [host, "%s*"]
 collection_interval: 1s
 cardinality_limit: 6
 packets: {random_one_in: 10, max_per_second: 1000000, snap_length: 1500}
-`)
+`, prefix))
 	p := startPrometheus(t, left.NetNS, hurriedRules(t))
 	s := left.NewSender()
 	fired := []string{}
@@ -64,6 +66,7 @@ packets: {random_one_in: 10, max_per_second: 1000000, snap_length: 1500}
 		{"EbpfpacketsRingFull", func() { c.overrun(s, manySamples(left)) }, true},
 		{"EbpfpacketsOverflow", func() { c.overrun(s, manyFlows(left)) }, true},
 		{"EbpfpacketsSeriesLimit", func() { sendManySeries(s, left, right) }, true},
+		{"EbpfpacketsNamespacesNotObserved", func() { mountTooMany(t, prefix) }, false},
 		{"EbpfpacketsNoInterface", func() { left.Run(testenv.Tool(t, "ip"), "link", "delete", left.Name) }, false},
 		{"EbpfpacketsDrainsFail", func() { require.NoError(t, c.bpfMap("barrier").Freeze()) }, false},
 	} {
@@ -98,6 +101,14 @@ func hurriedRules(t *testing.T) []byte {
 	minutes := regexp.MustCompile(`\b(\d+)m\b`)
 	require.NotEmpty(t, minutes.FindAll(rules, -1))
 	return minutes.ReplaceAll(rules, []byte("${1}s"))
+}
+
+// mountTooMany makes one namespace more than can be observed. None has an interface that is chosen.
+func mountTooMany(t *testing.T, prefix string) {
+	t.Helper()
+	for n := range 257 {
+		testenv.NewNetNS(t).Mount(prefix + strconv.Itoa(n))
+	}
 }
 
 // miscount makes the program contradict itself: a buffer that it has seen and not counted. One of the two that are written

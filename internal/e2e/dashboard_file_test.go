@@ -126,6 +126,62 @@ func TestTheDashboardIsWhole(t *testing.T) {
 	}
 }
 
+// TestTopTalkersSayWhatTheyLack looks at the panels that show increase(): TestEveryQueryOfTheDashboardHasData and
+// TestTheDashboardTellsNamespacesApart show that what they say is so.
+func TestTopTalkersSayWhatTheyLack(t *testing.T) {
+	d := readDashboard(t)
+	found := 0
+	for _, p := range d.graphs() {
+		for _, q := range p.Targets {
+			if strings.Contains(q.Expr, "increase(") {
+				found++
+				assert.Contains(t, p.Description, "What a series counted before its first point is missing", p.Title)
+				assert.Contains(t, p.Description, "Between two observed hosts, on loopback and over several interfaces bytes are counted at each place", p.Title)
+				assert.Contains(t, q.Expr, `network_io_direction=~"$direction"`, p.Title)
+			}
+		}
+	}
+	assert.Equal(t, 4, found)
+}
+
+// notShown is own telemetry that no panel has.
+var notShown = map[string]string{
+	"icmp_errors":         "says something of the network, not of the receiver",
+	"messages":            "what became of them is data of whoever reads protocols",
+	"requests":            "as messages",
+	"point_shed_io":       "Dropped has their packets",
+	"record_shed_io":      "Dropped has their records",
+	"record_shed_packets": "Dropped has their records",
+}
+
+var (
+	telemetryHeading = regexp.MustCompile(`(?m)^### otelcol_ebpfpackets_receiver_(\w+)$`)
+	nameOf           = regexp.MustCompile(`__name__=~"([^"]+)"|\b(otelcol_ebpfpackets_receiver_\w+)\{`)
+)
+
+// TestTheDashboardShowsOwnTelemetry finds what was added to the receiver's own telemetry and not to the dashboard.
+func TestTheDashboardShowsOwnTelemetry(t *testing.T) {
+	d := readDashboard(t)
+	var names []string
+	for _, p := range d.graphs() {
+		for _, q := range p.Targets {
+			for _, m := range nameOf.FindAllStringSubmatch(q.Expr, -1) {
+				names = append(names, m[1]+m[2])
+			}
+		}
+	}
+	asked := regexp.MustCompile("^(?:" + strings.Join(names, "|") + ")$")
+	page, err := os.ReadFile("../../receiver/documentation.md")
+	require.NoError(t, err)
+	all := telemetryHeading.FindAllSubmatch(page, -1)
+	require.NotEmpty(t, all)
+	for _, m := range all {
+		name := "otelcol_ebpfpackets_receiver_" + string(m[1])
+		_, left := notShown[string(m[1])]
+		assert.NotEqual(t, left, asked.MatchString(name) || asked.MatchString(name+"_bucket"), "%s is shown, or it is said why not", name)
+	}
+}
+
 var (
 	variableUse = regexp.MustCompile(`\$\{?(\w+)`)
 	// builtIn are Grafana's own variables that queries use.

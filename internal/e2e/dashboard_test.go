@@ -8,6 +8,7 @@ package e2e
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net"
 	"os"
@@ -32,10 +33,10 @@ const (
 	rateInterval = "5s"             // ten scrapes
 )
 
-// dashboardOverrides are for the test what a machine of its own and time would be.
+// dashboardOverrides are for a test what a machine of its own and time would be; its place is what is observed.
 const dashboardOverrides = `--config=yaml:{
 receivers: {ebpfpackets: {
-  interfaces: {include: [left0]}, collection_interval: 1s,
+  %s, collection_interval: 1s,
   flows: {idle_timeout: 2s, max_records_per_second: 1},
   packets: {random_one_in: 2, max_per_second: 5}}},
 service: {telemetry: {logs: {encoding: json}, metrics: {readers: [
@@ -49,25 +50,21 @@ func TestEveryQueryOfTheDashboardHasData(t *testing.T) {
 	testenv.Privileged(t)
 	t.Parallel() // it mostly waits
 	left, right := testenv.Pair(t, testenv.PairConfig{})
-	c := launchAs(t, left.NetNS, func(c *collector) string {
-		c.args = []string{strings.ReplaceAll(dashboardOverrides, "\n", " ")}
-		config, err := os.ReadFile("../../examples/dashboard/collector.yaml")
-		require.NoError(t, err)
-		return string(config)
-	})
-	c.awaitReady()
+	c := startForDashboard(t, left.NetNS, "interfaces: {include: [left0]}")
 	talk(t, left, right)
 	p := watch(t, left.NetNS)
+	talkOnce(t, left, right)
 
 	d := readDashboard(t)
 	p.isHealthy(d)
+	assert.Empty(t, p.choices(d.variable(t, "namespace"), chosen()), "only one is observed")
 	c.miscount()
 	p.ask(d, chosen())
 	host, err := os.Hostname()
 	require.NoError(t, err)
 	for _, instance := range []string{ownTelemetry, suffixed} {
 		values := chosen()
-		for name, want := range map[string]string{"host": host, "interface": "left0", "instance": instance} {
+		for name, want := range map[string]string{"host": host, "interface": "left0", "direction": "transmit", "instance": instance} {
 			assert.Contains(t, p.choices(d.variable(t, name), values), want, "values of $%s", name)
 			values[name] = regexp.QuoteMeta(want)
 		}
@@ -75,8 +72,81 @@ func TestEveryQueryOfTheDashboardHasData(t *testing.T) {
 		p.ask(d, values)
 	}
 	p.isRight(d)
+	p.missesWhatWasShort(d)
 	c.terminate()
 	c.ledger()
+}
+
+// TestTheDashboardTellsNamespacesApart has a collector that observes both ends of a conversation and, in a third namespace, an interface
+// with the name of one of them. What both ends see is in top talkers twice, and once if one direction is chosen.
+func TestTheDashboardTellsNamespacesApart(t *testing.T) {
+	testenv.Privileged(t)
+	t.Parallel() // it mostly waits
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	other, beyond := testenv.Pair(t, testenv.PairConfig{})
+	prefix := fmt.Sprintf("ebpfpackets-dashboard-%d-", os.Getpid())
+	peers, others := prefix+"peer", prefix+"other"
+	right.Mount("/run/netns/" + peers)
+	other.Mount("/run/netns/" + others)
+	c := startForDashboard(t, left.NetNS, fmt.Sprintf(`interfaces: {include: [left0, right0]}, namespaces: [host, "/run/netns/%s*"]`, prefix))
+	talk(t, left, right)
+	talk(t, other, beyond)
+	p := watch(t, left.NetNS)
+
+	d := readDashboard(t)
+	assert.ElementsMatch(t, []string{"host", peers, others}, p.choices(d.variable(t, "namespace"), chosen()))
+	const byInterface, drift = "By interface", "Drift against the interfaces' counters"
+	all := []string{"host left0", peers + " right0", others + " left0"}
+	for _, title := range []string{byInterface, "Packets by interface", "Active flows", drift} {
+		p.places(d, title, chosen(), all...)
+	}
+	values := chosen()
+	values["namespace"] = regexp.QuoteMeta(others)
+	assert.Equal(t, []string{"left0"}, p.choices(d.variable(t, "interface"), values))
+	p.places(d, byInterface, values, others+" left0")
+	assert.Zero(t, p.shown(d, "Namespaces not observed", "A")[0].last)
+	for _, s := range p.shown(d, "Network namespaces", "A") {
+		assert.Equal(t, map[string]int{"observed": 3}[s.Metric["state"]], int(s.last), s.Metric["state"])
+	}
+
+	values["namespace"] = "host|" + regexp.QuoteMeta(peers)
+	twice := p.shownOf(d, "Conversations", "A", values)[0].last
+	for _, direction := range []string{"receive", "transmit"} {
+		values["direction"] = direction
+		assert.InDelta(t, 2, twice/p.shownOf(d, "Conversations", "A", values)[0].last, 0.3, "%s alone is all that was sent", direction)
+	}
+	c.terminate()
+	c.ledger()
+}
+
+// places waits until a panel shows exactly these namespaces and interfaces.
+func (p *prometheus) places(d dashboard, title string, values map[string]string, want ...string) {
+	p.t.Helper()
+	slices.Sort(want)
+	var found []string
+	require.Eventually(p.t, func() bool {
+		found = nil
+		for _, s := range p.shownOf(d, title, "A", values) {
+			if place := s.Metric["network_namespace_name"] + " " + s.Metric["network_interface_name"]; !slices.Contains(found, place) {
+				found = append(found, place)
+			}
+		}
+		slices.Sort(found)
+		return slices.Equal(found, want)
+	}, 10*time.Second, 200*time.Millisecond, "%s shows something else than %v", title, want)
+}
+
+// startForDashboard starts the example's collector.
+func startForDashboard(t *testing.T, ns *testenv.NetNS, observed string) *collector {
+	t.Helper()
+	c := launchAs(t, ns, func(c *collector) string {
+		c.args = []string{strings.ReplaceAll(fmt.Sprintf(dashboardOverrides, observed), "\n", " ")}
+		config, err := os.ReadFile("../../examples/dashboard/collector.yaml")
+		require.NoError(t, err)
+		return string(config)
+	})
+	c.awaitReady()
+	return c
 }
 
 // watch starts a Prometheus as the example's README has it, in a hurry, and waits until it has scraped every target ten times.
@@ -103,7 +173,26 @@ scrape_configs:
 // talk has conversations from left to right until the test ends: of TCP with a service, and of ICMP, which has none.
 func talk(t *testing.T, left, right *testenv.End) {
 	t.Helper()
-	service := right.ListenTCP(false, 443)
+	service := serve(right, 443)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(stop); <-stopped })
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(100 * time.Millisecond):
+				left.Do(func() { askOnce(t, service) })
+			}
+		}
+	}()
+	left.Start(exec.Command(testenv.Tool(t, "ping"), "-q", "-i", "0.2", right.V4.String()))
+}
+
+// serve sends back what it is sent, until the test ends.
+func serve(e *testenv.End, port uint16) (address string) {
+	service := e.ListenTCP(false, port)
 	go func() {
 		for {
 			conn, err := service.Accept()
@@ -114,20 +203,32 @@ func talk(t *testing.T, left, right *testenv.End) {
 			conn.Close()
 		}
 	}()
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	t.Cleanup(func() { close(stop); <-stopped })
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(100 * time.Millisecond):
-				left.Do(func() { askOnce(t, service.Addr().String()) })
+	return service.Addr().String()
+}
+
+// talkOnce has short conversations with three services, one with each. At most one of them may be under way when points are made.
+func talkOnce(t *testing.T, left, right *testenv.End) {
+	t.Helper()
+	for _, port := range []uint16{1001, 1002, 1003} {
+		service := serve(right, port)
+		left.Do(func() { askOnce(t, service) })
+	}
+}
+
+// missesWhatWasShort holds the panel to its description: what series counted before their first point is not shown.
+func (p *prometheus) missesWhatWasShort(d dashboard) {
+	p.t.Helper()
+	sum := func(found []series) (sum float64) {
+		for _, s := range found {
+			if strings.HasPrefix(s.Metric["server_port"], "100") {
+				sum += s.last
 			}
 		}
-	}()
-	left.Start(exec.Command(testenv.Tool(t, "ping"), "-q", "-i", "0.2", right.V4.String()))
+		return sum
+	}
+	counted := sum(p.series(`sum by (server_port) (network_flow_io_bytes_total)`, false))
+	assert.Greater(p.t, counted, 3*20_000.0, "the metric has them")
+	assert.Less(p.t, sum(p.shown(d, "Conversations", "A")), counted/2)
 }
 
 // askOnce sends as many bytes as it reads back.
@@ -171,7 +272,7 @@ func (p *prometheus) choices(v variable, values map[string]string) (found []stri
 func chosen() map[string]string {
 	return map[string]string{
 		"__rate_interval": rateInterval, "__range": "1m", "top": "10",
-		"host": ".*", "interface": ".*", "instance": ".*",
+		"host": ".*", "namespace": ".*", "interface": ".*", "direction": ".*", "instance": ".*",
 	}
 }
 
@@ -202,13 +303,14 @@ func (p *prometheus) ask(d dashboard, values map[string]string) {
 
 var legendLabel = regexp.MustCompile(`\{\{(\w+)\}\}`)
 
-// has asks until there is data with the labels that the legend names.
+// has asks until there is data with the labels that the legend names, but that of namespaces: only one is observed.
 func (p *prometheus) has(name string, q target, values map[string]string) {
 	p.t.Helper()
 	query := substitute(p.t, q.Expr, values)
+	legend := strings.ReplaceAll(q.LegendFormat, "{{network_namespace_name}}", "")
 	var missing string
 	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(200 * time.Millisecond) {
-		if missing = lacks(p.series(query, q.Range), q.LegendFormat); missing == "" {
+		if missing = lacks(p.series(query, q.Range), legend); missing == "" {
 			return
 		}
 	}
@@ -232,7 +334,7 @@ func lacks(found []series, legend string) string {
 func (p *prometheus) isHealthy(d dashboard) {
 	p.t.Helper()
 	for _, title := range []string{
-		"Ledger: seen − all entries", "Ledger mismatches", "Interfaces not attached", "Attachments lost",
+		"Ledger: seen − all entries", "Ledger mismatches", "Interfaces not attached", "Namespaces not observed", "Attachments lost",
 	} {
 		for _, s := range p.shown(d, title, "A") {
 			assert.Zero(p.t, s.last, title)
@@ -266,7 +368,13 @@ func (p *prometheus) isRight(d dashboard) {
 // shown is what a query of a panel shows of one collector, all that it has of traffic.
 func (p *prometheus) shown(d dashboard, title, ref string) []series {
 	p.t.Helper()
-	values := chosen()
+	return p.shownOf(d, title, ref, chosen())
+}
+
+// shownOf is shown, of chosen traffic.
+func (p *prometheus) shownOf(d dashboard, title, ref string, values map[string]string) []series {
+	p.t.Helper()
+	values = maps.Clone(values)
 	values["instance"] = regexp.QuoteMeta(ownTelemetry)
 	for _, panel := range d.graphs() {
 		for _, q := range panel.Targets {
