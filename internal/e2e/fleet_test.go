@@ -225,7 +225,7 @@ func serveBackend(t *testing.T, e *testenv.End, config *tls.Config) *backend {
 	t.Helper()
 	l := e.ListenTCP(false, 0)
 	b := &backend{address: l.Addr().String()}
-	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(config)), grpc.MaxRecvMsgSize(64<<20))
+	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(config))) // takes 4 MiB, as others do
 	plogotlp.RegisterGRPCServer(server, b)
 	go server.Serve(l) // until Stop
 	t.Cleanup(server.Stop)
