@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"testing"
@@ -212,6 +213,63 @@ func BenchmarkPointSize(b *testing.B) {
 			b.ReportMetric(zipped*collections/1e6, "gzip-MB/day")
 		})
 	}
+}
+
+// BenchmarkQueueMemory prints what a queue in memory takes for each byte of protobuf, by which `sizer: bytes` counts. It holds pdata: as this
+// receiver makes it, and as a gateway has it that received it.
+func BenchmarkQueueMemory(b *testing.B) {
+	for _, r := range recordsOfADay {
+		b.Run(r.event+"/"+r.family, func(b *testing.B) {
+			r.batch.view = eth0
+			w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3", packets: packetWriter{oneIn: 1000}}
+			queueMemory(b, func() plog.Logs { return w.write(r.batch) }, (&plog.ProtoMarshaler{}).MarshalLogs, (&plog.ProtoUnmarshaler{}).UnmarshalLogs)
+		})
+	}
+	b.Run("points", func(b *testing.B) {
+		m := busyMetrics(1000)
+		collect := func() pmetric.Metrics {
+			messages := collectOnce(m, 3)
+			require.Len(b, messages, 1)
+			return messages[0]
+		}
+		queueMemory(b, collect, (&pmetric.ProtoMarshaler{}).MarshalMetrics, (&pmetric.ProtoUnmarshaler{}).UnmarshalMetrics)
+	})
+}
+
+func queueMemory[T any](b *testing.B, message func() T, marshal func(T) ([]byte, error), unmarshal func([]byte) (T, error)) {
+	b.Helper()
+	protobuf, err := marshal(message())
+	require.NoError(b, err)
+	receive := func() T {
+		m, err := unmarshal(protobuf)
+		require.NoError(b, err)
+		return m
+	}
+	const messages = 25 // 50,000 records
+	var made, received uint64
+	for b.Loop() {
+		made, received = heap(messages, message), heap(messages, receive)
+	}
+	b.ReportMetric(0, "ns/op") // says nothing
+	all := float64(messages * len(protobuf))
+	b.ReportMetric(all/1e6, "protobuf-MB")
+	b.ReportMetric(float64(made)/all, "made-B/B")
+	b.ReportMetric(float64(received)/all, "received-B/B")
+}
+
+// heap returns how much memory so many messages keep, in bytes.
+func heap[T any](n int, message func() T) uint64 {
+	var before, after runtime.MemStats
+	kept := make([]T, n)
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range kept {
+		kept[i] = message()
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	runtime.KeepAlive(kept)
+	return after.HeapAlloc - before.HeapAlloc
 }
 
 // busyMetrics returns metrics with n series, whose volumes are random.

@@ -60,13 +60,14 @@ func TestFlowsGetTheirPod(t *testing.T) {
 	node.Run(testenv.Tool(t, "ip"), "route", "add", "default", "dev", node.Name) // an uplink, too
 	root, image := unpack(t, agentImage(t))
 	const service = "otlp-gateway.ebpfpackets-gateway.svc"
+	const interval = "interval: 60000" // of its own account; a list in a second configuration would replace all of it
+	require.Equal(t, 1, strings.Count(agentSpec.config, interval))
+	agentSpec.config = strings.Replace(agentSpec.config, interval, "interval: 1000", 1)
 	agent := runWorkload(t, node.NetNS, agentSpec, root, image.Config.Entrypoint[0], secrets["otlp-agent-tls"], func(s *specs.Spec) {
 		hosts := filepath.Join(t.TempDir(), "hosts")
 		require.NoError(t, os.WriteFile(hosts, []byte("127.0.0.1 localhost "+service+"\n"), 0o644))
 		bind(s, hosts, "/etc/hosts", "ro")
-	}, `yaml:receivers::ebpfpackets/pods::flows::idle_timeout: 1s`, `yaml:receivers::ebpfpackets/node::collection_interval: 1s`,
-		`yaml:service::telemetry::metrics::readers: [{periodic: {interval: 1000, exporter: {otlp: {protocol: grpc, endpoint: "https://`+service+
-			`:4317", certificate: /tls/ca.crt, client_certificate: /tls/tls.crt, client_key: /tls/tls.key}}}}]`)
+	}, `yaml:receivers::ebpfpackets/pods::flows::idle_timeout: 1s`, `yaml:receivers::ebpfpackets/node::collection_interval: 1s`)
 	agent.awaitReady()
 	assert.Equal(t, http.StatusOK, probe(t, node, 13133))
 

@@ -19,10 +19,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
@@ -146,4 +149,47 @@ func mutualTLS(t *testing.T, dir string) *tls.Config {
 	return &tls.Config{
 		Certificates: []tls.Certificate{own}, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12,
 	}
+}
+
+// TestNoExampleSendsWhatReceiversRefuse reads what exporters of OTLP by gRPC send at most: without a bound, or with one of records, messages get
+// larger than the 4 MiB that a receiver takes, which refuses them for good. It also reads how long they try: the default drops what waits.
+func TestNoExampleSendsWhatReceiversRefuse(t *testing.T) {
+	const taken = 4 << 20
+	configs := map[string]string{}
+	files, err := filepath.Glob(examples + "/*/*.yaml")
+	require.NoError(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		configs[file] = string(text)
+	}
+	c := manifests(t)
+	configs["agent of Kubernetes"], configs["gateway of Kubernetes"] = agentWorkload(t, c).config, gatewayWorkload(t, c).config
+	checked := 0
+	for name, text := range configs {
+		var config struct {
+			Exporters map[string]struct {
+				Queue struct {
+					Batch struct {
+						Sizer   string `json:"sizer"`
+						MaxSize int    `json:"max_size"`
+					} `json:"batch"`
+				} `json:"sending_queue"`
+				Retry struct {
+					MaxElapsedTime string `json:"max_elapsed_time"`
+				} `json:"retry_on_failure"`
+			} `json:"exporters"`
+		}
+		if !strings.Contains(text, "\n  otlp_grpc:\n") {
+			continue
+		}
+		require.NoError(t, sigsyaml.Unmarshal([]byte(text), &config), name)
+		exporter := config.Exporters["otlp_grpc"]
+		assert.Equal(t, "bytes", exporter.Queue.Batch.Sizer, name)
+		assert.Positive(t, exporter.Queue.Batch.MaxSize, name)
+		assert.Less(t, exporter.Queue.Batch.MaxSize, taken, name)
+		assert.Equal(t, "0s", exporter.Retry.MaxElapsedTime, name)
+		checked++
+	}
+	assert.Equal(t, 7, checked)
 }
