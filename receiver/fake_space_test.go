@@ -51,6 +51,9 @@ func (h *fakeHost) ownSpace() (netns.ID, error) { return fakeOwn, nil }
 func (h *fakeHost) findSpaces(patterns []string) (found []netns.Found, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.blind {
+		return nil, h.findErr
+	}
 	for _, pattern := range patterns {
 		for _, p := range slices.Sorted(maps.Keys(h.spaces)) {
 			if ok, _ := path.Match(pattern, p); ok {
@@ -59,6 +62,13 @@ func (h *fakeHost) findSpaces(patterns []string) (found []netns.Found, err error
 		}
 	}
 	return found, h.findErr
+}
+
+func (h *fakeHost) spaceGone(f netns.Found) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.spaces[f.Path]
+	return s == nil || s.id != f.ID
 }
 
 func (h *fakeHost) holdSpace(f netns.Found) (heldSpace, error) {

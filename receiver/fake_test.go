@@ -77,6 +77,7 @@ type fakeHost struct {
 
 	spaces  map[string]*fakeSpace // other namespaces, by path
 	findErr error
+	blind   bool       // nothing is found
 	opening *fakeSpace // held last
 }
 
@@ -163,6 +164,9 @@ func (s fakeSource) Attach(i iface.Interface, _ flow.Direction) error {
 		return err
 	}
 	s.attached[i.Index]++
+	if s.onAttach != nil {
+		s.onAttach()
+	}
 	return nil
 }
 

@@ -85,6 +85,7 @@ type namespaces struct {
 
 // spaceFailure is a namespace that could not be observed.
 type spaceFailure struct {
+	path  string
 	err   error
 	tries int
 	retry time.Time
@@ -152,15 +153,17 @@ func (n *namespaces) sorted() []*namespace {
 }
 
 // look compares what is observed with what the patterns lead to: new namespaces are opened, those that are gone are closed. Those
-// that were opened are returned.
+// that were opened are returned. What could not be looked at may still lead to a namespace that was not found.
 func (n *namespaces) look() (opened []*namespace) {
 	chosen := n.chosen()
 	for id, s := range n.copied() {
-		if _, ok := chosen[id]; !ok {
+		if c, ok := chosen[id]; ok {
+			s.path = c.path
+		} else if n.gone(id, s.path) {
 			n.close(id, s)
 		}
 	}
-	maps.DeleteFunc(n.failures, func(id netns.ID, _ *spaceFailure) bool { _, ok := chosen[id]; return !ok })
+	maps.DeleteFunc(n.failures, func(id netns.ID, f *spaceFailure) bool { _, ok := chosen[id]; return !ok && n.gone(id, f.path) })
 	n.excess = 0
 	for _, id := range slices.SortedFunc(maps.Keys(chosen), func(a, b netns.ID) int { return cmp.Compare(chosen[a].order, chosen[b].order) }) {
 		if s := n.open(id, chosen[id].path); s != nil {
@@ -170,6 +173,14 @@ func (n *namespaces) look() (opened []*namespace) {
 	n.forget()
 	n.count()
 	return opened
+}
+
+// gone reports whether a namespace that was not found is gone: if all could be looked at, it is.
+func (n *namespaces) gone(id netns.ID, path string) bool {
+	if id == (netns.ID{}) {
+		id = n.ownID
+	}
+	return n.findErr == nil || n.host.spaceGone(netns.Found{Path: path, ID: id})
 }
 
 // choice of a namespace: the first path to it, and where that stands among all paths.
@@ -321,7 +332,7 @@ func (n *namespaces) fail(id netns.ID, path string, err error) {
 	if text(err) != text(f.err) {
 		n.base.log.Warn("Observing a network namespace failed; it is tried again", zap.String("path", path), zap.Error(err))
 	}
-	f.err = err
+	f.path, f.err = path, err
 	f.tries++
 	f.retry = n.base.clock().Add(retryDelay(f.tries))
 	n.base.tel.EbpfpacketsReceiverAttachErrors.Add(context.Background(), 1, n.base.tel.with())

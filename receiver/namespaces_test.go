@@ -323,6 +323,28 @@ func TestFindingPartlyIsAProblemAndNoEnd(t *testing.T) {
 	require.ErrorIs(t, b.namespaces.problem(), errTest)
 }
 
+// What cannot be looked at does not end what is observed: that is only what is positively gone.
+func TestFindingPartlyKeepsWhatIsThere(t *testing.T) {
+	h := newFakeHost("eth0")
+	h.newSpace(fakeOwn.Inode, "/proc/1/ns/net")
+	for n, name := range []string{"red", "green", "blue"} {
+		h.newSpace(uint64(10+n), "/run/netns/"+name)
+	}
+	b := newBench(t, spacesConfig("/run/netns/*", "/proc/*/ns/net"), h, consumertest.NewNop(), nil)
+	require.Len(t, b.named(), 4)
+	h.do(func() {
+		h.blind, h.findErr = true, errTest
+		delete(h.spaces, "/run/netns/red")
+	})
+	h.newSpace(13, "/run/netns/green") // another one at the same path
+	b.look()
+	assert.Equal(t, map[string]uint16{"host": 0, "blue": 1}, b.named())
+	assert.Equal(t, map[uint32]int{1: 2}, h.attached)
+	h.do(func() { h.findErr = nil })
+	b.look()
+	assert.Empty(t, b.named(), "all could be looked at")
+}
+
 // Numbers go round before one is given again, and none is while flows may be told of it.
 func TestNumbersGoRound(t *testing.T) {
 	h := newFakeHost("eth0")

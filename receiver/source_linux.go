@@ -50,6 +50,7 @@ func (l loaded) Observe(number uint16, n *netns.Namespace) (observation, error) 
 
 func (linux) ownSpace() (netns.ID, error)                         { return netns.Own() }
 func (linux) findSpaces(patterns []string) ([]netns.Found, error) { return netns.Find(patterns) }
+func (linux) spaceGone(f netns.Found) bool                        { return netns.Gone(f) }
 
 func (linux) holdSpace(f netns.Found) (heldSpace, error) {
 	n, err := netns.Open(f)

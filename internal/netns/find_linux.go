@@ -45,6 +45,20 @@ func idOf(s *unix.Stat_t) ID {
 	return ID{uint64(s.Dev), uint64(s.Ino)} //nolint:unconvert // of 32 bits on some machines
 }
 
+// Gone reports whether what was found is no longer at its path. Where that cannot be told, it is not.
+func Gone(f Found) bool {
+	id, err := identify(f.Path)
+	if err != nil {
+		return absent(err)
+	}
+	return id != f.ID
+}
+
+// absent: processes end, containers go.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EINVAL)
+}
+
 // Find returns the paths that patterns lead to and at which there is a namespace, in the order of patterns and then of names, each path
 // once. What is no namespace is left out: "ip netns add" makes a file first and then mounts the namespace there. The error says
 // what could not be looked at, and is nil if that is only not there; what was found is right nevertheless.
@@ -104,9 +118,9 @@ type refusals struct {
 	count int
 }
 
-// add leaves out what is not there: processes end, containers go.
+// add leaves out what is not there.
 func (r *refusals) add(err error) {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EINVAL) {
+	if absent(err) {
 		return
 	}
 	if r.first == nil {

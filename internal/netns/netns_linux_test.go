@@ -169,6 +169,20 @@ func openFiles(t *testing.T) int {
 	return len(entries)
 }
 
+func TestGone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "red")
+	require.NoError(t, os.Symlink("/proc/thread-self/ns/net", path))
+	was := find(t, path)[0]
+	assert.False(t, netns.Gone(was))
+	require.NoError(t, os.Remove(path))
+	assert.True(t, netns.Gone(was))
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	assert.True(t, netns.Gone(was), "it is something else")
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.Symlink(path, path))
+	assert.False(t, netns.Gone(was), "it cannot be looked at")
+}
+
 // Without the right to look at a process nothing is told of its namespace, but that it cannot be.
 func TestWhatMayNotBeLookedAtIsSaid(t *testing.T) {
 	testenv.Privileged(t)
