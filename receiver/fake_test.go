@@ -42,6 +42,7 @@ type fakeHost struct {
 	lists     int
 	attachErr map[string]error // by interface name
 	refused   []time.Time      // attempts to attach
+	onAttach  func()           // not nil: called when a hook was attached
 	drainErr  error
 	changed   func()
 	loaded    []sourceConfig

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -69,7 +68,7 @@ type interfaces struct {
 	low        uint16   // first port that clients are given
 	alone      bool     // no other namespace is to be observed
 	places     *places
-	turn       *sync.Mutex // of all namespaces: who has it attaches
+	turn       chan struct{} // of all namespaces: who fills it attaches
 	selector   iface.Selector
 	include    []string
 	directions []flow.Direction
@@ -199,7 +198,7 @@ func (s *interfaces) attach(ctx context.Context, deadline time.Time) (pending bo
 			pending = true
 			break
 		}
-		s.attachOne(a)
+		s.attachOne(ctx, a)
 	}
 	s.publish()
 	return pending
@@ -219,13 +218,13 @@ func (s *interfaces) due(a *attachment) bool {
 // supported reports whether packets at a begin with something that the kernel program knows.
 func (a *attachment) supported() bool { return a.LinkHeader() != iface.LinkHeaderUnknown }
 
-func (s *interfaces) attachOne(a *attachment) {
+func (s *interfaces) attachOne(ctx context.Context, a *attachment) {
 	was := text(a.err)
 	a.state, a.err = stateAttached, nil
 	a.attaching = s.places.attachings.Add(1)
 	a.tries++
 	for _, d := range s.directions {
-		err := s.attachHook(a, d)
+		err := s.attachHook(ctx, a, d)
 		if err != nil {
 			a.state, a.err = stateFailed, errors.Join(err, s.source.Detach(a.Index)) // half of the traffic would mislead
 			break
@@ -236,7 +235,8 @@ func (s *interfaces) attachOne(a *attachment) {
 		s.warn(a)
 		return
 	}
-	if errors.Is(a.err, syscall.ENODEV) && a.tries == 1 { // it went since it was listed; if it did not, the next attempt fails
+	wentAway := errors.Is(a.err, syscall.ENODEV) && a.tries == 1 // since it was listed; if it did not, the next attempt fails
+	if wentAway || errors.Is(a.err, context.Canceled) {
 		a.state, a.err = statePending, nil
 		return
 	}
@@ -248,9 +248,15 @@ func (s *interfaces) attachOne(a *attachment) {
 }
 
 // attachHook attaches one direction when it is the turn of this namespace, and leaves RTNL alone for a moment after that.
-func (s *interfaces) attachHook(a *attachment, d flow.Direction) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
+func (s *interfaces) attachHook(ctx context.Context, a *attachment, d flow.Direction) error {
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+	}
+	if ctx.Err() != nil { // all that wait give up at once
+		return ctx.Err()
+	}
 	defer time.Sleep(attachPause)
 	return s.source.Attach(a.Interface, d)
 }

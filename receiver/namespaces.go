@@ -100,7 +100,7 @@ func newNamespaces(c *Config, host platform, source source, base *interfaces, p 
 		host: host, source: source, patterns: patterns, own: own, limit: maxNamespaces, places: p, base: base, keep: base.keepNames,
 		all: map[netns.ID]*namespace{}, failures: map[netns.ID]*spaceFailure{}, former: map[uint16]time.Time{},
 	}
-	n.base.places, n.base.turn, n.base.alone = p, &sync.Mutex{}, !n.others()
+	n.base.places, n.base.turn, n.base.alone = p, make(chan struct{}, 1), !n.others()
 	if n.others() {
 		if n.ownID, err = host.ownSpace(); err != nil {
 			return nil, err
