@@ -27,6 +27,7 @@ type fakeSpace struct {
 	low      uint16
 	own      map[uint32]iface.Counters
 	holdErr  error
+	listErr  error
 	held     int            // how often it is open
 	number   uint16         // while it is observed
 	attached map[uint32]int // hooks by ifindex
@@ -96,7 +97,7 @@ func (s *fakeSpace) close() error {
 func (s *fakeSpace) interfaces() ([]iface.Interface, error) {
 	s.host.mu.Lock()
 	defer s.host.mu.Unlock()
-	return slices.Clone(s.ifaces), nil
+	return slices.Clone(s.ifaces), s.listErr
 }
 
 func (s *fakeSpace) counters() (map[uint32]iface.Counters, error) {

@@ -115,11 +115,16 @@ func (s *interfaces) now() *spaceView {
 func (s *interfaces) report(part string, err error) {
 	if !s.alone {
 		part += " of " + s.space
-		if err != nil {
-			err = fmt.Errorf("network namespace %q: %w", s.space, err)
-		}
 	}
-	s.status.set(part, err)
+	s.status.set(part, s.within(err))
+}
+
+// within adds to an error in which namespace it was.
+func (s *interfaces) within(err error) error {
+	if err == nil || s.alone {
+		return err
+	}
+	return fmt.Errorf("network namespace %q: %w", s.space, err)
 }
 
 func (s *interfaces) observed(index uint32) observed { return observed{s.id, index} }

@@ -116,25 +116,27 @@ func (n *namespaces) others() bool { return len(n.patterns) > 0 }
 func (n *namespaces) start(ctx context.Context, deadline time.Time) error {
 	n.since = n.base.clock()
 	n.look()
+	var unlisted []error
 	for _, s := range n.sorted() {
 		if !n.base.clock().Before(deadline) {
 			return nil
 		}
 		s.synced = true
 		if err := s.interfaces.sync(); err != nil {
-			return err
+			s.interfaces.report("list", err)
+			unlisted = append(unlisted, s.interfaces.within(err))
+			continue
 		}
 		s.interfaces.attach(ctx, deadline)
 	}
-	return n.startErr()
+	return n.startErr(unlisted)
 }
 
-// startErr is what Start fails with: every attempt failed.
-func (n *namespaces) startErr() error {
+// startErr is what Start fails with: every attempt failed. It begins with why namespaces could not be listed.
+func (n *namespaces) startErr(errs []error) error {
 	if n.places.attached() > 0 {
 		return nil
 	}
-	var errs []error
 	for _, s := range n.sorted() {
 		err := s.interfaces.startErr()
 		if err == nil && s.interfaces.counts[statePending].Load() > 0 {

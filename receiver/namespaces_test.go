@@ -301,6 +301,24 @@ func TestStartFailsIfEveryNamespaceDoes(t *testing.T) {
 	assert.True(t, h.loaded[0].enter)
 }
 
+// One namespace that cannot be listed is no reason not to start, all of them are.
+func TestStartGoesOnWithoutOneNamespace(t *testing.T) {
+	h := newFakeHost("eth0")
+	red := h.newSpace(10, "/run/netns/red")
+	red.listErr = errTest
+	b := newBench(t, spacesConfig("host", "/run/netns/*"), h, consumertest.NewNop(), nil)
+	host := newRecordingHost()
+	b.status.add(host)
+	assert.Equal(t, map[uint32]int{1: 2}, h.attached)
+	require.Len(t, host.events, 1)
+	assert.EqualError(t, host.events[0].Err(), `network namespace "red": list interfaces: `+errTest.Error())
+
+	red.number = 0 // fakes know one observer
+	p := create(t, h, spacesConfig("/run/netns/*"), nopSettings(), consumertest.NewNop(), consumertest.NewNop())
+	require.EqualError(t, p.metrics.Start(t.Context(), componenttest.NewNopHost()), host.events[0].Err().Error())
+	require.NoError(t, p.metrics.Shutdown(t.Context()))
+}
+
 func TestNothingToObserveIsAProblem(t *testing.T) {
 	h := newFakeHost("eth0")
 	c := spacesConfig("/run/netns/*")
