@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -40,6 +41,7 @@ const (
 	spaceObserved spaceState = iota
 	spaceFailed              // it cannot be held or entered; tried again
 	spaceExcess              // beyond maxNamespaces
+	spaceRefused             // paths that could not be looked at
 	spaceStateCount
 )
 
@@ -77,6 +79,7 @@ type namespaces struct {
 	last     uint16               // number given last
 	excess   int
 	findErr  error
+	refused  int       // paths that could not be looked at
 	since    time.Time // without an attached interface; zero: there is one
 	took     time.Duration
 	warned   bool // of the excess
@@ -202,7 +205,8 @@ func (n *namespaces) chosen() map[netns.ID]spaceChoice {
 	}
 	began := time.Now()
 	found, err := n.host.findSpaces(n.patterns)
-	n.took, n.findErr = time.Since(began), err
+	n.took = time.Since(began)
+	n.refuse(err)
 	for i, f := range found {
 		id := f.ID
 		if id == n.ownID {
@@ -213,6 +217,32 @@ func (n *namespaces) chosen() map[netns.ID]spaceChoice {
 		}
 	}
 	return chosen
+}
+
+// refuse takes what could not be looked at. While the cause is the same, the path that is told is, too: the first one may be that of
+// another process at each look.
+func (n *namespaces) refuse(err error) {
+	n.refused = 0
+	var paths *netns.RefusedError
+	if errors.As(err, &paths) {
+		n.refused = paths.Paths
+	}
+	if err != nil && n.findErr != nil && cause(err) == cause(n.findErr) {
+		return
+	}
+	n.findErr = err
+	if err != nil {
+		n.base.log.Warn("Some paths could not be looked at; network namespaces there are not observed", zap.Int("paths", n.refused), zap.Error(err))
+	}
+}
+
+// cause is what err comes from, without where.
+func cause(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	return err.Error()
 }
 
 func (n *namespaces) copied() map[netns.ID]*namespace {
@@ -394,6 +424,7 @@ func (n *namespaces) count() {
 	n.counts[spaceObserved].Store(int64(len(n.all)))
 	n.counts[spaceFailed].Store(int64(len(n.failures)))
 	n.counts[spaceExcess].Store(int64(n.excess))
+	n.counts[spaceRefused].Store(int64(n.refused))
 	if n.excess > 0 && !n.warned {
 		n.base.log.Warn("More network namespaces match than can be observed; packets in the rest are not counted",
 			zap.Int("limit", n.limit), zap.Int("excess", n.excess), zap.Strings("namespaces", n.patterns))
@@ -401,11 +432,11 @@ func (n *namespaces) count() {
 	n.warned = n.excess > 0
 }
 
-// problem says what is wrong with the namespaces, if anything.
+// problem says what is wrong with the namespaces, if anything, and not how many: that changes more often than anybody wants to hear.
 func (n *namespaces) problem() error {
 	errs := []error{n.findErr, n.failed()}
 	if n.excess > 0 {
-		errs = append(errs, fmt.Errorf("%d network namespaces are not observed: namespaces matches more than %d", n.excess, n.limit))
+		errs = append(errs, fmt.Errorf("namespaces matches more than %d network namespaces; the rest is not observed", n.limit))
 	}
 	switch now := n.base.clock(); {
 	case n.places.attached() > 0:
@@ -422,18 +453,16 @@ func (n *namespaces) missing() error {
 	if len(n.all) == 0 {
 		return fmt.Errorf("no network namespace matches namespaces [%s]", strings.Join(n.patterns, " "))
 	}
-	return fmt.Errorf("no interface matches interfaces.include [%s] in any of %d network namespaces", strings.Join(n.base.include, " "), len(n.all))
+	return fmt.Errorf("no interface matches interfaces.include [%s] in any observed network namespace", strings.Join(n.base.include, " "))
 }
 
+// failed returns one failure, of several always the same.
 func (n *namespaces) failed() error {
 	var first error
 	for _, f := range n.failures {
 		if first == nil || text(f.err) < text(first) {
 			first = f.err
 		}
-	}
-	if len(n.failures) > 1 {
-		return fmt.Errorf("%d network namespaces failed, the first: %w", len(n.failures), first)
 	}
 	return first
 }

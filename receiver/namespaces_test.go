@@ -6,7 +6,9 @@ package receiver
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"syscall"
 	"testing"
 	"time"
 
@@ -255,11 +257,11 @@ func TestTooManyNamespacesAreSaid(t *testing.T) {
 	b.look()
 	b.look()
 	states := valuesOf(t, tel, "otelcol_ebpfpackets_receiver_namespaces", "state")
-	assert.Equal(t, map[string]int64{"observed": maxNamespaces + 1, "failed": 0, "excess": 3}, states)
+	assert.Equal(t, map[string]int64{"observed": maxNamespaces + 1, "failed": 0, "excess": 3, "refused": 0}, states)
 	require.Equal(t, 1, logged.Len(), "once")
 	assert.Equal(t, "More network namespaces match than can be observed; packets in the rest are not counted", logged.All()[0].Message)
 	require.Len(t, host.events, 1)
-	assert.EqualError(t, host.events[0].Err(), "3 network namespaces are not observed: namespaces matches more than 256")
+	assert.EqualError(t, host.events[0].Err(), "namespaces matches more than 256 network namespaces; the rest is not observed")
 
 	h.do(func() {
 		for n := range 3 {
@@ -281,7 +283,7 @@ func TestAFailingNamespaceIsTriedAgain(t *testing.T) {
 	b.look()
 	require.Len(t, host.events, 1)
 	assert.EqualError(t, host.events[0].Err(), "open network namespace: not permitted")
-	assert.Equal(t, map[string]int64{"observed": 1, "failed": 1, "excess": 0}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_namespaces", "state"))
+	assert.Equal(t, map[string]int64{"observed": 1, "failed": 1, "excess": 0, "refused": 0}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_namespaces", "state"))
 	h.do(func() { red.holdErr = nil })
 	b.look()
 	assert.NotContains(t, b.named(), "red", "not yet")
@@ -329,7 +331,7 @@ func TestNothingToObserveIsAProblem(t *testing.T) {
 	require.EqualError(t, b.namespaces.problem(), "no network namespace matches namespaces [/run/netns/*]")
 	h.newSpace(10, "/run/netns/red")
 	b.look()
-	require.EqualError(t, b.namespaces.problem(), "no interface matches interfaces.include [wlan*] in any of 1 network namespaces")
+	require.EqualError(t, b.namespaces.problem(), "no interface matches interfaces.include [wlan*] in any observed network namespace")
 }
 
 func TestFindingPartlyIsAProblemAndNoEnd(t *testing.T) {
@@ -339,6 +341,35 @@ func TestFindingPartlyIsAProblemAndNoEnd(t *testing.T) {
 	b := newBench(t, spacesConfig("/run/netns/*"), h, consumertest.NewNop(), nil)
 	assert.Contains(t, b.named(), "red")
 	require.ErrorIs(t, b.namespaces.problem(), errTest)
+}
+
+// What cannot be looked at is said once for each cause, however many paths there are and whichever is the first.
+func TestRefusedPathsAreSaid(t *testing.T) {
+	h := newFakeHost("eth0")
+	b, tel := measuredOn(t, h, spacesConfig("host", "/proc/*/ns/net"), consumertest.NewNop(), nil)
+	core, logged := observer.New(zap.WarnLevel)
+	b.namespaces.base.log = zap.New(core)
+	host := newRecordingHost()
+	b.status.add(host)
+	for _, s := range []struct {
+		paths  int
+		first  string
+		errno  syscall.Errno
+		events int
+	}{{2, "/proc/70/ns/net", syscall.EACCES, 1}, {3, "/proc/69/ns/net", syscall.EACCES, 1}, {1, "/proc", syscall.EMFILE, 2}, {0, "", 0, 3}} {
+		h.do(func() {
+			h.findErr = nil
+			if s.paths > 0 {
+				h.findErr = &netns.RefusedError{Paths: s.paths, First: &fs.PathError{Op: "stat", Path: s.first, Err: s.errno}}
+			}
+		})
+		b.look()
+		assert.Len(t, host.events, s.events)
+		assert.EqualValues(t, s.paths, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_namespaces", "state")["refused"])
+	}
+	assert.EqualError(t, host.events[0].Err(), "look for network namespaces: stat /proc/70/ns/net: permission denied (of other users' processes this takes CAP_SYS_PTRACE)")
+	assert.Equal(t, componentstatus.StatusOK, host.events[2].Status())
+	assert.Equal(t, 2, logged.Len())
 }
 
 // What cannot be looked at does not end what is observed: that is only what is positively gone.

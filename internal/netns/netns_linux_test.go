@@ -212,7 +212,10 @@ func TestWhatMayNotBeLookedAtIsSaid(t *testing.T) {
 	var err error
 	asNobody(t, func() { found, err = netns.Find([]string{dir + "/*", "/proc/1/ns/net"}) })
 	assert.Empty(t, found)
-	require.ErrorContains(t, err, "look for network namespaces, 2 paths: ")
+	var refused *netns.RefusedError
+	require.ErrorAs(t, err, &refused)
+	assert.Equal(t, 2, refused.Paths)
+	require.ErrorContains(t, err, "look for network namespaces: ")
 	require.ErrorContains(t, err, dir)
 	require.ErrorContains(t, err, "(of other users' processes this takes CAP_SYS_PTRACE)")
 }
