@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 
@@ -26,6 +27,8 @@ type fakeSpace struct {
 	ifaces   []iface.Interface
 	low      uint16
 	own      map[uint32]iface.Counters
+	ownErr   error
+	slow     time.Duration // that telling own takes
 	holdErr  error
 	listErr  error
 	held     int            // how often it is open
@@ -103,7 +106,8 @@ func (s *fakeSpace) interfaces() ([]iface.Interface, error) {
 func (s *fakeSpace) counters() (map[uint32]iface.Counters, error) {
 	s.host.mu.Lock()
 	defer s.host.mu.Unlock()
-	return s.own, nil
+	time.Sleep(s.slow)
+	return s.own, s.ownErr
 }
 
 func (s *fakeSpace) watch(ctx context.Context, changed func()) error {

@@ -328,7 +328,7 @@ func (b *bench) setOwn() {
 // after lets time pass and drains.
 func (b *bench) after(d time.Duration) {
 	b.now = b.now.Add(d)
-	require.True(b.t, b.drainOnce())
+	require.True(b.t, b.drainAndCompare())
 }
 
 // points collects, delivers and returns the points of one collection.

@@ -19,8 +19,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/ebpfpackets/ebpfpackets/internal/flow"
-	"github.com/ebpfpackets/ebpfpackets/internal/iface"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
 	"github.com/ebpfpackets/ebpfpackets/internal/netns"
 )
@@ -59,7 +57,7 @@ type namespace struct {
 	loops  sync.WaitGroup
 }
 
-// namespaces keeps the interfaces of all chosen network namespaces attached. One goroutine calls its methods, except counters.
+// namespaces keeps the interfaces of all chosen network namespaces attached. One goroutine calls its methods, except sorted.
 type namespaces struct {
 	host     platform
 	source   source
@@ -520,26 +518,6 @@ func (s *namespace) run(ctx context.Context) {
 		}
 		s.interfaces.run(ctx, changed, t.C)
 	})
-}
-
-// counters returns what the interfaces of all namespaces counted themselves. It may be called from anywhere.
-func (n *namespaces) counters() (map[flow.Place]iface.Counters, error) {
-	all := map[flow.Place]iface.Counters{}
-	var errs []error
-	for _, s := range n.sorted() {
-		own, err := s.space.counters()
-		if err != nil {
-			errs = append(errs, err) // it may be gone
-			continue
-		}
-		for index, c := range own {
-			all[flow.Place{NetNS: uint32(s.number), IfIndex: index}] = c
-		}
-	}
-	if len(all) > 0 {
-		return all, nil
-	}
-	return nil, errors.Join(errs...)
 }
 
 // letGo releases what is held, at the end.
