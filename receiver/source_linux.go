@@ -98,6 +98,9 @@ func (h heldLinux) counters() (map[uint32]iface.Counters, error) { return in(h.n
 func (h heldLinux) watch(ctx context.Context, changed func()) error {
 	l, err := in(h.n, iface.Listen)
 	if err != nil {
+		if l != nil { // the way home failed
+			l.Close()
+		}
 		return err
 	}
 	return l.Watch(ctx, changed)
