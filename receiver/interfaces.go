@@ -139,7 +139,7 @@ func (s *interfaces) sync() error {
 		s.tel.EbpfpacketsReceiverWatchErrors.Add(context.Background(), 1, s.tel.with())
 		return fmt.Errorf("list interfaces: %w", err)
 	}
-	s.all = all
+	s.all, s.low = all, s.host.ephemeralLow()
 	if s.byIndex == nil {
 		s.byIndex = map[uint32]*attachment{}
 		s.since = now
