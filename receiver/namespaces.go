@@ -302,7 +302,7 @@ func (n *namespaces) make(id netns.ID, path string) (*namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &namespace{number: n.next(), name: n.nameFor(path), path: path, space: held, held: held}
+	s := &namespace{number: n.next(), name: n.nameFor(path, id), path: path, space: held, held: held}
 	if s.source, err = n.source.Observe(s.number, held.handle()); err != nil {
 		return nil, errors.Join(fmt.Errorf("observe network namespace %q: %w", path, err), held.close())
 	}
@@ -320,18 +320,18 @@ func (n *namespaces) newInterfaces(s *namespace, id netns.ID, source attacher) *
 	return i
 }
 
-// nameFor returns what a namespace is called: short, if no other one is called so.
-func (n *namespaces) nameFor(path string) string {
-	short := netns.Name(path)
-	if short == netns.Host {
-		return path
-	}
+// nameFor returns what a namespace is called: short, if no other one is called so. Its path may have been another's, too.
+func (n *namespaces) nameFor(path string, id netns.ID) string {
+	taken := map[string]bool{netns.Host: true}
 	for _, s := range n.all {
-		if s.name == short {
-			return path
+		taken[s.name] = true
+	}
+	for _, name := range []string{netns.Name(path), path} {
+		if !taken[name] {
+			return name
 		}
 	}
-	return short
+	return fmt.Sprintf("%s#%d", path, id.Inode)
 }
 
 // next returns a number that nothing bears any more. They go round: what the kernel and the table still remember of one namespace is

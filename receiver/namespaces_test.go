@@ -224,7 +224,8 @@ func TestRecordsOfNamespacesGolden(t *testing.T) {
 // A port that is given to clients in one namespace may be a server's in another.
 func TestServerPortsAreThoseOfANamespace(t *testing.T) {
 	h := newFakeHost("eth0")
-	h.newSpace(10, "/run/netns/red").low = 1024
+	red := h.newSpace(10, "/run/netns/red")
+	red.low = 1024
 	b := newBench(t, spacesConfig("host", "/run/netns/*"), h, consumertest.NewNop(), nil)
 	for _, ns := range []uint16{0, 1} {
 		there := opening(tcp("10.0.0.1:40000", "10.0.0.2:8080", flow.DirectionEgress, syn|ack, 2, 200, 0, 0.1), flow.HandshakeSYN)
@@ -242,6 +243,24 @@ func TestServerPortsAreThoseOfANamespace(t *testing.T) {
 		})
 	}
 	assert.Equal(t, map[string]bool{"host": true}, ports)
+
+	h.do(func() { red.low = 2048 })
+	for _, s := range b.namespaces.sorted() {
+		require.NoError(t, s.interfaces.sync())
+	}
+	assert.EqualValues(t, 2048, b.places.now().low[1], "it was changed since")
+}
+
+// What is observed at another path by now keeps its names, also that which was the path of several.
+func TestNamesOfOnePathAreToldApart(t *testing.T) {
+	h := newFakeHost()
+	b := newBench(t, spacesConfig("/run/netns/*", "/proc/*/ns/net"), h, consumertest.NewNop(), nil)
+	for n := range 3 { // a process goes on to another namespace, and leaves a mount of the one before
+		h.newSpace(uint64(10+n), "/proc/70/ns/net")
+		b.look()
+		h.newSpace(uint64(10+n), fmt.Sprintf("/run/netns/n%d", n))
+	}
+	assert.Equal(t, map[string]uint16{"pid:70": 1, "/proc/70/ns/net": 2, "/proc/70/ns/net#12": 3}, b.named())
 }
 
 func TestTooManyNamespacesAreSaid(t *testing.T) {
