@@ -120,7 +120,6 @@ func (h *fakeHost) counters() (map[uint32]iface.Counters, error) {
 
 func (h *fakeHost) watch(ctx context.Context, changed func()) error {
 	h.mu.Lock()
-	h.changed = changed
 	h.watches++
 	err, deaf := h.watchErr, h.deaf
 	h.mu.Unlock()
@@ -128,6 +127,7 @@ func (h *fakeHost) watch(ctx context.Context, changed func()) error {
 		return err
 	}
 	changed()
+	h.do(func() { h.changed = changed }) // from now on the test calls it
 	select {
 	case <-ctx.Done():
 		return nil
