@@ -33,6 +33,8 @@ const (
 	keepSlots = 1 << 16
 	// finalDrains is how often the last drain is tried: nobody comes after it.
 	finalDrains = 3
+	// askTime is how long network namespaces are asked for counters before one drain, beyond the first; the next one goes on.
+	askTime = 10 * time.Millisecond
 )
 
 // drainState belongs to the drain loop.
@@ -51,6 +53,7 @@ type drainState struct {
 	broken    map[string]bool // identities of the ledger that did not hold at the last drain
 	late      bool            // packets of a late CPU were seen
 	drift     drift
+	asking    []*namespace         // whose interfaces are still to be asked
 	watched   map[flow.Place]watch // of each attached interface
 	low       map[uint16]uint16    // what the table and the metrics know of ports
 	samples   *batch               // not sent yet; the sample loop's
@@ -74,7 +77,7 @@ func (e *engine) drainLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-e.source.Pressure():
-			e.drainOnce()
+			e.drainOnce() // at once: interfaces are asked when there is time
 			continue
 		case <-collect.C:
 		case <-between.C:
@@ -82,21 +85,31 @@ func (e *engine) drainLoop(ctx context.Context) {
 			case <-collect.C: // at the same time
 			default:
 				if interval < e.cfg.CollectionInterval { // else collections alone are often enough
-					e.drainOnce()
+					e.drainAndCompare()
 				}
 				continue
 			}
 		}
-		e.drainOnce()
+		e.drainAndCompare()
 		e.collect()
 		between.Reset(interval) // else it fires again at once where one interval is a multiple of the other
 	}
 }
 
+// drainAndCompare is drainOnce, and compares what was counted with what interfaces count themselves, if that is due.
+func (e *engine) drainAndCompare() bool {
+	own := e.askInterfaces(e.clock())
+	drained := e.drainOnce()
+	if drained && own != nil {
+		now := e.places.now()
+		e.tel.setDrift(e.drain.drift.compare(own, now.attached), now, e.cfg.flowDirections())
+	}
+	return drained
+}
+
 // drainOnce takes the kernel's counters and gives them to the table, the metrics and own telemetry. It reports whether it could.
 func (e *engine) drainOnce() bool {
 	began := e.clock()
-	own := e.askInterfaces(began)
 	e.drain.slots = e.drain.slots[:0]
 	d, err := e.source.Drain(func(s *flow.Slot) { e.drain.slots = append(e.drain.slots, *s) })
 	e.reportDrain(err)
@@ -107,7 +120,7 @@ func (e *engine) drainOnce() bool {
 	e.watchInterfaces()
 	e.learnPorts()
 	e.attribute(d)
-	e.compareInterfaces(d, own)
+	e.drain.drift.addDrained(e.drain.slots, d.Classes)
 	flows := 0
 	if e.table != nil {
 		e.table.Expire(e.drain.time, e.endFlow)
@@ -125,28 +138,29 @@ func (e *engine) drainOnce() bool {
 	return true
 }
 
-// askInterfaces returns what the interfaces count themselves, just before a drain; nil if it is not due.
+// askInterfaces returns what interfaces count themselves, just before a drain: of the namespaces that are still to be asked, as many as
+// there is time for; nil if it is not due.
 func (e *engine) askInterfaces(now time.Time) map[flow.Place]iface.Counters {
-	if !e.drain.drift.due(now) {
-		return nil
+	d := &e.drain
+	if len(d.asking) == 0 {
+		if !d.drift.due(now) {
+			return nil
+		}
+		d.asking = e.namespaces.sorted()
 	}
-	own, err := e.namespaces.counters()
-	if err != nil {
-		e.log.Debug("Reading the counters of interfaces failed; interface_drift has a gap", zap.Error(err))
-		e.tel.setDrift(nil, nil, nil)
-		return nil
+	all := map[flow.Place]iface.Counters{}
+	for began := time.Now(); len(d.asking) > 0 && time.Since(began) < askTime; d.asking = d.asking[1:] {
+		s := d.asking[0]
+		own, err := s.space.counters()
+		if err != nil {
+			e.log.Debug("Reading the counters of interfaces failed; interface_drift has a gap", zap.String("namespace", s.name), zap.Error(err))
+			d.drift.silence(s.number)
+		}
+		for index, c := range own {
+			all[flow.Place{NetNS: uint32(s.number), IfIndex: index}] = c
+		}
 	}
-	return own
-}
-
-// compareInterfaces adds one drain to the drift, and tells it if the interfaces were asked.
-func (e *engine) compareInterfaces(d *kernel.Drained, own map[flow.Place]iface.Counters) {
-	e.drain.drift.addDrained(e.drain.slots, d.Classes)
-	if own == nil {
-		return
-	}
-	now := e.places.now()
-	e.tel.setDrift(e.drain.drift.compare(own, now.attached), now, e.cfg.flowDirections())
+	return all
 }
 
 // watchInterfaces tells the table since when we count at each interface: what it knows of who spoke first rests on that. The

@@ -4,6 +4,7 @@
 package receiver
 
 import (
+	"maps"
 	"time"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
@@ -24,6 +25,7 @@ type drift struct {
 	asked   time.Time
 	counted map[flow.Place]*perDirection
 	base    map[flow.Place]perDirection // counted minus the interface's own, modulo 2^64, when it was first asked
+	told    map[flow.Place][2]int64     // of the last comparison of each
 
 	at   flow.Place // of last, since slots of one interface often come in a row
 	last *perDirection
@@ -64,13 +66,25 @@ func (d *drift) due(now time.Time) bool {
 	return true
 }
 
-// compare returns how many packets more than each attached interface we counted since it was first asked; fewer is negative.
+// silence forgets what was told of a namespace, until it answers again.
+func (d *drift) silence(number uint16) {
+	maps.DeleteFunc(d.told, func(at flow.Place, _ [2]int64) bool { return at.NetNS == uint32(number) })
+}
+
+// compare returns how many packets more than each attached interface we counted since it was first asked; fewer is negative. Of those
+// that were not asked this time, it is what was told before.
 func (d *drift) compare(own map[flow.Place]iface.Counters, attached map[flow.Place]bool) map[flow.Place][2]int64 {
 	drifts := make(map[flow.Place][2]int64, len(attached))
 	base := make(map[flow.Place]perDirection, len(attached))
 	for at := range attached {
 		theirs, ok := own[at]
 		if !ok {
+			if b, ok := d.base[at]; ok {
+				base[at] = b
+			}
+			if t, ok := d.told[at]; ok {
+				drifts[at] = t
+			}
 			continue
 		}
 		var difference perDirection
@@ -86,7 +100,7 @@ func (d *drift) compare(own map[flow.Place]iface.Counters, attached map[flow.Pla
 		base[at] = b
 		drifts[at] = [2]int64{int64(difference[0] - b[0]), int64(difference[1] - b[1])}
 	}
-	d.base = base
+	d.base, d.told = base, drifts
 	for at := range d.counted {
 		if !attached[at] {
 			delete(d.counted, at)

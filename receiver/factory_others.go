@@ -31,4 +31,5 @@ func (elsewhere) watch(context.Context, func()) error             { return errNe
 func (elsewhere) ephemeralLow() uint16                            { return defaultEphemeralLow }
 func (elsewhere) ownSpace() (netns.ID, error)                     { return netns.ID{}, errNeedsLinux }
 func (elsewhere) findSpaces([]string) ([]netns.Found, error)      { return nil, errNeedsLinux }
+func (elsewhere) spaceGone(netns.Found) bool                      { return false }
 func (elsewhere) holdSpace(netns.Found) (heldSpace, error)        { return nil, errNeedsLinux }

@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 
@@ -26,7 +27,10 @@ type fakeSpace struct {
 	ifaces   []iface.Interface
 	low      uint16
 	own      map[uint32]iface.Counters
+	ownErr   error
+	slow     time.Duration // that telling own takes
 	holdErr  error
+	listErr  error
 	held     int            // how often it is open
 	number   uint16         // while it is observed
 	attached map[uint32]int // hooks by ifindex
@@ -51,6 +55,9 @@ func (h *fakeHost) ownSpace() (netns.ID, error) { return fakeOwn, nil }
 func (h *fakeHost) findSpaces(patterns []string) (found []netns.Found, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.blind {
+		return nil, h.findErr
+	}
 	for _, pattern := range patterns {
 		for _, p := range slices.Sorted(maps.Keys(h.spaces)) {
 			if ok, _ := path.Match(pattern, p); ok {
@@ -59,6 +66,13 @@ func (h *fakeHost) findSpaces(patterns []string) (found []netns.Found, err error
 		}
 	}
 	return found, h.findErr
+}
+
+func (h *fakeHost) spaceGone(f netns.Found) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.spaces[f.Path]
+	return s == nil || s.id != f.ID
 }
 
 func (h *fakeHost) holdSpace(f netns.Found) (heldSpace, error) {
@@ -86,13 +100,14 @@ func (s *fakeSpace) close() error {
 func (s *fakeSpace) interfaces() ([]iface.Interface, error) {
 	s.host.mu.Lock()
 	defer s.host.mu.Unlock()
-	return slices.Clone(s.ifaces), nil
+	return slices.Clone(s.ifaces), s.listErr
 }
 
 func (s *fakeSpace) counters() (map[uint32]iface.Counters, error) {
 	s.host.mu.Lock()
 	defer s.host.mu.Unlock()
-	return s.own, nil
+	time.Sleep(s.slow)
+	return s.own, s.ownErr
 }
 
 func (s *fakeSpace) watch(ctx context.Context, changed func()) error {

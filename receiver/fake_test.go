@@ -42,6 +42,7 @@ type fakeHost struct {
 	lists     int
 	attachErr map[string]error // by interface name
 	refused   []time.Time      // attempts to attach
+	onAttach  func()           // not nil: called when a hook was attached
 	drainErr  error
 	changed   func()
 	loaded    []sourceConfig
@@ -77,6 +78,7 @@ type fakeHost struct {
 
 	spaces  map[string]*fakeSpace // other namespaces, by path
 	findErr error
+	blind   bool       // nothing is found
 	opening *fakeSpace // held last
 }
 
@@ -168,6 +170,9 @@ func (s fakeSource) Attach(i iface.Interface, _ flow.Direction) error {
 		return err
 	}
 	s.attached[i.Index]++
+	if s.onAttach != nil {
+		s.onAttach()
+	}
 	return nil
 }
 
@@ -328,7 +333,7 @@ func (b *bench) setOwn() {
 // after lets time pass and drains.
 func (b *bench) after(d time.Duration) {
 	b.now = b.now.Add(d)
-	require.True(b.t, b.drainOnce())
+	require.True(b.t, b.drainAndCompare())
 }
 
 // points collects, delivers and returns the points of one collection.

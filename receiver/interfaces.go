@@ -10,7 +10,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -69,7 +68,7 @@ type interfaces struct {
 	low        uint16   // first port that clients are given
 	alone      bool     // no other namespace is to be observed
 	places     *places
-	turn       *sync.Mutex // of all namespaces: who has it attaches
+	turn       chan struct{} // of all namespaces: who fills it attaches
 	selector   iface.Selector
 	include    []string
 	directions []flow.Direction
@@ -116,11 +115,16 @@ func (s *interfaces) now() *spaceView {
 func (s *interfaces) report(part string, err error) {
 	if !s.alone {
 		part += " of " + s.space
-		if err != nil {
-			err = fmt.Errorf("network namespace %q: %w", s.space, err)
-		}
 	}
-	s.status.set(part, err)
+	s.status.set(part, s.within(err))
+}
+
+// within adds to an error in which namespace it was.
+func (s *interfaces) within(err error) error {
+	if err == nil || s.alone {
+		return err
+	}
+	return fmt.Errorf("network namespace %q: %w", s.space, err)
 }
 
 func (s *interfaces) observed(index uint32) observed { return observed{s.id, index} }
@@ -135,7 +139,7 @@ func (s *interfaces) sync() error {
 		s.tel.EbpfpacketsReceiverWatchErrors.Add(context.Background(), 1, s.tel.with())
 		return fmt.Errorf("list interfaces: %w", err)
 	}
-	s.all = all
+	s.all, s.low = all, s.host.ephemeralLow()
 	if s.byIndex == nil {
 		s.byIndex = map[uint32]*attachment{}
 		s.since = now
@@ -199,7 +203,7 @@ func (s *interfaces) attach(ctx context.Context, deadline time.Time) (pending bo
 			pending = true
 			break
 		}
-		s.attachOne(a)
+		s.attachOne(ctx, a)
 	}
 	s.publish()
 	return pending
@@ -219,13 +223,13 @@ func (s *interfaces) due(a *attachment) bool {
 // supported reports whether packets at a begin with something that the kernel program knows.
 func (a *attachment) supported() bool { return a.LinkHeader() != iface.LinkHeaderUnknown }
 
-func (s *interfaces) attachOne(a *attachment) {
+func (s *interfaces) attachOne(ctx context.Context, a *attachment) {
 	was := text(a.err)
 	a.state, a.err = stateAttached, nil
 	a.attaching = s.places.attachings.Add(1)
 	a.tries++
 	for _, d := range s.directions {
-		err := s.attachHook(a, d)
+		err := s.attachHook(ctx, a, d)
 		if err != nil {
 			a.state, a.err = stateFailed, errors.Join(err, s.source.Detach(a.Index)) // half of the traffic would mislead
 			break
@@ -236,7 +240,8 @@ func (s *interfaces) attachOne(a *attachment) {
 		s.warn(a)
 		return
 	}
-	if errors.Is(a.err, syscall.ENODEV) && a.tries == 1 { // it went since it was listed; if it did not, the next attempt fails
+	wentAway := errors.Is(a.err, syscall.ENODEV) && a.tries == 1 // since it was listed; if it did not, the next attempt fails
+	if wentAway || errors.Is(a.err, context.Canceled) {
 		a.state, a.err = statePending, nil
 		return
 	}
@@ -248,9 +253,15 @@ func (s *interfaces) attachOne(a *attachment) {
 }
 
 // attachHook attaches one direction when it is the turn of this namespace, and leaves RTNL alone for a moment after that.
-func (s *interfaces) attachHook(a *attachment, d flow.Direction) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
+func (s *interfaces) attachHook(ctx context.Context, a *attachment, d flow.Direction) error {
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+	}
+	if ctx.Err() != nil { // all that wait give up at once
+		return ctx.Err()
+	}
 	defer time.Sleep(attachPause)
 	return s.source.Attach(a.Interface, d)
 }

@@ -52,6 +52,26 @@ func TestRenamesAreChosenAnew(t *testing.T) {
 	}
 }
 
+// Who waits for its turn to attach gives up at once when it is to end, which is no failure; half of an interface is not kept.
+func TestWaitingToAttachEnds(t *testing.T) {
+	b, tel := measured(t, testConfig(), consumertest.NewNop(), nil)
+	b.host.do(func() { b.host.ifaces = []iface.Interface{ethernet(2, "eth0")} })
+	require.NoError(t, b.interfaces.sync())
+	ctx, cancel := context.WithCancel(t.Context())
+	b.host.onAttach = cancel // one direction is attached by then
+	b.interfaces.attach(ctx, time.Time{})
+	assert.Empty(t, b.host.attached)
+	assert.EqualValues(t, 1, b.interfaces.counts[statePending].Load())
+	assert.Zero(t, countedBy(t, tel, "attach_errors"))
+
+	b.interfaces.turn <- struct{}{} // another namespace's
+	b.interfaces.attachOne(ctx, b.interfaces.byIndex[2])
+	assert.Equal(t, statePending, b.interfaces.byIndex[2].state)
+	<-b.interfaces.turn
+	b.interfaces.attach(t.Context(), time.Time{})
+	assert.Equal(t, map[uint32]int{2: 2}, b.host.attached)
+}
+
 func TestTheSameNameAgainIsANewInterface(t *testing.T) {
 	b := newBench(t, testConfig(), newFakeHost("eth0"), consumertest.NewNop(), nil)
 	b.host.do(func() { b.host.ifaces = []iface.Interface{ethernet(2, "eth0")} })

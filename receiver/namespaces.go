@@ -14,12 +14,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/ebpfpackets/ebpfpackets/internal/flow"
-	"github.com/ebpfpackets/ebpfpackets/internal/iface"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
 	"github.com/ebpfpackets/ebpfpackets/internal/netns"
 )
@@ -40,6 +39,7 @@ const (
 	spaceObserved spaceState = iota
 	spaceFailed              // it cannot be held or entered; tried again
 	spaceExcess              // beyond maxNamespaces
+	spaceRefused             // paths that could not be looked at
 	spaceStateCount
 )
 
@@ -57,7 +57,7 @@ type namespace struct {
 	loops  sync.WaitGroup
 }
 
-// namespaces keeps the interfaces of all chosen network namespaces attached. One goroutine calls its methods, except counters.
+// namespaces keeps the interfaces of all chosen network namespaces attached. One goroutine calls its methods, except sorted.
 type namespaces struct {
 	host     platform
 	source   source
@@ -77,6 +77,7 @@ type namespaces struct {
 	last     uint16               // number given last
 	excess   int
 	findErr  error
+	refused  int       // paths that could not be looked at
 	since    time.Time // without an attached interface; zero: there is one
 	took     time.Duration
 	warned   bool // of the excess
@@ -85,6 +86,7 @@ type namespaces struct {
 
 // spaceFailure is a namespace that could not be observed.
 type spaceFailure struct {
+	path  string
 	err   error
 	tries int
 	retry time.Time
@@ -99,7 +101,7 @@ func newNamespaces(c *Config, host platform, source source, base *interfaces, p 
 		host: host, source: source, patterns: patterns, own: own, limit: maxNamespaces, places: p, base: base, keep: base.keepNames,
 		all: map[netns.ID]*namespace{}, failures: map[netns.ID]*spaceFailure{}, former: map[uint16]time.Time{},
 	}
-	n.base.places, n.base.turn, n.base.alone = p, &sync.Mutex{}, !n.others()
+	n.base.places, n.base.turn, n.base.alone = p, make(chan struct{}, 1), !n.others()
 	if n.others() {
 		if n.ownID, err = host.ownSpace(); err != nil {
 			return nil, err
@@ -115,25 +117,27 @@ func (n *namespaces) others() bool { return len(n.patterns) > 0 }
 func (n *namespaces) start(ctx context.Context, deadline time.Time) error {
 	n.since = n.base.clock()
 	n.look()
+	var unlisted []error
 	for _, s := range n.sorted() {
 		if !n.base.clock().Before(deadline) {
 			return nil
 		}
 		s.synced = true
 		if err := s.interfaces.sync(); err != nil {
-			return err
+			s.interfaces.report("list", err)
+			unlisted = append(unlisted, s.interfaces.within(err))
+			continue
 		}
 		s.interfaces.attach(ctx, deadline)
 	}
-	return n.startErr()
+	return n.startErr(unlisted)
 }
 
-// startErr is what Start fails with: every attempt failed.
-func (n *namespaces) startErr() error {
+// startErr is what Start fails with: every attempt failed. It begins with why namespaces could not be listed.
+func (n *namespaces) startErr(errs []error) error {
 	if n.places.attached() > 0 {
 		return nil
 	}
-	var errs []error
 	for _, s := range n.sorted() {
 		err := s.interfaces.startErr()
 		if err == nil && s.interfaces.counts[statePending].Load() > 0 {
@@ -152,15 +156,17 @@ func (n *namespaces) sorted() []*namespace {
 }
 
 // look compares what is observed with what the patterns lead to: new namespaces are opened, those that are gone are closed. Those
-// that were opened are returned.
+// that were opened are returned. What could not be looked at may still lead to a namespace that was not found.
 func (n *namespaces) look() (opened []*namespace) {
 	chosen := n.chosen()
 	for id, s := range n.copied() {
-		if _, ok := chosen[id]; !ok {
+		if c, ok := chosen[id]; ok {
+			s.path = c.path
+		} else if n.gone(id, s.path) {
 			n.close(id, s)
 		}
 	}
-	maps.DeleteFunc(n.failures, func(id netns.ID, _ *spaceFailure) bool { _, ok := chosen[id]; return !ok })
+	maps.DeleteFunc(n.failures, func(id netns.ID, f *spaceFailure) bool { _, ok := chosen[id]; return !ok && n.gone(id, f.path) })
 	n.excess = 0
 	for _, id := range slices.SortedFunc(maps.Keys(chosen), func(a, b netns.ID) int { return cmp.Compare(chosen[a].order, chosen[b].order) }) {
 		if s := n.open(id, chosen[id].path); s != nil {
@@ -170,6 +176,14 @@ func (n *namespaces) look() (opened []*namespace) {
 	n.forget()
 	n.count()
 	return opened
+}
+
+// gone reports whether a namespace that was not found is gone: if all could be looked at, it is.
+func (n *namespaces) gone(id netns.ID, path string) bool {
+	if id == (netns.ID{}) {
+		id = n.ownID
+	}
+	return n.findErr == nil || n.host.spaceGone(netns.Found{Path: path, ID: id})
 }
 
 // choice of a namespace: the first path to it, and where that stands among all paths.
@@ -189,7 +203,8 @@ func (n *namespaces) chosen() map[netns.ID]spaceChoice {
 	}
 	began := time.Now()
 	found, err := n.host.findSpaces(n.patterns)
-	n.took, n.findErr = time.Since(began), err
+	n.took = time.Since(began)
+	n.refuse(err)
 	for i, f := range found {
 		id := f.ID
 		if id == n.ownID {
@@ -200,6 +215,32 @@ func (n *namespaces) chosen() map[netns.ID]spaceChoice {
 		}
 	}
 	return chosen
+}
+
+// refuse takes what could not be looked at. While the cause is the same, the path that is told is, too: the first one may be that of
+// another process at each look.
+func (n *namespaces) refuse(err error) {
+	n.refused = 0
+	var paths *netns.RefusedError
+	if errors.As(err, &paths) {
+		n.refused = paths.Paths
+	}
+	if err != nil && n.findErr != nil && cause(err) == cause(n.findErr) {
+		return
+	}
+	n.findErr = err
+	if err != nil {
+		n.base.log.Warn("Some paths could not be looked at; network namespaces there are not observed", zap.Int("paths", n.refused), zap.Error(err))
+	}
+}
+
+// cause is what err comes from, without where.
+func cause(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	return err.Error()
 }
 
 func (n *namespaces) copied() map[netns.ID]*namespace {
@@ -261,7 +302,7 @@ func (n *namespaces) make(id netns.ID, path string) (*namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &namespace{number: n.next(), name: n.nameFor(path), path: path, space: held, held: held}
+	s := &namespace{number: n.next(), name: n.nameFor(path, id), path: path, space: held, held: held}
 	if s.source, err = n.source.Observe(s.number, held.handle()); err != nil {
 		return nil, errors.Join(fmt.Errorf("observe network namespace %q: %w", path, err), held.close())
 	}
@@ -279,18 +320,18 @@ func (n *namespaces) newInterfaces(s *namespace, id netns.ID, source attacher) *
 	return i
 }
 
-// nameFor returns what a namespace is called: short, if no other one is called so.
-func (n *namespaces) nameFor(path string) string {
-	short := netns.Name(path)
-	if short == netns.Host {
-		return path
-	}
+// nameFor returns what a namespace is called: short, if no other one is called so. Its path may have been another's, too.
+func (n *namespaces) nameFor(path string, id netns.ID) string {
+	taken := map[string]bool{netns.Host: true}
 	for _, s := range n.all {
-		if s.name == short {
-			return path
+		taken[s.name] = true
+	}
+	for _, name := range []string{netns.Name(path), path} {
+		if !taken[name] {
+			return name
 		}
 	}
-	return short
+	return fmt.Sprintf("%s#%d", path, id.Inode)
 }
 
 // next returns a number that nothing bears any more. They go round: what the kernel and the table still remember of one namespace is
@@ -321,7 +362,7 @@ func (n *namespaces) fail(id netns.ID, path string, err error) {
 	if text(err) != text(f.err) {
 		n.base.log.Warn("Observing a network namespace failed; it is tried again", zap.String("path", path), zap.Error(err))
 	}
-	f.err = err
+	f.path, f.err = path, err
 	f.tries++
 	f.retry = n.base.clock().Add(retryDelay(f.tries))
 	n.base.tel.EbpfpacketsReceiverAttachErrors.Add(context.Background(), 1, n.base.tel.with())
@@ -381,6 +422,7 @@ func (n *namespaces) count() {
 	n.counts[spaceObserved].Store(int64(len(n.all)))
 	n.counts[spaceFailed].Store(int64(len(n.failures)))
 	n.counts[spaceExcess].Store(int64(n.excess))
+	n.counts[spaceRefused].Store(int64(n.refused))
 	if n.excess > 0 && !n.warned {
 		n.base.log.Warn("More network namespaces match than can be observed; packets in the rest are not counted",
 			zap.Int("limit", n.limit), zap.Int("excess", n.excess), zap.Strings("namespaces", n.patterns))
@@ -388,11 +430,11 @@ func (n *namespaces) count() {
 	n.warned = n.excess > 0
 }
 
-// problem says what is wrong with the namespaces, if anything.
+// problem says what is wrong with the namespaces, if anything, and not how many: that changes more often than anybody wants to hear.
 func (n *namespaces) problem() error {
 	errs := []error{n.findErr, n.failed()}
 	if n.excess > 0 {
-		errs = append(errs, fmt.Errorf("%d network namespaces are not observed: namespaces matches more than %d", n.excess, n.limit))
+		errs = append(errs, fmt.Errorf("namespaces matches more than %d network namespaces; the rest is not observed", n.limit))
 	}
 	switch now := n.base.clock(); {
 	case n.places.attached() > 0:
@@ -409,18 +451,16 @@ func (n *namespaces) missing() error {
 	if len(n.all) == 0 {
 		return fmt.Errorf("no network namespace matches namespaces [%s]", strings.Join(n.patterns, " "))
 	}
-	return fmt.Errorf("no interface matches interfaces.include [%s] in any of %d network namespaces", strings.Join(n.base.include, " "), len(n.all))
+	return fmt.Errorf("no interface matches interfaces.include [%s] in any observed network namespace", strings.Join(n.base.include, " "))
 }
 
+// failed returns one failure, of several always the same.
 func (n *namespaces) failed() error {
 	var first error
 	for _, f := range n.failures {
 		if first == nil || text(f.err) < text(first) {
 			first = f.err
 		}
-	}
-	if len(n.failures) > 1 {
-		return fmt.Errorf("%d network namespaces failed, the first: %w", len(n.failures), first)
 	}
 	return first
 }
@@ -478,26 +518,6 @@ func (s *namespace) run(ctx context.Context) {
 		}
 		s.interfaces.run(ctx, changed, t.C)
 	})
-}
-
-// counters returns what the interfaces of all namespaces counted themselves. It may be called from anywhere.
-func (n *namespaces) counters() (map[flow.Place]iface.Counters, error) {
-	all := map[flow.Place]iface.Counters{}
-	var errs []error
-	for _, s := range n.sorted() {
-		own, err := s.space.counters()
-		if err != nil {
-			errs = append(errs, err) // it may be gone
-			continue
-		}
-		for index, c := range own {
-			all[flow.Place{NetNS: uint32(s.number), IfIndex: index}] = c
-		}
-	}
-	if len(all) > 0 {
-		return all, nil
-	}
-	return nil, errors.Join(errs...)
 }
 
 // letGo releases what is held, at the end.

@@ -6,7 +6,9 @@ package receiver
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"syscall"
 	"testing"
 	"time"
 
@@ -222,7 +224,8 @@ func TestRecordsOfNamespacesGolden(t *testing.T) {
 // A port that is given to clients in one namespace may be a server's in another.
 func TestServerPortsAreThoseOfANamespace(t *testing.T) {
 	h := newFakeHost("eth0")
-	h.newSpace(10, "/run/netns/red").low = 1024
+	red := h.newSpace(10, "/run/netns/red")
+	red.low = 1024
 	b := newBench(t, spacesConfig("host", "/run/netns/*"), h, consumertest.NewNop(), nil)
 	for _, ns := range []uint16{0, 1} {
 		there := opening(tcp("10.0.0.1:40000", "10.0.0.2:8080", flow.DirectionEgress, syn|ack, 2, 200, 0, 0.1), flow.HandshakeSYN)
@@ -240,6 +243,24 @@ func TestServerPortsAreThoseOfANamespace(t *testing.T) {
 		})
 	}
 	assert.Equal(t, map[string]bool{"host": true}, ports)
+
+	h.do(func() { red.low = 2048 })
+	for _, s := range b.namespaces.sorted() {
+		require.NoError(t, s.interfaces.sync())
+	}
+	assert.EqualValues(t, 2048, b.places.now().low[1], "it was changed since")
+}
+
+// What is observed at another path by now keeps its names, also that which was the path of several.
+func TestNamesOfOnePathAreToldApart(t *testing.T) {
+	h := newFakeHost()
+	b := newBench(t, spacesConfig("/run/netns/*", "/proc/*/ns/net"), h, consumertest.NewNop(), nil)
+	for n := range 3 { // a process goes on to another namespace, and leaves a mount of the one before
+		h.newSpace(uint64(10+n), "/proc/70/ns/net")
+		b.look()
+		h.newSpace(uint64(10+n), fmt.Sprintf("/run/netns/n%d", n))
+	}
+	assert.Equal(t, map[string]uint16{"pid:70": 1, "/proc/70/ns/net": 2, "/proc/70/ns/net#12": 3}, b.named())
 }
 
 func TestTooManyNamespacesAreSaid(t *testing.T) {
@@ -255,11 +276,11 @@ func TestTooManyNamespacesAreSaid(t *testing.T) {
 	b.look()
 	b.look()
 	states := valuesOf(t, tel, "otelcol_ebpfpackets_receiver_namespaces", "state")
-	assert.Equal(t, map[string]int64{"observed": maxNamespaces + 1, "failed": 0, "excess": 3}, states)
+	assert.Equal(t, map[string]int64{"observed": maxNamespaces + 1, "failed": 0, "excess": 3, "refused": 0}, states)
 	require.Equal(t, 1, logged.Len(), "once")
 	assert.Equal(t, "More network namespaces match than can be observed; packets in the rest are not counted", logged.All()[0].Message)
 	require.Len(t, host.events, 1)
-	assert.EqualError(t, host.events[0].Err(), "3 network namespaces are not observed: namespaces matches more than 256")
+	assert.EqualError(t, host.events[0].Err(), "namespaces matches more than 256 network namespaces; the rest is not observed")
 
 	h.do(func() {
 		for n := range 3 {
@@ -281,7 +302,7 @@ func TestAFailingNamespaceIsTriedAgain(t *testing.T) {
 	b.look()
 	require.Len(t, host.events, 1)
 	assert.EqualError(t, host.events[0].Err(), "open network namespace: not permitted")
-	assert.Equal(t, map[string]int64{"observed": 1, "failed": 1, "excess": 0}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_namespaces", "state"))
+	assert.Equal(t, map[string]int64{"observed": 1, "failed": 1, "excess": 0, "refused": 0}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_namespaces", "state"))
 	h.do(func() { red.holdErr = nil })
 	b.look()
 	assert.NotContains(t, b.named(), "red", "not yet")
@@ -301,6 +322,24 @@ func TestStartFailsIfEveryNamespaceDoes(t *testing.T) {
 	assert.True(t, h.loaded[0].enter)
 }
 
+// One namespace that cannot be listed is no reason not to start, all of them are.
+func TestStartGoesOnWithoutOneNamespace(t *testing.T) {
+	h := newFakeHost("eth0")
+	red := h.newSpace(10, "/run/netns/red")
+	red.listErr = errTest
+	b := newBench(t, spacesConfig("host", "/run/netns/*"), h, consumertest.NewNop(), nil)
+	host := newRecordingHost()
+	b.status.add(host)
+	assert.Equal(t, map[uint32]int{1: 2}, h.attached)
+	require.Len(t, host.events, 1)
+	assert.EqualError(t, host.events[0].Err(), `network namespace "red": list interfaces: `+errTest.Error())
+
+	red.number = 0 // fakes know one observer
+	p := create(t, h, spacesConfig("/run/netns/*"), nopSettings(), consumertest.NewNop(), consumertest.NewNop())
+	require.EqualError(t, p.metrics.Start(t.Context(), componenttest.NewNopHost()), host.events[0].Err().Error())
+	require.NoError(t, p.metrics.Shutdown(t.Context()))
+}
+
 func TestNothingToObserveIsAProblem(t *testing.T) {
 	h := newFakeHost("eth0")
 	c := spacesConfig("/run/netns/*")
@@ -311,7 +350,7 @@ func TestNothingToObserveIsAProblem(t *testing.T) {
 	require.EqualError(t, b.namespaces.problem(), "no network namespace matches namespaces [/run/netns/*]")
 	h.newSpace(10, "/run/netns/red")
 	b.look()
-	require.EqualError(t, b.namespaces.problem(), "no interface matches interfaces.include [wlan*] in any of 1 network namespaces")
+	require.EqualError(t, b.namespaces.problem(), "no interface matches interfaces.include [wlan*] in any observed network namespace")
 }
 
 func TestFindingPartlyIsAProblemAndNoEnd(t *testing.T) {
@@ -321,6 +360,57 @@ func TestFindingPartlyIsAProblemAndNoEnd(t *testing.T) {
 	b := newBench(t, spacesConfig("/run/netns/*"), h, consumertest.NewNop(), nil)
 	assert.Contains(t, b.named(), "red")
 	require.ErrorIs(t, b.namespaces.problem(), errTest)
+}
+
+// What cannot be looked at is said once for each cause, however many paths there are and whichever is the first.
+func TestRefusedPathsAreSaid(t *testing.T) {
+	h := newFakeHost("eth0")
+	b, tel := measuredOn(t, h, spacesConfig("host", "/proc/*/ns/net"), consumertest.NewNop(), nil)
+	core, logged := observer.New(zap.WarnLevel)
+	b.namespaces.base.log = zap.New(core)
+	host := newRecordingHost()
+	b.status.add(host)
+	for _, s := range []struct {
+		paths  int
+		first  string
+		errno  syscall.Errno
+		events int
+	}{{2, "/proc/70/ns/net", syscall.EACCES, 1}, {3, "/proc/69/ns/net", syscall.EACCES, 1}, {1, "/proc", syscall.EMFILE, 2}, {0, "", 0, 3}} {
+		h.do(func() {
+			h.findErr = nil
+			if s.paths > 0 {
+				h.findErr = &netns.RefusedError{Paths: s.paths, First: &fs.PathError{Op: "stat", Path: s.first, Err: s.errno}}
+			}
+		})
+		b.look()
+		assert.Len(t, host.events, s.events)
+		assert.EqualValues(t, s.paths, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_namespaces", "state")["refused"])
+	}
+	assert.EqualError(t, host.events[0].Err(), "look for network namespaces: stat /proc/70/ns/net: permission denied (of other users' processes this takes CAP_SYS_PTRACE)")
+	assert.Equal(t, componentstatus.StatusOK, host.events[2].Status())
+	assert.Equal(t, 2, logged.Len())
+}
+
+// What cannot be looked at does not end what is observed: that is only what is positively gone.
+func TestFindingPartlyKeepsWhatIsThere(t *testing.T) {
+	h := newFakeHost("eth0")
+	h.newSpace(fakeOwn.Inode, "/proc/1/ns/net")
+	for n, name := range []string{"red", "green", "blue"} {
+		h.newSpace(uint64(10+n), "/run/netns/"+name)
+	}
+	b := newBench(t, spacesConfig("/run/netns/*", "/proc/*/ns/net"), h, consumertest.NewNop(), nil)
+	require.Len(t, b.named(), 4)
+	h.do(func() {
+		h.blind, h.findErr = true, errTest
+		delete(h.spaces, "/run/netns/red")
+	})
+	h.newSpace(13, "/run/netns/green") // another one at the same path
+	b.look()
+	assert.Equal(t, map[string]uint16{"host": 0, "blue": 1}, b.named())
+	assert.Equal(t, map[uint32]int{1: 2}, h.attached)
+	h.do(func() { h.findErr = nil })
+	b.look()
+	assert.Empty(t, b.named(), "all could be looked at")
 }
 
 // Numbers go round before one is given again, and none is while flows may be told of it.
@@ -365,6 +455,65 @@ func TestDriftIsOfEachNamespace(t *testing.T) {
 	b.after(driftInterval)
 	drifts := valuesOf(t, tel, "otelcol_ebpfpackets_receiver_interface_drift", attrNamespaceName, attrInterfaceName, attrIODirection)
 	assert.Equal(t, map[string]int64{"host eth0 receive": 0, "host eth0 transmit": 0, "red eth0 receive": 0, "red eth0 transmit": 7}, drifts)
+}
+
+// A namespace that does not answer has no drift until it does, and then what it had, and what is gone has none.
+func TestDriftOutlastsSilence(t *testing.T) {
+	h := newFakeHost("eth0")
+	red := h.newSpace(10, "/run/netns/red")
+	b, tel := measuredOn(t, h, spacesConfig("/run/netns/*"), consumertest.NewNop(), nil)
+	sent := func(packets uint64) {
+		s := udp("10.0.0.1:40000", "10.0.0.2:53", flow.DirectionEgress, packets, 700, 0, 0)
+		s.NetNS = 1
+		h.count(s)
+	}
+	drift := func() map[string]int64 {
+		if _, err := tel.GetMetric("otelcol_ebpfpackets_receiver_interface_drift"); err != nil {
+			return map[string]int64{}
+		}
+		return valuesOf(t, tel, "otelcol_ebpfpackets_receiver_interface_drift", attrIODirection)
+	}
+	red.own = map[uint32]iface.Counters{1: {}}
+	b.after(driftInterval)
+	sent(7)
+	b.after(driftInterval)
+	assert.Equal(t, map[string]int64{"receive": 0, "transmit": 7}, drift())
+	sent(2)
+	h.do(func() { red.own, red.ownErr = nil, errTest })
+	b.after(driftInterval)
+	assert.Empty(t, drift())
+	h.do(func() { red.own, red.ownErr = map[uint32]iface.Counters{1: {}}, nil })
+	b.after(driftInterval)
+	assert.Equal(t, map[string]int64{"receive": 0, "transmit": 9}, drift())
+	h.do(func() { delete(h.spaces, "/run/netns/red") })
+	b.look()
+	b.after(driftInterval)
+	assert.Empty(t, drift())
+}
+
+// Namespaces that take long to answer are asked one before each drain, and none before a drain that is pressing.
+func TestAskingForDriftIsBounded(t *testing.T) {
+	h := newFakeHost("eth0")
+	b, tel := measuredOn(t, h, spacesConfig("/run/netns/*"), consumertest.NewNop(), nil)
+	for n, name := range []string{"red", "blue"} {
+		s := h.newSpace(uint64(10+n), "/run/netns/"+name)
+		s.own, s.slow = map[uint32]iface.Counters{1: {}}, askTime
+	}
+	b.look()
+	told := func() (names []string) {
+		for name := range valuesOf(t, tel, "otelcol_ebpfpackets_receiver_interface_drift", attrNamespaceName) {
+			names = append(names, name)
+		}
+		return names
+	}
+	b.now = b.now.Add(driftInterval)
+	require.True(t, b.drainOnce())
+	_, err := tel.GetMetric("otelcol_ebpfpackets_receiver_interface_drift")
+	require.Error(t, err, "nobody was asked")
+	b.after(0)
+	assert.Len(t, told(), 1)
+	b.after(0)
+	assert.Len(t, told(), 2, "the first is told still")
 }
 
 func TestTwoReceiversInTwoNamespacesAreQuiet(t *testing.T) {

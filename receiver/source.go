@@ -91,6 +91,8 @@ type platform interface {
 	ownSpace() (netns.ID, error)
 	// findSpaces returns the paths that patterns lead to and at which there is a namespace. What was found is right even if there is an error.
 	findSpaces(patterns []string) ([]netns.Found, error)
+	// spaceGone reports whether what was found is positively no longer at its path.
+	spaceGone(f netns.Found) bool
 	// holdSpace opens a namespace that was found.
 	holdSpace(f netns.Found) (heldSpace, error)
 }

@@ -50,6 +50,7 @@ func (l loaded) Observe(number uint16, n *netns.Namespace) (observation, error) 
 
 func (linux) ownSpace() (netns.ID, error)                         { return netns.Own() }
 func (linux) findSpaces(patterns []string) ([]netns.Found, error) { return netns.Find(patterns) }
+func (linux) spaceGone(f netns.Found) bool                        { return netns.Gone(f) }
 
 func (linux) holdSpace(f netns.Found) (heldSpace, error) {
 	n, err := netns.Open(f)
@@ -97,6 +98,9 @@ func (h heldLinux) counters() (map[uint32]iface.Counters, error) { return in(h.n
 func (h heldLinux) watch(ctx context.Context, changed func()) error {
 	l, err := in(h.n, iface.Listen)
 	if err != nil {
+		if l != nil { // the way home failed
+			l.Close()
+		}
 		return err
 	}
 	return l.Watch(ctx, changed)

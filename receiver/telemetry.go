@@ -233,6 +233,7 @@ func (t *telemetry) observeNamespaces(n *namespaces) metric.Int64Callback {
 			spaceObserved: metadata.AttributeNamespaceStateObserved,
 			spaceFailed:   metadata.AttributeNamespaceStateFailed,
 			spaceExcess:   metadata.AttributeNamespaceStateExcess,
+			spaceRefused:  metadata.AttributeNamespaceStateRefused,
 		} {
 			o.Observe(n.counts[state].Load(), t.with(attribute.String("state", name.String())))
 		}

@@ -254,7 +254,7 @@ func isDefault(r *netlink.Route) bool {
 // Listener hears when interfaces of one network namespace may have come, gone or changed.
 type Listener struct{ socket *nl.NetlinkSocket }
 
-// Listen opens its socket in the network namespace of the calling thread. Watch must follow.
+// Listen opens its socket in the network namespace of the calling thread. Watch must follow, or Close.
 func Listen() (*Listener, error) {
 	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
 	if err != nil {
@@ -262,6 +262,9 @@ func Listen() (*Listener, error) {
 	}
 	return &Listener{socket}, nil
 }
+
+// Close is for who does not watch.
+func (l *Listener) Close() { l.socket.Close() }
 
 // Watch calls changed, from this goroutine, whenever interfaces may have come, gone or changed, until ctx is done; then
 // it returns nil. It calls it once at the beginning, so nothing that happens after Listen was called is missed, then

@@ -73,6 +73,9 @@ func (n *Namespace) attach(i iface.Interface, d flow.Direction) (a attached, err
 		a, err = n.k.attachHere(i, d, program)
 		return err
 	})
+	if err != nil && a != nil { // the way home failed
+		return nil, errors.Join(err, n.release(a))
+	}
 	return a, err
 }
 
@@ -165,16 +168,22 @@ func (n *Namespace) detach(h hook) error {
 		return nil
 	}
 	delete(n.links, h)
-	if err := n.release(a); err != nil {
+	if err := n.release(a.attached); err != nil {
 		return fmt.Errorf("detach %s %s from %q (ifindex %d): %w", n.k.way(), h.direction, a.name, h.ifindex, err)
 	}
 	return nil
 }
 
-// release: a filter is taken back where it was added, a link anywhere.
-func (n *Namespace) release(a attachment) error {
-	if n.k.cfg.clsact {
-		return n.handle.Do(a.Close)
+// release: a filter is taken back where it was added, a link anywhere. Where nobody can go any more, the filter's own sockets still are.
+func (n *Namespace) release(a attached) error {
+	c, ok := a.(*clsact)
+	if !ok {
+		return a.Close()
 	}
-	return a.Close()
+	there := false
+	err := n.handle.Do(func() error { there = true; return c.Close() })
+	if !there {
+		err = errors.Join(err, c.close(nil))
+	}
+	return err
 }

@@ -228,8 +228,12 @@ func (c *clsact) sweep(all []placed) error {
 // nothing is left in it. An interface that is gone took both along.
 func (c *clsact) Close() error {
 	lock, err := c.lock()
-	removed, removeErr := c.remove()
-	err = errors.Join(err, removeErr)
+	return errors.Join(err, c.close(lock))
+}
+
+// close leaves the qdisc without a lock.
+func (c *clsact) close(lock *claim) error {
+	removed, err := c.remove()
 	if removed && lock != nil && c.filter.name == filterAndQdisc {
 		err = errors.Join(err, c.removeQdisc())
 	}

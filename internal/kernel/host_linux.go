@@ -102,7 +102,8 @@ func explain(err error) error {
 	if errors.Is(err, unix.EPERM) {
 		const guess = " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)" // of the library; liftMemlock has seen to it
 		said := strings.ReplaceAll(err.Error(), guess, "")
-		return fmt.Errorf("%s (the capabilities are there; %s)", said, strings.Join(refusers("/proc/thread-self/", "/sys/kernel/security/"), "; "))
+		why := strings.Join(refusers("/proc/thread-self/", "/sys/kernel/security/"), "; ")
+		return reworded{fmt.Sprintf("%s (the capabilities are there; %s)", said, why), err}
 	}
 	var verifier *ebpf.VerifierError
 	if errors.As(err, &verifier) {
@@ -110,6 +111,15 @@ func explain(err error) error {
 	}
 	return err
 }
+
+// reworded is an error in other words.
+type reworded struct {
+	said string
+	err  error
+}
+
+func (r reworded) Error() string { return r.said }
+func (r reworded) Unwrap() error { return r.err }
 
 // refusers are what may forbid bpf(2) to a process with capabilities, as far as it can see: files of its own in proc, and of
 // security modules, which few have mounted.

@@ -296,3 +296,22 @@ func TestFiltersAreReleasedInTheirNamespace(t *testing.T) {
 	require.Empty(t, filtersAt(t, at))
 	requireQdisc(t, at.End, "clsact")
 }
+
+// A filter is taken back even where nobody can go any more; the qdisc stays, since its lock lies there.
+func TestFiltersAreReleasedFromOutside(t *testing.T) {
+	k, r := load(t, Config{clsact: true}), newCrossing(t)
+	at := r.sites()[0]
+	found, err := netns.Find([]string{at.Path()})
+	require.NoError(t, err)
+	handle, err := netns.Open(found[0])
+	require.NoError(t, err)
+	n, err := k.Observe(1, handle)
+	require.NoError(t, err)
+	n.attachSite(t, at)
+	split(t, filtersAt(t, at)) // one of ours
+	require.NoError(t, handle.Close())
+	require.ErrorContains(t, n.Detach(uint32(at.Index)), "enter network namespace")
+	require.Empty(t, filtersAt(t, at))
+	requireQdisc(t, at.End, "clsact")
+	require.NoError(t, n.Close())
+}

@@ -119,6 +119,9 @@ func TestWhatMayRefuseIsNamed(t *testing.T) {
 		require.True(t, strings.HasPrefix(found[0], c.want), "%+v: %q", c, found[0])
 	}
 	require.Equal(t, []string{unknown}, refusers("/none/", "/none/"))
+	explained := explain(fmt.Errorf("create map: %w (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", unix.EPERM))
+	require.ErrorIs(t, explained, unix.EPERM)
+	require.True(t, strings.HasPrefix(explained.Error(), "create map: operation not permitted (the capabilities are there; "), explained)
 }
 
 // The programs need no type information of the kernel, and nothing is pinned; but per-CPU maps need the list of CPUs.

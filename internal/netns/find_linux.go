@@ -45,15 +45,29 @@ func idOf(s *unix.Stat_t) ID {
 	return ID{uint64(s.Dev), uint64(s.Ino)} //nolint:unconvert // of 32 bits on some machines
 }
 
+// Gone reports whether what was found is no longer at its path. Where that cannot be told, it is not.
+func Gone(f Found) bool {
+	id, err := identify(f.Path)
+	if err != nil {
+		return absent(err)
+	}
+	return id != f.ID
+}
+
+// absent: processes end, containers go.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EINVAL)
+}
+
 // Find returns the paths that patterns lead to and at which there is a namespace, in the order of patterns and then of names, each path
-// once. What is no namespace is left out: "ip netns add" makes a file first and then mounts the namespace there. The error says
-// what could not be looked at, and is nil if that is only not there; what was found is right nevertheless.
+// once. What is no namespace is left out: "ip netns add" makes a file first and then mounts the namespace there. The error is a
+// *RefusedError, and is nil if that is only not there; what was found is right nevertheless.
 func Find(patterns []string) (found []Found, err error) {
 	own, err := Own()
 	if err != nil {
 		return nil, err
 	}
-	var refused refusals
+	var refused RefusedError
 	seen := map[string]bool{}
 	for _, pattern := range patterns {
 		for _, p := range expand(pattern, &refused) {
@@ -74,7 +88,7 @@ func Find(patterns []string) (found []Found, err error) {
 }
 
 // expand returns the paths that a pattern may mean; those without a glob need not exist.
-func expand(pattern string, refused *refusals) []string {
+func expand(pattern string, refused *RefusedError) []string {
 	paths := []string{"/"}
 	for part := range strings.SplitSeq(strings.Trim(pattern, "/"), "/") {
 		var next []string
@@ -98,29 +112,20 @@ func expand(pattern string, refused *refusals) []string {
 	return paths
 }
 
-// refusals counts what could not be looked at.
-type refusals struct {
-	first error
-	count int
-}
-
-// add leaves out what is not there: processes end, containers go.
-func (r *refusals) add(err error) {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EINVAL) {
+// add leaves out what is not there.
+func (r *RefusedError) add(err error) {
+	if absent(err) {
 		return
 	}
-	if r.first == nil {
-		r.first = err
+	if r.First == nil {
+		r.First = err
 	}
-	r.count++
+	r.Paths++
 }
 
-func (r *refusals) err() error {
-	switch {
-	case r.count == 0:
+func (r *RefusedError) err() error {
+	if r.Paths == 0 {
 		return nil
-	case errors.Is(r.first, fs.ErrPermission):
-		return fmt.Errorf("look for network namespaces, %d paths: %w (of other users' processes this takes CAP_SYS_PTRACE)", r.count, r.first)
 	}
-	return fmt.Errorf("look for network namespaces, %d paths: %w", r.count, r.first)
+	return r
 }

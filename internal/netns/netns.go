@@ -7,6 +7,7 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"regexp"
 	"strings"
@@ -29,6 +30,23 @@ var ErrReplaced = errors.New("it was replaced meanwhile")
 
 // ErrNotNetwork says that a path leads to a namespace of another kind.
 var ErrNotNetwork = errors.New("this is a namespace of another kind")
+
+// RefusedError says that paths could not be looked at.
+type RefusedError struct {
+	Paths int
+	First error
+}
+
+// Error leaves out how many there are: that changes as processes come and go, and what is wrong does not.
+func (r *RefusedError) Error() string {
+	text := "look for network namespaces: " + r.First.Error()
+	if errors.Is(r.First, fs.ErrPermission) {
+		text += " (of other users' processes this takes CAP_SYS_PTRACE)"
+	}
+	return text
+}
+
+func (r *RefusedError) Unwrap() error { return r.First }
 
 const globMeta = `*?[\` // what makes a path a glob; path.Match
 

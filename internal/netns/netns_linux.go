@@ -87,9 +87,13 @@ func (n *Namespace) Do(f func() error) error {
 }
 
 // visit must have its goroutine to itself: a thread that cannot come home keeps it, and ends with it, so no other goroutine ever
-// runs in a namespace that is not its own.
+// runs in a namespace that is not its own. The first thread stays: /proc/self is its view, and it cannot end.
 func (n *Namespace) visit(f func() error) error {
 	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		defer runtime.UnlockOSThread()
+		return n.Do(f) // on another one, since this is locked
+	}
 	home, err := unix.Open(ownPath, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		runtime.UnlockOSThread()

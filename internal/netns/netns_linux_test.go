@@ -127,6 +127,27 @@ func threads(t *testing.T) map[netns.ID]bool {
 	return all
 }
 
+// What others read of the process is of its first thread, which stays at home: it could not end if it cannot come home.
+func TestTheFirstThreadStaysAtHome(t *testing.T) {
+	testenv.Privileged(t)
+	n, err := netns.Open(find(t, testenv.NewNetNS(t).Path())[0])
+	require.NoError(t, err)
+	defer func() { require.NoError(t, n.Close()) }()
+	home, err := os.Readlink("/proc/self/ns/net")
+	require.NoError(t, err)
+	var all sync.WaitGroup
+	for range 1000 {
+		all.Go(func() {
+			assert.NoError(t, n.Do(func() error {
+				now, err := os.Readlink("/proc/self/ns/net")
+				assert.Equal(t, home, now)
+				return err
+			}))
+		})
+	}
+	all.Wait()
+}
+
 // A thread that cannot come home ends, and so runs nothing else.
 func TestAThreadThatCannotComeHomeEnds(t *testing.T) {
 	testenv.Privileged(t)
@@ -135,10 +156,8 @@ func TestAThreadThatCannotComeHomeEnds(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, n.Close()) }()
 	restore := netns.BlockWayHome(errors.New("no way"))
-	tid := os.Getpid()
-	for tid == os.Getpid() { // the first thread of a process never ends: it waits for ever
-		err = n.Do(func() error { tid = unix.Gettid(); return nil })
-	}
+	var tid int
+	err = n.Do(func() error { tid = unix.Gettid(); return nil })
 	restore()
 	require.ErrorContains(t, err, "leave network namespace")
 	require.ErrorContains(t, err, "no way")
@@ -169,6 +188,20 @@ func openFiles(t *testing.T) int {
 	return len(entries)
 }
 
+func TestGone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "red")
+	require.NoError(t, os.Symlink("/proc/thread-self/ns/net", path))
+	was := find(t, path)[0]
+	assert.False(t, netns.Gone(was))
+	require.NoError(t, os.Remove(path))
+	assert.True(t, netns.Gone(was))
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	assert.True(t, netns.Gone(was), "it is something else")
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.Symlink(path, path))
+	assert.False(t, netns.Gone(was), "it cannot be looked at")
+}
+
 // Without the right to look at a process nothing is told of its namespace, but that it cannot be.
 func TestWhatMayNotBeLookedAtIsSaid(t *testing.T) {
 	testenv.Privileged(t)
@@ -179,7 +212,10 @@ func TestWhatMayNotBeLookedAtIsSaid(t *testing.T) {
 	var err error
 	asNobody(t, func() { found, err = netns.Find([]string{dir + "/*", "/proc/1/ns/net"}) })
 	assert.Empty(t, found)
-	require.ErrorContains(t, err, "look for network namespaces, 2 paths: ")
+	var refused *netns.RefusedError
+	require.ErrorAs(t, err, &refused)
+	assert.Equal(t, 2, refused.Paths)
+	require.ErrorContains(t, err, "look for network namespaces: ")
 	require.ErrorContains(t, err, dir)
 	require.ErrorContains(t, err, "(of other users' processes this takes CAP_SYS_PTRACE)")
 }

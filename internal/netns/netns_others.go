@@ -27,5 +27,8 @@ func (n *Namespace) Do(func() error) error { return errNotLinux }
 // Own needs Linux.
 func Own() (ID, error) { return ID{}, errNotLinux }
 
+// Gone needs Linux.
+func Gone(Found) bool { return false }
+
 // Find needs Linux.
 func Find([]string) ([]Found, error) { return nil, errNotLinux }

@@ -376,6 +376,7 @@ const (
 	AttributeNamespaceStateObserved
 	AttributeNamespaceStateFailed
 	AttributeNamespaceStateExcess
+	AttributeNamespaceStateRefused
 )
 
 // String returns the string representation of the AttributeNamespaceState.
@@ -387,6 +388,8 @@ func (av AttributeNamespaceState) String() string {
 		return "failed"
 	case AttributeNamespaceStateExcess:
 		return "excess"
+	case AttributeNamespaceStateRefused:
+		return "refused"
 	}
 	return ""
 }
@@ -396,6 +399,7 @@ var MapAttributeNamespaceState = map[string]AttributeNamespaceState{
 	"observed": AttributeNamespaceStateObserved,
 	"failed":   AttributeNamespaceStateFailed,
 	"excess":   AttributeNamespaceStateExcess,
+	"refused":  AttributeNamespaceStateRefused,
 }
 
 // AttributeNetworkIoDirection specifies the value network.io.direction attribute.
