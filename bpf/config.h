@@ -5,7 +5,7 @@
 #include "contract.h"
 
 #define MAX_CPUS 4096 // longest region_of_cpu; a CPU beyond it counts as late
-#define PROBE_MAX 16 // slots looked at before a packet overflows; at load 0.5 that is 0.03 % of flows (simulation)
+#define PROBE_MAX 16 // entries of the index looked at before a packet overflows; with all slots in use that is 0.03 % of flows (simulation)
 #define CLASS_PROBE_MAX 16 // class slots looked at before a spare one takes it
 #define CLOCK_EXACT 256 // new flows in one jiffy that each read the clock: 64,000 a second at 250 Hz
 #define CLOCK_SHARE 8 // of those beyond, one in so many does
@@ -23,7 +23,7 @@
 
 volatile const __u16 region_of_cpu[MAX_CPUS] = {}; // region + 1; 0: this CPU has none
 volatile const __u32 slot_mask = DEFAULT_SLOTS - 1; // slots of a region - 1
-volatile const __u32 hash_shift = 64 - 14; // 64 - log2(slots)
+volatile const __u32 index_shift = 64 - 15; // 64 - log2(entries of the index)
 volatile const __u32 check_protocol = 1; // 0: for tests, since BPF_PROG_TEST_RUN makes a protocol up
 volatile const __u32 filter_count = 0; // rules in use; 0: no program filters
 volatile const struct filter filters[FILTERS_MAX] = {}; // the first that matches decides

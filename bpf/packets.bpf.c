@@ -64,12 +64,12 @@ static __always_inline __u32 count_in(struct __sk_buff *skb, void *region, struc
 		else if (remarkable(s, p))
 			note(region, s, p, w);
 		if ((young_packets || protocols) && s)
-			choice = choose_known(skb, region, s, p, w, place, later);
+			choice = choose_known(skb, s, p, w, place, later);
 	}
 	if (!s)
 		s = class_slot(region, p);
 	count(region, s, p, w);
-	if (p->quoted && p->reason != REASON_FILTERED && !is_duplicate(p)) // now that its own slot is not free any more
+	if (p->quoted && p->reason != REASON_FILTERED && !is_duplicate(p))
 		note_quoted(skb, (p->netns | p->quoted << KEY_QUOTED_SHIFT) << 16 | p->bits, p->offset, place);
 	return choice;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Find or claim the slot of a key. One writer per region: bottom halves are off in tc, so plain adds lose nothing. */
+/* Find or claim the slot of a key: hash, index, slot. One writer per region: bottom halves are off in tc, so plain adds lose nothing. */
 #pragma once
 
 #include "maps.h"
 #include "parse.h"
 #include "wire.h"
 
-#define KEY_WORD5 0x000000ffffffffffULL // netns, bits, ip_proto; above lie tcp_flags and cold
+#define KEY_WORD5 0x000000ffffffffffULL // netns, bits, ip_proto; above lie tcp_flags and number
 
 /*
  * NH (UMAC, RFC 4418 5.2.2) over 32-bit halves, then a finaliser. A linear form over 64-bit words collides on structured
@@ -25,7 +25,7 @@ static __always_inline __u64 nh(const __u64 *words, int count, const struct regi
 	return sum;
 }
 
-static __always_inline __u32 hash(const __u64 *key, const struct outer *outer, const struct region_header *h)
+static __always_inline __u64 hash(const __u64 *key, const struct outer *outer, const struct region_header *h)
 {
 	__u64 sum = nh(key, KEY_WORDS, h);
 
@@ -33,7 +33,7 @@ static __always_inline __u32 hash(const __u64 *key, const struct outer *outer, c
 		sum += nh((const __u64 *)outer, OUTER_WORDS, h) * h->hash_outer;
 	sum *= h->hash_odd;
 	sum ^= sum >> 32;
-	return sum * h->hash_odd >> hash_shift;
+	return sum * h->hash_odd;
 }
 
 /* In one branch: of one for each word, in a loop, some verifiers walk more than a million instructions. */
@@ -63,22 +63,29 @@ static __always_inline void set_key(struct slot *s, const __u64 *key)
 		((__u64 *)s)[i] = key[i];
 }
 
-static __always_inline struct slot *slot_at(void *region, __u32 index)
+static __always_inline struct slot *slot_at(void *region, __u32 number)
 {
-	return region + REGION_SLOTS + (__u64)(index & slot_mask) * sizeof(struct slot);
+	return region + REGION_SLOTS + (__u64)(number & slot_mask) * sizeof(struct slot);
 }
 
-static __always_inline struct cold *cold_at(void *region, __u32 index)
+static __always_inline struct cold *cold_at(void *region, __u32 number)
 {
 	return region + REGION_SLOTS + (__u64)(slot_mask + 1) * sizeof(struct slot) +
-	       (__u64)(index & slot_mask) * sizeof(struct cold);
+	       (__u64)(number & slot_mask) * sizeof(struct cold);
+}
+
+static __always_inline __u32 *index_at(void *region, __u32 position)
+{
+	return region + REGION_SLOTS + (__u64)(slot_mask + 1) * (sizeof(struct slot) + sizeof(struct cold)) +
+	       (__u64)(position & (INDEX_PER_SLOT * (slot_mask + 1) - 1)) * sizeof(__u32);
 }
 
 /* Not there unless tunnels are looked into. */
-static __always_inline struct outer *outer_at(void *region, __u32 index)
+static __always_inline struct outer *outer_at(void *region, __u32 number)
 {
-	return region + REGION_SLOTS + (__u64)(slot_mask + 1) * (sizeof(struct slot) + sizeof(struct cold)) +
-	       (__u64)(index & slot_mask) * sizeof(struct outer);
+	return region + REGION_SLOTS +
+	       (__u64)(slot_mask + 1) * (sizeof(struct slot) + sizeof(struct cold) + INDEX_PER_SLOT * sizeof(__u32)) +
+	       (__u64)(number & slot_mask) * sizeof(struct outer);
 }
 
 /* The tunnel that a packet is in; NULL: none. */
@@ -140,52 +147,65 @@ static __always_inline void set_facts(struct __sk_buff *skb, const struct packet
 		c->macs = *macs;
 		facts |= FACT_MACS;
 	}
+	c->ce_packets = 0;
 	c->facts = facts;
 }
 
-/* A free slot, and the cold entry beside it, become this key's. */
-static __always_inline struct slot *claim(struct __sk_buff *skb, void *region, __u32 index, const __u64 *key,
+/* The next slot, and the cold entry beside it, become this key's. Every field is set: nobody clears what the last flow left. */
+static __always_inline struct slot *claim(struct __sk_buff *skb, void *region, __u32 position, __u32 tag, const __u64 *key,
 					  const struct outer *outer, const struct packet *p, bool link_header, __u32 place)
 {
 	struct region_header *h = region;
-	struct slot *s = slot_at(region, index);
-	struct cold *c = cold_at(region, h->colds);
+	__u32 number = h->used;
+	struct slot *s = slot_at(region, number);
+	struct cold *c = cold_at(region, number);
 
+	if (number > slot_mask)
+		return NULL;
+	*index_at(region, position) = tag | INDEX_USED | number;
 	set_key(s, key);
-	s->cold = h->colds;
+	s->number = number;
+	s->packets = 0;
+	s->last = 0;
 	s->bytes = (__u64)p->marks << BYTES_BITS;
 	c->first_ns = claim_time(h);
-	c->slot = index;
+	c->position = position;
 	set_facts(skb, p, link_header, c);
 	if (outer)
-		*outer_at(region, s->cold) = *outer;
-	h->colds++;
-	if (h->colds == (slot_mask + 1) / 2)
+		*outer_at(region, number) = *outer;
+	h->used = number + 1;
+	if (h->used == (slot_mask + 1) / 2)
 		announce_pressure(place);
 	return s;
 }
 
-/* The slot of a flow, or NULL if the region has no room where it would have to lie. */
+/* The slot of a flow, or NULL if the region has no room. */
 static __always_inline struct slot *flow_slot(struct __sk_buff *skb, void *region, const struct packet *p, bool link_header,
 					      __u32 place)
 {
 	const struct outer *outer = outer_of(p);
-	__u64 key[KEY_WORDS];
-	__u32 index;
+	__u64 key[KEY_WORDS], hashed;
+	__u32 position, tag;
 
 	key_words(p, key);
 #pragma unroll
 	for (int i = 0; i < KEY_WORDS; i++)
 		asm volatile("" : "+r"(key[i])); // keeps the compiler from taking the words apart again
-	index = hash(key, outer, region);
+	hashed = hash(key, outer, region);
+	position = hashed >> index_shift;
+	tag = (__u32)(hashed >> 16) & INDEX_TAG; // other bits than those of the position
 	for (int n = 0; n < PROBE_MAX; n++) {
-		struct slot *s = slot_at(region, index);
+		__u32 entry = *index_at(region, position);
+		struct slot *s;
 
-		if (s->packets == 0)
-			return claim(skb, region, index & slot_mask, key, outer, p, link_header, place);
-		if (same_key(s, key) && (!outer || same_outer(outer_at(region, s->cold), outer)))
-			return s;
-		index++;
+		if (!entry)
+			return claim(skb, region, position, tag, key, outer, p, link_header, place);
+		if ((entry & INDEX_TAG) == tag) {
+			s = slot_at(region, entry);
+			if (same_key(s, key) && (!outer || same_outer(outer_at(region, entry), outer)))
+				return s;
+		}
+		position++;
 	}
 	return NULL;
 }
@@ -250,7 +270,7 @@ static __always_inline bool remarkable(const struct slot *s, const struct packet
 /* A remarkable packet, before it is counted. */
 static __always_inline void note(void *region, struct slot *s, const struct packet *p, struct wire w)
 {
-	struct cold *c = cold_at(region, s->cold);
+	struct cold *c = cold_at(region, s->number);
 	__u8 ttl = p->marks >> MARKS_TTL_SHIFT;
 
 	if ((s->bytes >> BYTES_BITS ^ p->marks) & MARKS_DSCP)

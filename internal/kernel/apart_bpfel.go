@@ -123,7 +123,7 @@ type apartRegion struct {
 		Bytes          uint64
 		Reentered      uint64
 		Busy           uint32
-		Colds          uint32
+		Used           uint32
 		Countdown      uint32
 		Gap            uint32
 		Pad0           uint64
@@ -154,7 +154,7 @@ type apartRegion struct {
 		Bits     uint16
 		IpProto  uint8
 		TcpFlags uint8
-		Cold     uint16
+		Number   uint16
 		Packets  uint32
 		Last     uint32
 		Bytes    uint64
@@ -170,7 +170,7 @@ type apartRegion struct {
 		Bits     uint16
 		IpProto  uint8
 		TcpFlags uint8
-		Cold     uint16
+		Number   uint16
 		Packets  uint32
 		Last     uint32
 		Bytes    uint64
@@ -184,10 +184,11 @@ type apartRegion struct {
 			_     structs.HostLayout
 			Words [3]uint32
 		}
-		Slot   uint16
-		TtlMin uint8
-		TtlMax uint8
+		Position uint16
+		TtlMin   uint8
+		TtlMax   uint8
 	}
+	Index  [32768]uint32
 	Outers [16384]struct {
 		_       structs.HostLayout
 		SrcAddr [2]uint64
@@ -282,7 +283,7 @@ const (
 	apartVarFlowSeed      = "flow_seed"
 	apartVarFragmentKeys  = "fragment_keys"
 	apartVarFragmentNs    = "fragment_ns"
-	apartVarHashShift     = "hash_shift"
+	apartVarIndexShift    = "index_shift"
 	apartVarLease         = "lease"
 	apartVarNetns         = "netns"
 	apartVarProtocols     = "protocols"
@@ -376,7 +377,7 @@ type apartVariableSpecs struct {
 	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
-	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	IndexShift    *ebpf.VariableSpec `ebpf:"index_shift"`
 	Lease         *ebpf.VariableSpec `ebpf:"lease"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
 	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
@@ -451,7 +452,7 @@ type apartVariables struct {
 	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
-	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	IndexShift    *ebpf.Variable `ebpf:"index_shift"`
 	Lease         *ebpf.Variable `ebpf:"lease"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
 	Protocols     *ebpf.Variable `ebpf:"protocols"`

@@ -87,7 +87,7 @@ const (
 	benchVarFlowSeed       = "flow_seed"
 	benchVarFragmentKeys   = "fragment_keys"
 	benchVarFragmentNs     = "fragment_ns"
-	benchVarHashShift      = "hash_shift"
+	benchVarIndexShift     = "index_shift"
 	benchVarLease          = "lease"
 	benchVarNetns          = "netns"
 	benchVarProtocols      = "protocols"
@@ -178,7 +178,7 @@ type benchVariableSpecs struct {
 	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
-	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	IndexShift    *ebpf.VariableSpec `ebpf:"index_shift"`
 	Lease         *ebpf.VariableSpec `ebpf:"lease"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
 	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
@@ -246,7 +246,7 @@ type benchVariables struct {
 	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
-	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	IndexShift    *ebpf.Variable `ebpf:"index_shift"`
 	Lease         *ebpf.Variable `ebpf:"lease"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
 	Protocols     *ebpf.Variable `ebpf:"protocols"`

@@ -28,9 +28,9 @@ type bpfCold struct {
 		_     structs.HostLayout
 		Words [3]uint32
 	}
-	Slot   uint16
-	TtlMin uint8
-	TtlMax uint8
+	Position uint16
+	TtlMin   uint8
+	TtlMax   uint8
 }
 
 type bpfControl struct {
@@ -135,6 +135,7 @@ type bpfRegion struct {
 	Classes [320]bpfSlot
 	Slots   [16384]bpfSlot
 	Colds   [16384]bpfCold
+	Index   [32768]uint32
 	Outers  [16384]bpfOuter
 }
 
@@ -146,7 +147,7 @@ type bpfRegionHeader struct {
 	Bytes          uint64
 	Reentered      uint64
 	Busy           uint32
-	Colds          uint32
+	Used           uint32
 	Countdown      uint32
 	Gap            uint32
 	Pad0           uint64
@@ -224,7 +225,7 @@ type bpfSlot struct {
 	Bits     uint16
 	IpProto  uint8
 	TcpFlags uint8
-	Cold     uint16
+	Number   uint16
 	Packets  uint32
 	Last     uint32
 	Bytes    uint64
@@ -267,7 +268,7 @@ const (
 	bpfVarFlowSeed      = "flow_seed"
 	bpfVarFragmentKeys  = "fragment_keys"
 	bpfVarFragmentNs    = "fragment_ns"
-	bpfVarHashShift     = "hash_shift"
+	bpfVarIndexShift    = "index_shift"
 	bpfVarLease         = "lease"
 	bpfVarNetns         = "netns"
 	bpfVarProtocols     = "protocols"
@@ -361,7 +362,7 @@ type bpfVariableSpecs struct {
 	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
-	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	IndexShift    *ebpf.VariableSpec `ebpf:"index_shift"`
 	Lease         *ebpf.VariableSpec `ebpf:"lease"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
 	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
@@ -436,7 +437,7 @@ type bpfVariables struct {
 	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
-	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	IndexShift    *ebpf.Variable `ebpf:"index_shift"`
 	Lease         *ebpf.Variable `ebpf:"lease"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
 	Protocols     *ebpf.Variable `ebpf:"protocols"`

@@ -7,6 +7,7 @@ package kernel
 
 import (
 	"math/bits"
+	"math"
 	"os"
 	"regexp"
 	"strconv"
@@ -86,7 +87,6 @@ func TestBitsAreInSyncWithContract(t *testing.T) {
 			"FILTER_IPV4": filterIPv4, "FILTER_IPV6": filterIPv6,
 		},
 		"sample_bits": {"SAMPLE_EGRESS": sampleEgress, "SAMPLE_L3": sampleL3, "SAMPLE_TAGGED": sampleTagged, "SAMPLE_NOT_IP": sampleNotIP},
-		"cold_bits":   {"COLD_INDEX": coldIndex, "COLD_CHOSEN": coldIndex + 1},
 		"sample_kind": {
 			"KIND_RANDOM": int(packet.KindRandom), "KIND_FLOW": int(packet.KindFlow), "KIND_FIRST": int(packet.KindFirst),
 			"KIND_PROTOCOL": int(packet.KindProtocol), "KIND_COUNT": int(packet.KindCount),
@@ -108,7 +108,7 @@ func TestDefinesAreInSyncWithContract(t *testing.T) {
 	for name, want := range map[string]int{
 		"STOPPED": stopped, "BYTES_BITS": bytesBits, "DEFAULT_SLOTS": DefaultSlots, "HASH_WORDS": len(bpfRegionHeader{}.HashKeys),
 		"SKIPS": len(bpfSampler{}.Skips), "REASONS_MAX": reasonsMax, "CLASS_SLOTS": len(bpfRegion{}.Classes) - 2*reasonsMax,
-		"MAX_CPUS": maxCPUs, "FILTERS_MAX": MaxFilters, "SNAP_MAX": len(bpfSampleScratch{}.Data),
+		"MAX_CPUS": maxCPUs, "FILTERS_MAX": MaxFilters, "INDEX_PER_SLOT": indexPerSlot, "SNAP_MAX": len(bpfSampleScratch{}.Data),
 		"MESSAGE_SNAP": MessageSnap, "FOLLOWS": follows,
 	} {
 		m := regexp.MustCompile(`#define ` + name + `\s+(\d+)`).FindStringSubmatch(string(contract) + string(config))
@@ -128,6 +128,7 @@ func TestSharedStructsHaveTheirSizes(t *testing.T) {
 	require.EqualValues(t, regionSize(DefaultSlots, true), unsafe.Sizeof(bpfRegion{}))
 	require.LessOrEqual(t, regionSize(MaxSlots, false), maxRegionSize, "5.10 refuses larger map values")
 	require.Len(t, bpfSampler{}.Used, int(packet.KindCount))
-	require.LessOrEqual(t, MaxSlots-1, coldIndex, "every cold entry has an index")
+	require.LessOrEqual(t, MaxSlots-1, 0x7fff, "NUMBER, and INDEX_NUMBER")
+	require.LessOrEqual(t, indexPerSlot*MaxSlots-1, math.MaxUint16, "struct cold .position")
 	require.LessOrEqual(t, MaxSnapLength, len(bpfSampleScratch{}.Data))
 }

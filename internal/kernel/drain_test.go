@@ -19,11 +19,11 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 )
 
-// At the load regions are sized for, half full, structured addresses must spread as random ones would.
+// With every slot in use structured addresses must spread as random ones would.
 func TestHashSpreadsStructuredFlows(t *testing.T) {
 	k := load(t, Config{})
 	pin(t, 0)
-	flows := k.SlotLimit() / 2
+	flows := k.SlotLimit()
 	icmp := func(src, dst uint32) []byte {
 		f := udpFrame(src, dst, 0x0800, 0, 60)
 		f[23] = 1

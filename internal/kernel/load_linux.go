@@ -27,7 +27,7 @@ const regionHead = int(unsafe.Offsetof(bpfRegion{}.Slots))
 
 // regionSize is the size of the value of one region with this many slots.
 func regionSize(slots int, tunnels bool) int {
-	each := unsafe.Sizeof(bpfSlot{}) + unsafe.Sizeof(bpfCold{})
+	each := unsafe.Sizeof(bpfSlot{}) + unsafe.Sizeof(bpfCold{}) + indexPerSlot*unsafe.Sizeof(bpfRegion{}.Index[0])
 	if tunnels {
 		each += unsafe.Sizeof(bpfOuter{})
 	}
@@ -240,7 +240,7 @@ func knobs(cfg Config) (map[string]any, error) {
 	values := map[string]any{
 		bpfVarRegionOfCpu:   regionOfCPU,
 		bpfVarSlotMask:      uint32(cfg.Slots - 1),
-		bpfVarHashShift:     uint32(64 - bits.TrailingZeros(uint(cfg.Slots))),
+		bpfVarIndexShift:    uint32(64 - bits.TrailingZeros(uint(indexPerSlot*cfg.Slots))),
 		bpfVarFragmentKeys:  fragmentKeys(),
 		bpfVarFragmentNs:    uint64(max(cfg.fragments, 0)),
 		bpfVarCheckProtocol: knob(!cfg.injected),

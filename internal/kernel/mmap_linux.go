@@ -49,6 +49,7 @@ type region struct {
 	classes []bpfSlot
 	slots   []bpfSlot
 	colds   []bpfCold
+	index   []uint32
 	outers  []bpfOuter // empty unless tunnels are looked into
 }
 
@@ -57,12 +58,14 @@ func (r *regions) at(number int, buffer uint32) region {
 	value := (*bpfRegion)(base)
 	slots := unsafe.Add(base, regionHead)
 	colds := unsafe.Add(slots, r.slots*int(unsafe.Sizeof(bpfSlot{})))
-	outers := unsafe.Add(colds, r.slots*int(unsafe.Sizeof(bpfCold{})))
+	index := unsafe.Add(colds, r.slots*int(unsafe.Sizeof(bpfCold{})))
+	outers := unsafe.Add(index, indexPerSlot*r.slots*int(unsafe.Sizeof(value.Index[0])))
 	return region{
 		header:  &value.Header,
 		classes: value.Classes[:],
 		slots:   unsafe.Slice((*bpfSlot)(slots), r.slots),
 		colds:   unsafe.Slice((*bpfCold)(colds), r.slots),
+		index:   unsafe.Slice((*uint32)(index), indexPerSlot*r.slots),
 		outers:  unsafe.Slice((*bpfOuter)(outers), r.outers),
 	}
 }

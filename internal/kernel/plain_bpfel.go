@@ -123,7 +123,7 @@ type plainRegion struct {
 		Bytes          uint64
 		Reentered      uint64
 		Busy           uint32
-		Colds          uint32
+		Used           uint32
 		Countdown      uint32
 		Gap            uint32
 		Pad0           uint64
@@ -154,7 +154,7 @@ type plainRegion struct {
 		Bits     uint16
 		IpProto  uint8
 		TcpFlags uint8
-		Cold     uint16
+		Number   uint16
 		Packets  uint32
 		Last     uint32
 		Bytes    uint64
@@ -170,7 +170,7 @@ type plainRegion struct {
 		Bits     uint16
 		IpProto  uint8
 		TcpFlags uint8
-		Cold     uint16
+		Number   uint16
 		Packets  uint32
 		Last     uint32
 		Bytes    uint64
@@ -184,10 +184,11 @@ type plainRegion struct {
 			_     structs.HostLayout
 			Words [3]uint32
 		}
-		Slot   uint16
-		TtlMin uint8
-		TtlMax uint8
+		Position uint16
+		TtlMin   uint8
+		TtlMax   uint8
 	}
+	Index  [32768]uint32
 	Outers [16384]struct {
 		_       structs.HostLayout
 		SrcAddr [2]uint64
@@ -280,7 +281,7 @@ const (
 	plainVarFlowSeed      = "flow_seed"
 	plainVarFragmentKeys  = "fragment_keys"
 	plainVarFragmentNs    = "fragment_ns"
-	plainVarHashShift     = "hash_shift"
+	plainVarIndexShift    = "index_shift"
 	plainVarNetns         = "netns"
 	plainVarQuotes        = "quotes"
 	plainVarRegionOfCpu   = "region_of_cpu"
@@ -368,7 +369,7 @@ type plainVariableSpecs struct {
 	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
-	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	IndexShift    *ebpf.VariableSpec `ebpf:"index_shift"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
 	Quotes        *ebpf.VariableSpec `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.VariableSpec `ebpf:"region_of_cpu"`
@@ -437,7 +438,7 @@ type plainVariables struct {
 	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
-	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	IndexShift    *ebpf.Variable `ebpf:"index_shift"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
 	Quotes        *ebpf.Variable `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.Variable `ebpf:"region_of_cpu"`
