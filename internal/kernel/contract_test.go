@@ -6,8 +6,8 @@
 package kernel
 
 import (
-	"math/bits"
 	"math"
+	"math/bits"
 	"os"
 	"regexp"
 	"strconv"
