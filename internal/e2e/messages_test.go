@@ -6,6 +6,7 @@
 package e2e
 
 import (
+	"math"
 	"net"
 	"regexp"
 	"slices"
@@ -127,7 +128,7 @@ func requireSays(t *testing.T, m *otlpcheck.Packet, want map[string]any) {
 func requireElapsed(t *testing.T, m *otlpcheck.Packet, least, most time.Duration) {
 	t.Helper()
 	seconds, _ := m.Attributes["packet.message.response_time"].(float64)
-	elapsed := time.Duration(seconds * float64(time.Second))
+	elapsed := time.Duration(math.Round(seconds * float64(time.Second))) // a fraction of seconds may be less than its nanoseconds
 	assert.Positive(t, elapsed, m.Body)
 	assert.GreaterOrEqual(t, elapsed, least, m.Body)
 	assert.LessOrEqual(t, elapsed, most, m.Body)
