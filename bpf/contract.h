@@ -96,6 +96,7 @@ enum index_bits {
 	INDEX_TAG = 0xffff0000, // of the hash: a slot with another key is hardly ever looked at
 };
 #define INDEX_PER_SLOT 2 // entries: at most half of them are in use
+_Static_assert((int)INDEX_NUMBER == NUMBER, "a number is the same in both");
 
 /* Struct slot .bytes: where the counter ends, at 281 TB between two drains. */
 #define BYTES_BITS 48
@@ -257,12 +258,12 @@ _Static_assert(REASON_COUNT <= REASONS_MAX, "every reason has spare slots");
 struct region {
 	struct region_header header;
 	struct slot classes[CLASS_SLOTS + SPARE_SLOTS]; // no addresses: the reason is in src_port
-	struct slot slots[DEFAULT_SLOTS]; // of flows
-	struct cold colds[DEFAULT_SLOTS]; // begins where slots[] ends, also when loaded with another number
-	__u32 index[INDEX_PER_SLOT * DEFAULT_SLOTS]; // begins where colds[] ends; where the slot of a hash is
-	struct outer outers[DEFAULT_SLOTS]; // begins where index[] ends; not there unless tunnels are looked into
+	__u32 index[INDEX_PER_SLOT * DEFAULT_SLOTS]; // where the slot of a hash is
+	struct slot slots[DEFAULT_SLOTS]; // of flows; begins where index[] ends, also when loaded with another number
+	struct cold colds[DEFAULT_SLOTS]; // begins where slots[] ends
+	struct outer outers[DEFAULT_SLOTS]; // begins where colds[] ends; not there unless tunnels are looked into
 };
-#define REGION_SLOTS __builtin_offsetof(struct region, slots)
+#define REGION_INDEX __builtin_offsetof(struct region, index)
 
 /* What CPUs count that have no region: they came online after loading. Added to atomically; becomes overflow. */
 struct late {

@@ -37,14 +37,14 @@ static __always_inline __u64 beginning_key(__u64 flow, void *region, const struc
 	flow = mix(flow, place);
 	if (!tunnels || !(s->netns & KEY_TUNNELLED))
 		return flow;
-	outer = outer_at(region, s->number);
+	outer = outer_at(region, slot_mask, s->number);
 	return mix(flow, mix_endpoint(outer->src_addr, outer->kind) + mix_endpoint(outer->dst_addr, outer->kind));
 }
 
-/* Both directions may run on two CPUs at once. Before 5.12 there is no addition that says what was there: see docs/packets.md. */
+/* Both directions may run on two CPUs at once. Before 5.18 not every JIT knows an addition that says what was there: see docs/packets.md. */
 static __always_inline __u32 advance(struct beginning *b, __u32 packets)
 {
-#ifdef APART
+#ifdef OLD
 	__u32 before = b->packets;
 
 	__sync_fetch_and_add(&b->packets, packets);
@@ -109,7 +109,7 @@ __noinline int choose_in_slot(struct __sk_buff *skb, __u32 place, __u32 number, 
 	region = bpf_map_lookup_elem(&regions, &place);
 	if (!region)
 		return 0;
-	s = slot_at(region, number);
+	s = slot_at(region, slot_mask, number);
 	if (protocols && offset)
 		choice = find_message(skb, s, offset);
 	if (s->packets < young_packets)

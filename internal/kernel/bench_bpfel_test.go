@@ -81,6 +81,7 @@ const (
 	benchVarFailures       = "failures"
 	benchVarFilterCount    = "filter_count"
 	benchVarFilters        = "filters"
+	benchVarFirstCpus      = "first_cpus"
 	benchVarFirstIdle      = "first_idle"
 	benchVarFirstPerFlow   = "first_per_flow"
 	benchVarFlowLimit      = "flow_limit"
@@ -172,6 +173,7 @@ type benchVariableSpecs struct {
 	Failures      *ebpf.VariableSpec `ebpf:"failures"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FirstCpus     *ebpf.VariableSpec `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.VariableSpec `ebpf:"flow_limit"`
@@ -240,6 +242,7 @@ type benchVariables struct {
 	Failures      *ebpf.Variable `ebpf:"failures"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
+	FirstCpus     *ebpf.Variable `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.Variable `ebpf:"flow_limit"`

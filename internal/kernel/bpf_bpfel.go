@@ -133,9 +133,9 @@ type bpfRegion struct {
 	_       structs.HostLayout
 	Header  bpfRegionHeader
 	Classes [320]bpfSlot
+	Index   [32768]uint32
 	Slots   [16384]bpfSlot
 	Colds   [16384]bpfCold
-	Index   [32768]uint32
 	Outers  [16384]bpfOuter
 }
 
@@ -262,6 +262,7 @@ const (
 	bpfVarDeduplicate   = "deduplicate"
 	bpfVarFilterCount   = "filter_count"
 	bpfVarFilters       = "filters"
+	bpfVarFirstCpus     = "first_cpus"
 	bpfVarFirstIdle     = "first_idle"
 	bpfVarFirstPerFlow  = "first_per_flow"
 	bpfVarFlowLimit     = "flow_limit"
@@ -356,6 +357,7 @@ type bpfVariableSpecs struct {
 	Deduplicate   *ebpf.VariableSpec `ebpf:"deduplicate"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FirstCpus     *ebpf.VariableSpec `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.VariableSpec `ebpf:"flow_limit"`
@@ -431,6 +433,7 @@ type bpfVariables struct {
 	Deduplicate   *ebpf.Variable `ebpf:"deduplicate"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
+	FirstCpus     *ebpf.Variable `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.Variable `ebpf:"flow_limit"`

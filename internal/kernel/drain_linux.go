@@ -134,10 +134,11 @@ func (r *region) takeSlots(at *instant, visit func(*flow.Slot), d *Drained) (sum
 	return sum
 }
 
-// clearIndex frees the entries of so many slots: one by one, unless that touches as many cache lines as all.
+// clearIndex frees the entries of so many slots: one by one, unless that touches as many cache lines as all. If the program interrupted
+// itself, which is told as a mismatch, there may be entries that no slot knows of.
 func (r *region) clearIndex(used int) {
 	const perLine = 64 / unsafe.Sizeof(r.index[0])
-	if used >= len(r.index)/int(perLine) {
+	if used >= len(r.index)/int(perLine) || r.header.Reentered > 0 {
 		clear(r.index)
 		return
 	}

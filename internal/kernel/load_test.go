@@ -6,14 +6,12 @@
 package kernel
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
@@ -33,6 +31,23 @@ func TestParseCPUs(t *testing.T) {
 	for _, list := range []string{"", "a", "3-1", "0-", "0,,1", "-1", "99999999"} {
 		_, err := parseCPUs(list)
 		require.ErrorContains(t, err, "not a list of CPUs", "%q", list)
+	}
+}
+
+// Only what asks for more than the plain form needs instructions that old kernels lack.
+func TestFormFollowsKernelAndConfiguration(t *testing.T) {
+	const v510, v517, v518, untold = 5<<16 | 10<<8, 5<<16 | 17<<8 | 255, 5<<16 | 18<<8, 0
+	plain := Config{Samples: true, RandomOneIn: 10, Quotes: true, Filters: make([]Filter, 1)}
+	for _, version := range []uint32{untold, v510, v517, v518} {
+		require.Equal(t, objectPlain, plain.choose(version))
+	}
+	for name, cfg := range map[string]Config{
+		"clsact": {clsact: true}, "tunnels": {Tunnels: true}, "deduplicate": {Deduplicate: true}, "flows": {FlowOneIn: 2},
+		"first": {FirstPerFlow: 1}, "protocols": {Protocols: ProtocolDNS},
+	} {
+		for version, want := range map[uint32]object{untold: objectOld, v510: objectOld, v517: objectOld, v518: objectFull} {
+			require.Equal(t, want, cfg.choose(version), "%s, %#x", name, version)
+		}
 	}
 }
 
@@ -76,30 +91,6 @@ func TestBadConfigIsRefused(t *testing.T) {
 	} {
 		_, err := fit(cfg)
 		require.EqualError(t, err, message)
-	}
-}
-
-// A kernel that was never tried may give up at the form that its version promises.
-func TestWhatAVerifierGivesUpAtIsLoadedInAnotherForm(t *testing.T) {
-	for _, c := range []struct {
-		form  object
-		fails map[object]error
-		tried []object
-		err   error
-	}{
-		{objectPlain, nil, []object{objectPlain}, nil},
-		{objectPlain, map[object]error{objectPlain: fmt.Errorf("load: %w", unix.E2BIG)}, []object{objectPlain, objectApart}, nil},
-		{objectFull, map[object]error{objectFull: unix.E2BIG, objectApart: unix.EACCES}, []object{objectFull, objectApart}, unix.EACCES},
-		{objectFull, map[object]error{objectFull: unix.EPERM}, []object{objectFull}, unix.EPERM},
-		{objectApart, map[object]error{objectApart: unix.E2BIG}, []object{objectApart}, unix.E2BIG},
-	} {
-		var tried []object
-		err := tryForms(c.form, func(o object) error {
-			tried = append(tried, o)
-			return c.fails[o]
-		})
-		require.ErrorIs(t, err, c.err)
-		require.Equal(t, c.tried, tried)
 	}
 }
 

@@ -47,25 +47,25 @@ func newRegions(memory []byte, c Config) *regions {
 type region struct {
 	header  *bpfRegionHeader
 	classes []bpfSlot
+	index   []uint32
 	slots   []bpfSlot
 	colds   []bpfCold
-	index   []uint32
 	outers  []bpfOuter // empty unless tunnels are looked into
 }
 
 func (r *regions) at(number int, buffer uint32) region {
 	base := unsafe.Pointer(&r.memory[(2*number+int(buffer))*r.size])
 	value := (*bpfRegion)(base)
-	slots := unsafe.Add(base, regionHead)
+	index := unsafe.Add(base, regionHead)
+	slots := unsafe.Add(index, indexPerSlot*r.slots*int(unsafe.Sizeof(value.Index[0])))
 	colds := unsafe.Add(slots, r.slots*int(unsafe.Sizeof(bpfSlot{})))
-	index := unsafe.Add(colds, r.slots*int(unsafe.Sizeof(bpfCold{})))
-	outers := unsafe.Add(index, indexPerSlot*r.slots*int(unsafe.Sizeof(value.Index[0])))
+	outers := unsafe.Add(colds, r.slots*int(unsafe.Sizeof(bpfCold{})))
 	return region{
 		header:  &value.Header,
 		classes: value.Classes[:],
+		index:   unsafe.Slice((*uint32)(index), indexPerSlot*r.slots),
 		slots:   unsafe.Slice((*bpfSlot)(slots), r.slots),
 		colds:   unsafe.Slice((*bpfCold)(colds), r.slots),
-		index:   unsafe.Slice((*uint32)(index), indexPerSlot*r.slots),
 		outers:  unsafe.Slice((*bpfOuter)(outers), r.outers),
 	}
 }

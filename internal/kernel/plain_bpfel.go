@@ -159,6 +159,7 @@ type plainRegion struct {
 		Last     uint32
 		Bytes    uint64
 	}
+	Index [32768]uint32
 	Slots [16384]struct {
 		_        structs.HostLayout
 		SrcAddr  [4]uint32
@@ -188,7 +189,6 @@ type plainRegion struct {
 		TtlMin   uint8
 		TtlMax   uint8
 	}
-	Index  [32768]uint32
 	Outers [16384]struct {
 		_       structs.HostLayout
 		SrcAddr [2]uint64
@@ -276,6 +276,7 @@ const (
 	plainVarControl       = "control"
 	plainVarFilterCount   = "filter_count"
 	plainVarFilters       = "filters"
+	plainVarFirstCpus     = "first_cpus"
 	plainVarFirstIdle     = "first_idle"
 	plainVarFirstPerFlow  = "first_per_flow"
 	plainVarFlowSeed      = "flow_seed"
@@ -364,6 +365,7 @@ type plainVariableSpecs struct {
 	Control       *ebpf.VariableSpec `ebpf:"control"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FirstCpus     *ebpf.VariableSpec `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
 	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
@@ -433,6 +435,7 @@ type plainVariables struct {
 	Control       *ebpf.Variable `ebpf:"control"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
+	FirstCpus     *ebpf.Variable `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
 	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
