@@ -36,7 +36,7 @@ func enumerators(t *testing.T, name string) (names []string, values map[string]i
 		}
 		value := len(names)
 		if m[2] != "" {
-			v, err := strconv.ParseInt(m[2], 0, 32)
+			v, err := strconv.ParseInt(m[2], 0, 64)
 			require.NoError(t, err)
 			value = int(v)
 		}
@@ -81,6 +81,7 @@ func TestBitsAreInSyncWithContract(t *testing.T) {
 			"TUNNEL_VXLAN": int(flow.TunnelVXLAN), "TUNNEL_GENEVE": int(flow.TunnelGeneve), "TUNNEL_GRE": int(flow.TunnelGRE),
 			"TUNNEL_IP": int(flow.TunnelIP),
 		},
+		"index_bits": {"INDEX_NUMBER": indexNumber, "INDEX_USED": indexUsed, "INDEX_TAG": math.MaxUint32 &^ (indexNumber | indexUsed)},
 		"outer_bits": {"OUTER_IPV6": outerIPv6, "OUTER_ID": outerID},
 		"filter_bits": {
 			"FILTER_SKIP": filterSkip, "FILTER_PORT": filterPort, "FILTER_PROTOCOL": filterProtocol,
@@ -109,7 +110,7 @@ func TestDefinesAreInSyncWithContract(t *testing.T) {
 		"STOPPED": stopped, "BYTES_BITS": bytesBits, "DEFAULT_SLOTS": DefaultSlots, "HASH_WORDS": len(bpfRegionHeader{}.HashKeys),
 		"SKIPS": len(bpfSampler{}.Skips), "REASONS_MAX": reasonsMax, "CLASS_SLOTS": len(bpfRegion{}.Classes) - 2*reasonsMax,
 		"MAX_CPUS": maxCPUs, "FILTERS_MAX": MaxFilters, "INDEX_PER_SLOT": indexPerSlot, "SNAP_MAX": len(bpfSampleScratch{}.Data),
-		"MESSAGE_SNAP": MessageSnap, "FOLLOWS": follows,
+		"MESSAGE_SNAP": MessageSnap, "FOLLOWS": follows, "PROBE_MAX": probeMax,
 	} {
 		m := regexp.MustCompile(`#define ` + name + `\s+(\d+)`).FindStringSubmatch(string(contract) + string(config))
 		require.NotNil(t, m, "no #define %s", name)
@@ -128,7 +129,9 @@ func TestSharedStructsHaveTheirSizes(t *testing.T) {
 	require.EqualValues(t, regionSize(DefaultSlots, true), unsafe.Sizeof(bpfRegion{}))
 	require.LessOrEqual(t, regionSize(MaxSlots, false), maxRegionSize, "5.10 refuses larger map values")
 	require.Len(t, bpfSampler{}.Used, int(packet.KindCount))
-	require.LessOrEqual(t, MaxSlots-1, 0x7fff, "NUMBER, and INDEX_NUMBER")
+	_, numbers := enumerators(t, "number_bits")
+	require.LessOrEqual(t, MaxSlots-1, numbers["NUMBER"])
+	require.Equal(t, indexNumber, numbers["NUMBER"])
 	require.LessOrEqual(t, indexPerSlot*MaxSlots-1, math.MaxUint16, "struct cold .position")
 	require.LessOrEqual(t, MaxSnapLength, len(bpfSampleScratch{}.Data))
 }
