@@ -7,6 +7,8 @@ package kernel
 
 import (
 	"encoding/binary"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -126,4 +128,100 @@ func requireOwnSlots(t *testing.T, k *Kernel, shots []shot) {
 		require.Equal(t, uint64(2), s.Packets)
 	}
 	require.Equal(t, uint64(2), got.Ledger.Entries[flow.ReasonOverflow].Packets)
+}
+
+// activeIndex is the index that programs write now, of a Kernel with one region, and how many slots are in use.
+func activeIndex(k *Kernel) (index []uint32, used int) {
+	r := k.regions.at(0, k.drain.active)
+	return r.index, int(r.header.Used)
+}
+
+// requireIndexed wants one entry for each slot in use and nothing else.
+func requireIndexed(t *testing.T, index []uint32, used int) {
+	t.Helper()
+	found := map[uint32]bool{}
+	for _, entry := range index {
+		if entry != 0 {
+			require.NotZero(t, entry&indexUsed)
+			require.Less(t, entry&indexNumber, uint32(used))
+			require.False(t, found[entry&indexNumber], "two entries of one slot")
+			found[entry&indexNumber] = true
+		}
+	}
+	require.Len(t, found, used)
+}
+
+func requireFree(t *testing.T, index []uint32) {
+	t.Helper()
+	require.Equal(t, -1, slices.IndexFunc(index, func(entry uint32) bool { return entry != 0 }), "an entry that was not given back")
+}
+
+// An entry that stayed would lead to a slot of another flow, or take room from others for good. Few are freed one by one,
+// many all at once.
+func TestTheIndexIsGivenBack(t *testing.T) {
+	for _, slots := range []int{MinSlots, DefaultSlots, MaxSlots} {
+		k := load(t, Config{Slots: slots, cpus: []int{0}})
+		require.Equal(t, slots, k.SlotLimit())
+		flows := uint64(1)
+		d := newDriver(t, k, func(i uint64) benchStep { return flowNumber(i % flows) })
+		const perLine = 64 / 4 // entries
+		atOnce := indexPerSlot * slots / perLine
+		for _, want := range []int{1, atOnce - 1, atOnce, slots} {
+			t.Run(fmt.Sprintf("%d of %d slots", want, slots), func(t *testing.T) {
+				pin(t, 0)
+				flows, d.prepared = uint64(want), 0
+				d.renew(sequenceLength)
+				for range 4 { // both buffers, twice
+					require.NoError(t, d.burst(place{loopback, flow.DirectionIngress}, want, 60))
+					index, used := activeIndex(k)
+					if want < slots {
+						require.Equal(t, want, used)
+					}
+					require.InDelta(t, want, used, float64(slots)/100, "a few flows may overflow")
+					requireIndexed(t, index, used)
+					require.Len(t, drain(t, k).slots, used)
+					requireFree(t, index)
+				}
+			})
+		}
+	}
+}
+
+// What ICMP errors quote has slots too.
+func TestTheIndexOfQuotesIsGivenBack(t *testing.T) {
+	const quotes = 10
+	k := load(t, Config{Quotes: true, cpus: []int{0}})
+	pin(t, 0)
+	for range 4 { // both buffers, twice
+		for port := range uint16(quotes) {
+			inject(t, k.objects.IngressL2, icmpError(3, 3, udpFrame(1, 2, port, 53, 142)[14:]), nil)
+		}
+		index, used := activeIndex(k)
+		require.Equal(t, 1+quotes, used)
+		requireIndexed(t, index, used)
+		require.Len(t, drain(t, k).Quotes, quotes)
+		requireFree(t, index)
+	}
+}
+
+// After Stop one drain takes both buffers, if the flip before it was not followed by a drain.
+func TestTheIndexesOfBothBuffersAreGivenBack(t *testing.T) {
+	k := load(t, Config{cpus: []int{0}})
+	pin(t, 0)
+	count := func(flows uint32) []uint32 {
+		for i := range flows {
+			inject(t, k.objects.IngressL2, udpFrame(i, 2, 3, 4, 60), nil)
+		}
+		index, used := activeIndex(k)
+		require.EqualValues(t, flows, used)
+		requireIndexed(t, index, used)
+		return index
+	}
+	first := count(5)
+	require.NoError(t, k.flip())
+	second := count(7)
+	require.NoError(t, k.Stop())
+	require.Len(t, drain(t, k).slots, 5+7)
+	requireFree(t, first)
+	requireFree(t, second)
 }
