@@ -6,8 +6,10 @@
 package kernel
 
 import (
+	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,6 +80,59 @@ func TestMemoryCeilingShrinksSlots(t *testing.T) {
 				require.LessOrEqual(t, 2*len(c.cfg.cpus)*regionSize(got.Slots, got.Tunnels), got.MemoryCeiling)
 			}
 		})
+	}
+}
+
+// Regions are numbered in the order of CPUs that were online at load, which need not be all, nor begin with the first.
+func TestEachCPUCountsIntoItsRegion(t *testing.T) {
+	online, err := onlineCPUs()
+	require.NoError(t, err)
+	for _, cpus := range [][]int{{0}, {1}, {0, 1}, {1, 0}, {0, 2, 1}} {
+		k := load(t, Config{cpus: cpus})
+		for _, cpu := range []int{0, 1} {
+			t.Run(fmt.Sprintf("CPU %d of %v", cpu, cpus), func(t *testing.T) {
+				if !slices.Contains(online, cpu) {
+					t.Skip("it is not online")
+				}
+				pin(t, cpu)
+				inject(t, k.objects.IngressL2, udpFrame(1, 2, 3, 4, 60), nil)
+				for number, of := range cpus {
+					seen := map[bool]uint64{true: 1}[of == cpu]
+					require.Equal(t, seen, k.regions.at(number, k.drain.active).header.BuffersSeen, "region %d", number)
+				}
+				late := map[bool]uint64{false: 1}[slices.Contains(cpus, cpu)]
+				got := drain(t, k)
+				require.Equal(t, late, got.LateCPU)
+				require.Equal(t, uint64(1), got.Ledger.Seen.Packets)
+			})
+		}
+	}
+}
+
+// CPUs from 0 on whose regions have their numbers need no look at region_of_cpu.
+func TestFirstCPUsHaveRegionsOfTheirNumbers(t *testing.T) {
+	for _, tt := range []struct {
+		cpus    []int
+		first   uint32
+		regions []uint16 // of CPU 0 and so on: + 1
+	}{
+		{[]int{0}, 1, []uint16{1}},
+		{[]int{0, 1, 2, 3}, 4, []uint16{1, 2, 3, 4}},
+		{[]int{0, 1, 3}, 2, []uint16{1, 2, 0, 3}},
+		{[]int{1, 2}, 0, []uint16{0, 1, 2}},
+		{[]int{0, 2}, 1, []uint16{1, 0, 2}},
+		{[]int{1, 0}, 0, []uint16{2, 1}},
+		{[]int{1, 0, 2}, 0, []uint16{2, 1, 3}}, // the last one has its number, and is not among the first
+		{[]int{0, maxCPUs}, 1, []uint16{1, 0}},
+	} {
+		cfg, err := fit(Config{cpus: tt.cpus})
+		require.NoError(t, err)
+		values, err := knobs(cfg)
+		require.NoError(t, err)
+		require.Equal(t, tt.first, values[bpfVarFirstCpus], "%v", tt.cpus)
+		want := [maxCPUs]uint16{}
+		copy(want[:], tt.regions)
+		require.Equal(t, want, values[bpfVarRegionOfCpu], "%v", tt.cpus)
 	}
 }
 
