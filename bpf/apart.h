@@ -1,29 +1,35 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Parsing apart from counting. Verifiers before 6.12 walk all that follows the parsers once for each set of values that those
- * may leave, and give up at a million instructions. Of a function that is not static they look at the body once, and what it
- * leaves in a map is any value to them: what follows is walked once. It costs 15 to 18 ns a packet (docs/performance.md), which
- * newer kernels are spared.
+ * Parses what usual.h does not: apart from counting, in a function of its own. So the caller keeps its values in registers, its
+ * code is a third, and verifiers walk what follows the parsers once instead of once for each set of values that those may leave.
  */
 #pragma once
 
+#include "fragment.h"
 #include "maps.h"
 #include "parse.h"
 
-/* Leaves the packet in inners; netns and bits of its key are known before. */
+/* Leaves the packet in inners; netns and bits of its key are known before. Returns whether it is a later fragment, even if joined. */
 static __always_inline int parse_into(struct __sk_buff *skb, __u32 netns_bits, bool link_header)
 {
-	struct packet p = {.netns = netns_bits >> 16, .bits = netns_bits};
 	struct inner *inner;
+	struct packet *p;
 	__u32 zero = 0;
+	bool later;
 
-	parse(skb, &p, link_header);
 	inner = bpf_map_lookup_elem(&inners, &zero);
-	if (inner)
-		inner->packet = p;
-	return 0;
+	if (!inner)
+		return false;
+	p = &inner->packet; // not on the stack: with that of the caller it has 512 bytes
+	*p = (struct packet){.ifindex = skb->ifindex, .netns = netns_bits >> 16, .bits = netns_bits};
+	parse(skb, p, link_header);
+	later = p->bits & KEY_LATER_FRAGMENT;
+	if (fragment_ns && p->fragment)
+		join_fragment(p, 0);
+	return later;
 }
 
+/* Not static, so that verifiers look at them once. */
 __noinline int parse_l2(struct __sk_buff *skb, __u32 netns_bits)
 {
 	return parse_into(skb, netns_bits, true);
@@ -34,22 +40,21 @@ __noinline int parse_l3(struct __sk_buff *skb, __u32 netns_bits)
 	return parse_into(skb, netns_bits, false);
 }
 
-static __always_inline void parse_apart(struct __sk_buff *skb, struct packet *p, bool link_header)
+/* Fills p. Returns whether it is a later fragment, even if joined: what lies at the cursor is payload. */
+static __always_inline bool parse_apart(struct __sk_buff *skb, struct packet *p, bool link_header)
 {
-	__u32 netns_bits = p->netns << 16 | p->bits, zero = 0;
+	__u32 netns_bits = p->netns << 16 | (p->bits & ~KEY_IPV6), zero = 0;
 	const struct inner *inner;
+	bool later;
 
-	if (link_header)
-		parse_l2(skb, netns_bits);
-	else
-		parse_l3(skb, netns_bits);
+	*p = (struct packet){.ifindex = p->ifindex}; // what was parsed already need not be kept
+	later = link_header ? parse_l2(skb, netns_bits) : parse_l3(skb, netns_bits);
 	inner = bpf_map_lookup_elem(&inners, &zero);
 	if (!inner)
-		return;
+		return false;
 	take_flow(p, &inner->packet);
-	p->fragment = inner->packet.fragment;
-	p->fragment_id = inner->packet.fragment_id;
 	p->jumbo = inner->packet.jumbo;
 	p->ethertype = inner->packet.ethertype;
 	p->reason = inner->packet.reason;
+	return later;
 }

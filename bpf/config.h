@@ -4,8 +4,11 @@
 
 #include "contract.h"
 
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
 #define MAX_CPUS 4096 // longest region_of_cpu; a CPU beyond it counts as late
-#define PROBE_MAX 16 // slots looked at before a packet overflows; at load 0.5 that is 0.03 % of flows (simulation)
+#define PROBE_MAX 16 // entries of the index looked at before a packet overflows; with all slots in use that is 0.03 % of flows (simulation)
 #define CLASS_PROBE_MAX 16 // class slots looked at before a spare one takes it
 #define CLOCK_EXACT 256 // new flows in one jiffy that each read the clock: 64,000 a second at 250 Hz
 #define CLOCK_SHARE 8 // of those beyond, one in so many does
@@ -21,21 +24,23 @@
 #define FOLLOWS 1024 // messages followed at once, of all CPUs; a power of two
 #define SNAP_MAX 16384 // largest snap_length; a power of two, since 5.10 bounds helper lengths by masks only
 
-volatile const __u16 region_of_cpu[MAX_CPUS] = {}; // region + 1; 0: this CPU has none
+/* What every packet reads in the usual form comes first, so that it shares a cache line. */
+volatile const __u32 first_cpus = 0; // CPUs from 0 on whose regions have their numbers
 volatile const __u32 slot_mask = DEFAULT_SLOTS - 1; // slots of a region - 1
-volatile const __u32 hash_shift = 64 - 14; // 64 - log2(slots)
-volatile const __u32 check_protocol = 1; // 0: for tests, since BPF_PROG_TEST_RUN makes a protocol up
+volatile const __u32 index_shift = 64 - 15; // 64 - log2(entries of the index)
 volatile const __u32 filter_count = 0; // rules in use; 0: no program filters
+volatile const __u16 netns = 0; // number of the network namespace this instance is attached in
+volatile const __u32 sample_random = 0; // 0: no program samples at random
+volatile const __u32 check_protocol = 1; // 0: for tests, since BPF_PROG_TEST_RUN makes a protocol up
+volatile const __u16 region_of_cpu[MAX_CPUS] = {}; // of others: region + 1; 0: this CPU has none
 volatile const struct filter filters[FILTERS_MAX] = {}; // the first that matches decides
 volatile const __u64 fragment_ns = 30000000000; // how long a first fragment is remembered: ipfrag_time of IPv4; 0: not at all
 volatile const __u32 fragment_keys[2 * OUTER_WORDS] = {}; // secret, of the hash that tells the fragments of two tunnels apart
 volatile const __u32 quotes = 0; // 0: what ICMP errors quote is not looked at
-volatile const __u32 sample_random = 0; // 0: no program samples at random
 volatile const __u64 flow_seed = 0x6562706670616b74; // of that hash: the same on every host
 volatile const __u32 first_per_flow = 0; // packets of every flow that are samples, from its first on
 volatile const __u32 first_idle = 0; // jiffies without a packet after which a flow is a new one to first_per_flow
 volatile const __u32 snap_length = 256; // bytes of a sample copied, 1 to SNAP_MAX
-volatile const __u16 netns = 0; // number of the network namespace this instance is attached in
 
 #ifdef PLAIN // off for good, as for most: packets then cost a tenth less (docs/performance.md)
 #define tunnels 0

@@ -72,19 +72,31 @@ struct slot {
 	__u16 bits; // enum key_bits
 	__u8 ip_proto;
 	__u8 tcp_flags; // OR of the flags of every packet; RFC 9293 3.1, IPFIX 6
-	__u16 cold; // enum cold_bits
-	__u32 packets; // on the wire; 0: the slot is free
+	__u16 number; // enum number_bits
+	__u32 packets; // on the wire; 0: a class slot is free
 	__u32 last; // low 32 bits of jiffies64 at the last packet; wraps five minutes after boot
 	__u64 bytes; // low 48 bits: on the wire, link header and tags included; above: marks of the last packet of a flow
 };
 _Static_assert(sizeof(struct slot) == 64, "a slot is one cache line");
 _Static_assert(__builtin_offsetof(struct slot, tcp_flags) == 45, "the key is 45 bytes: five words and 40 bits");
 
-/* struct slot .cold */
-enum cold_bits {
-	COLD_INDEX = 0x7fff, // of its struct cold: there are no more slots than that
-	COLD_CHOSEN = 0x8000, // every packet of this flow is a sample
+/* struct slot .number */
+enum number_bits {
+	NUMBER = 0x7fff, // its own, and that of its struct cold: there are no more slots than that
+	NUMBER_CHOSEN = 0x8000, // every packet of this flow is a sample
 };
+
+/*
+ * An entry of the index, which is open-addressed; 0: free. Slots are claimed one after the other: new flows write memory in
+ * order, which the CPU fetches ahead, and only the index, small enough for its caches, is looked at here and there.
+ */
+enum index_bits {
+	INDEX_NUMBER = 0x00007fff, // of the slot
+	INDEX_USED = 0x00008000,
+	INDEX_TAG = 0xffff0000, // of the hash: a slot with another key is hardly ever looked at
+};
+#define INDEX_PER_SLOT 2 // entries: at most half of them are in use
+_Static_assert((int)INDEX_NUMBER == NUMBER, "a number is the same in both");
 
 /* Struct slot .bytes: where the counter ends, at 281 TB between two drains. */
 #define BYTES_BITS 48
@@ -114,16 +126,13 @@ struct macs {
 	__u32 words[3]; // network byte order: destination, source
 };
 
-/*
- * What is touched when a slot is claimed and on packets that differ from the last one; in the order of claims, so that a
- * drain walks only these.
- */
+/* What is touched when a slot is claimed and on packets that differ from the last one. */
 struct cold {
 	__u64 first_ns; // bpf_ktime_get_boot_ns of the first packet; in a flood of new flows early by less than a jiffy
 	__u32 facts; // enum fact_bits
 	__u32 ce_packets; // on the wire, marked "congestion experienced"
 	struct macs macs; // of the first packet, iff FACT_MACS
-	__u16 slot; // index of its slot
+	__u16 position; // of its slot in the index
 	__u8 ttl_min; // TTL or hop limit
 	__u8 ttl_max;
 };
@@ -181,7 +190,7 @@ struct region_header {
 	__u64 bytes; // sum over all slots
 	__u64 reentered; // times the program found itself running already on this CPU: must stay 0
 	__u32 busy; // the program is running on this CPU
-	__u32 colds; // entries in use of the cold array = slots in use
+	__u32 used; // slots in use: the first ones
 	__u32 countdown; // buffers still to skip before the next random sample; it outlives the drain
 	__u32 gap; // what it began with
 	__u64 _pad0;
@@ -249,11 +258,12 @@ _Static_assert(REASON_COUNT <= REASONS_MAX, "every reason has spare slots");
 struct region {
 	struct region_header header;
 	struct slot classes[CLASS_SLOTS + SPARE_SLOTS]; // no addresses: the reason is in src_port
-	struct slot slots[DEFAULT_SLOTS]; // of flows
-	struct cold colds[DEFAULT_SLOTS]; // begins where slots[] ends, also when loaded with another number
-	struct outer outers[DEFAULT_SLOTS]; // begins where colds[] ends, same index; not there unless tunnels are looked into
+	__u32 index[INDEX_PER_SLOT * DEFAULT_SLOTS]; // where the slot of a hash is
+	struct slot slots[DEFAULT_SLOTS]; // of flows; begins where index[] ends, also when loaded with another number
+	struct cold colds[DEFAULT_SLOTS]; // begins where slots[] ends
+	struct outer outers[DEFAULT_SLOTS]; // begins where colds[] ends; not there unless tunnels are looked into
 };
-#define REGION_SLOTS __builtin_offsetof(struct region, slots)
+#define REGION_INDEX __builtin_offsetof(struct region, index)
 
 /* What CPUs count that have no region: they came online after loading. Added to atomically; becomes overflow. */
 struct late {

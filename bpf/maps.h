@@ -5,7 +5,7 @@
 #include "config.h"
 #include "parse.h"
 
-/* Flow slots. Programs write the active buffer, user space reads and clears the quiet one through mmap. */
+/* Flow slots. Programs write the active buffer, user space reads and empties the quiet one through mmap. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -45,13 +45,13 @@ struct {
 	__uint(max_entries, 1024);
 } fragments SEC(".maps");
 
-/* A packet inside of a tunnel, parsed. */
+/* A packet that a function of its own has parsed: apart from the usual ones, inside of a tunnel, quoted by an ICMP error. */
 struct inner {
 	struct outer outer; // first: verifiers of 6.1 add nothing to what may be NULL
 	struct packet packet;
 };
 
-/* Where the program leaves it that looks into tunnels, for the one that counts. */
+/* Where that function leaves it for the program that counts. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);

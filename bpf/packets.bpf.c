@@ -3,7 +3,7 @@
  * Counts every packet that passes an interface, and copies a few. An observer: it never ends the tcx chain, never writes to
  * a packet, never re-allocates one.
  *
- *   observe: region of this CPU -> parse -> join fragments -> look into tunnels -> wire size -> leave out duplicates -> filter
+ *   observe: region of this CPU -> parse -> look into tunnels -> wire size -> leave out duplicates -> filter
  *            -> slot -> count -> perhaps note what it quotes -> perhaps sample, if it is part of a message for one
  *
  * contract.h shared structs, config.h knobs, maps.h maps, then one header for each step.
@@ -16,15 +16,13 @@
 #include "bpf_endian.h"
 #include "bpf_helpers.h"
 
+#include "apart.h"
 #include "duplicate.h"
 #include "filter.h"
-#include "fragment.h"
 #include "quote.h"
 #include "sample.h"
 #include "tunnel.h"
-#ifdef APART // for verifiers before 6.12
-#include "apart.h"
-#endif
+#include "usual.h"
 
 #ifndef TCX_NEXT // linux/bpf.h has it from 6.6 on
 #define TCX_NEXT -1 // go on with the next program; the same number as TC_ACT_UNSPEC for a clsact filter
@@ -57,19 +55,19 @@ static __always_inline __u32 count_in(struct __sk_buff *skb, void *region, struc
 		p->reason = REASON_DUPLICATE;
 	if (filter_count && !p->reason && filtered(p))
 		p->reason = REASON_FILTERED;
-	if (!p->reason) {
+	if (likely(!p->reason)) {
 		s = flow_slot(skb, region, p, link_header, place);
-		if (!s)
+		if (unlikely(!s))
 			p->reason = REASON_OVERFLOW;
-		else if (remarkable(s, p))
+		else if (unlikely(remarkable(s, p)))
 			note(region, s, p, w);
 		if ((young_packets || protocols) && s)
-			choice = choose_known(skb, region, s, p, w, place, later);
+			choice = choose_known(skb, s, p, w, place, later);
 	}
-	if (!s)
+	if (unlikely(!s))
 		s = class_slot(region, p);
 	count(region, s, p, w);
-	if (p->quoted && p->reason != REASON_FILTERED && !is_duplicate(p)) // now that its own slot is not free any more
+	if (unlikely(p->quoted) && p->reason != REASON_FILTERED && !is_duplicate(p))
 		note_quoted(skb, (p->netns | p->quoted << KEY_QUOTED_SHIFT) << 16 | p->bits, p->offset, place);
 	return choice;
 }
@@ -80,6 +78,14 @@ static __always_inline bool lease_expired(void)
 	return bpf_jiffies64() > *(volatile __u64 *)&control.valid_until;
 }
 
+/* No region: far beyond the last. */
+static __always_inline __u32 region_of(__u32 cpu)
+{
+	if (likely(cpu < first_cpus))
+		return cpu;
+	return (cpu < MAX_CPUS ? region_of_cpu[cpu] : 0) - 1;
+}
+
 static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link_header)
 {
 	__u32 buffer = *(volatile __u32 *)&control.active; // read once: slots, colds and ledger must agree
@@ -88,38 +94,33 @@ static __always_inline int observe(struct __sk_buff *skb, bool egress, bool link
 	struct region_header *h;
 	__u32 place, choice;
 	struct wire w;
-	bool later;
+	bool later = false;
 
-	if (buffer >= STOPPED || (lease && lease_expired()))
+	if (unlikely(buffer >= STOPPED || (lease && lease_expired())))
 		return TCX_NEXT;
-	place = ((cpu < MAX_CPUS ? region_of_cpu[cpu] : 0) - 1) * 2 + buffer; // no region: far beyond the last
+	place = region_of(cpu) * 2 + buffer;
 	h = bpf_map_lookup_elem(&regions, &place);
-	if (h) {
+	if (likely(h)) {
 		h->buffers_seen++;
-		if (h->busy)
+		if (unlikely(h->busy))
 			h->reentered++;
 		*(volatile __u32 *)&h->busy = 1;
 	}
-#ifdef APART
-	parse_apart(skb, &p, link_header);
-#else
-	parse(skb, &p, link_header);
-#endif
-	later = p.bits & KEY_LATER_FRAGMENT; // even when joined: what lies at the cursor is payload
-	if (fragment_ns && p.fragment)
-		join_fragment(&p, 0);
+	if (link_header && unlikely(skb->vlan_present)) // an offloaded tag lies outside of those in the frame
+		set_vlan(&p, skb->vlan_tci);
+	if (unlikely(!parse_usual(skb, &p, link_header)))
+		later = parse_apart(skb, &p, link_header);
 	if (tunnels && !p.reason && !later && may_be_tunnel(&p))
 		later = enter_tunnel(skb, &p);
-	later = forgotten(skb, later); // a fifth fewer instructions walked
-	w = wire_of(skb, skb->gso_size ? repeated_headers(skb, &p, later) : 0, p.jumbo);
-	if (!h) {
+	w = wire_of(skb, unlikely(skb->gso_size) ? repeated_headers(skb, &p, later) : 0, p.jumbo);
+	if (unlikely(!h)) {
 		count_late(buffer, egress, w);
 		return TCX_NEXT;
 	}
 	choice = count_in(skb, h, &p, w, place, link_header, later);
 	if (sample_random && !(filter_count && p.reason == REASON_FILTERED) && !is_duplicate(&p) && choose_random(h))
 		choice |= SAMPLE_RANDOM;
-	if (choice)
+	if (unlikely(choice))
 		sample(skb, place, choice, &p, w, link_header);
 	*(volatile __u32 *)&h->busy = 0;
 	return TCX_NEXT;

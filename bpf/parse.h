@@ -640,11 +640,9 @@ static __always_inline __u8 parse_network(struct __sk_buff *skb, struct packet *
 	return p->ethertype < ETHERTYPE_MIN ? REASON_LLC : REASON_ETHERTYPE;
 }
 
-/* Fills p, which is zero but for the fixed part of its key. */
+/* Fills p, which is zero but for what of its key is known before: interface, namespace, direction, offloaded tag. */
 static __always_inline void parse(struct __sk_buff *skb, struct packet *p, bool link_header)
 {
-	if (link_header && skb->vlan_present) // an offloaded tag lies outside of those in the frame
-		set_vlan(p, skb->vlan_tci);
 	p->reason = link_header ? parse_link(skb, p, 0) : parse_version(skb, p);
 	if (!p->reason)
 		p->reason = parse_network(skb, p, link_header ? ETH_HLEN : 0);

@@ -131,7 +131,7 @@ __noinline int note_quoted(struct __sk_buff *skb, __u32 netns_bits, __u32 offset
 		.offset = offset,
 	};
 	turn_outer(q);
-	if (h->colds < (slot_mask + 1) / 2 && parse_quoted(skb, q, netns_bits & KEY_IPV6))
+	if (h->used < (slot_mask + 1) / 2 && parse_quoted(skb, q, netns_bits & KEY_IPV6))
 		s = flow_slot(skb, h, q, false, place);
 	if (s)
 		s->packets++;

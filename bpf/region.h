@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Find or claim the slot of a key. One writer per region: bottom halves are off in tc, so plain adds lose nothing. */
+/* Find or claim the slot of a key: hash, index, slot. One writer per region: bottom halves are off in tc, so plain adds lose nothing. */
 #pragma once
 
 #include "maps.h"
 #include "parse.h"
 #include "wire.h"
 
-#define KEY_WORD5 0x000000ffffffffffULL // netns, bits, ip_proto; above lie tcp_flags and cold
+#define KEY_WORD5 0x000000ffffffffffULL // netns, bits, ip_proto; above lie tcp_flags and number
 
 /*
  * NH (UMAC, RFC 4418 5.2.2) over 32-bit halves, then a finaliser. A linear form over 64-bit words collides on structured
@@ -25,7 +25,7 @@ static __always_inline __u64 nh(const __u64 *words, int count, const struct regi
 	return sum;
 }
 
-static __always_inline __u32 hash(const __u64 *key, const struct outer *outer, const struct region_header *h)
+static __always_inline __u64 hash(const __u64 *key, const struct outer *outer, const struct region_header *h)
 {
 	__u64 sum = nh(key, KEY_WORDS, h);
 
@@ -33,27 +33,15 @@ static __always_inline __u32 hash(const __u64 *key, const struct outer *outer, c
 		sum += nh((const __u64 *)outer, OUTER_WORDS, h) * h->hash_outer;
 	sum *= h->hash_odd;
 	sum ^= sum >> 32;
-	return sum * h->hash_odd >> hash_shift;
-}
-
-/* In one branch: of one for each word, in a loop, some verifiers walk more than a million instructions. */
-static __always_inline bool all_zero(__u64 words)
-{
-	asm volatile("" : "+r"(words)); // keeps the compiler from taking them apart again
-	return !words;
+	return sum * h->hash_odd;
 }
 
 static __always_inline bool same_key(const struct slot *s, const __u64 *key)
 {
 	const __u64 *a = (const __u64 *)s;
 
-#ifdef APART
-	return all_zero((a[0] ^ key[0]) | (a[1] ^ key[1]) | (a[2] ^ key[2]) | (a[3] ^ key[3]) | (a[4] ^ key[4]) |
-			((a[5] & KEY_WORD5) ^ key[5]));
-#else // 3 to 5 % less for each packet
 	return a[0] == key[0] && a[1] == key[1] && a[2] == key[2] && a[3] == key[3] && a[4] == key[4] &&
 	       (a[5] & KEY_WORD5) == key[5];
-#endif
 }
 
 static __always_inline void set_key(struct slot *s, const __u64 *key)
@@ -63,22 +51,32 @@ static __always_inline void set_key(struct slot *s, const __u64 *key)
 		((__u64 *)s)[i] = key[i];
 }
 
-static __always_inline struct slot *slot_at(void *region, __u32 index)
+/* Where the parts of a region lie whose size is set at load: index, slots, colds, outers. mask is slot_mask, which is read once. */
+static __always_inline __u32 *index_at(void *region, __u32 mask, __u32 position)
 {
-	return region + REGION_SLOTS + (__u64)(index & slot_mask) * sizeof(struct slot);
+	return region + REGION_INDEX + (__u64)(position & (INDEX_PER_SLOT * mask + INDEX_PER_SLOT - 1)) * sizeof(__u32);
 }
 
-static __always_inline struct cold *cold_at(void *region, __u32 index)
+static __always_inline void *slots_of(void *region, __u32 mask)
 {
-	return region + REGION_SLOTS + (__u64)(slot_mask + 1) * sizeof(struct slot) +
-	       (__u64)(index & slot_mask) * sizeof(struct cold);
+	return region + REGION_INDEX + (__u64)(mask + 1) * INDEX_PER_SLOT * sizeof(__u32);
+}
+
+static __always_inline struct slot *slot_at(void *region, __u32 mask, __u32 number)
+{
+	return slots_of(region, mask) + (__u64)(number & mask) * sizeof(struct slot);
+}
+
+static __always_inline struct cold *cold_at(void *region, __u32 mask, __u32 number)
+{
+	return slots_of(region, mask) + (__u64)(mask + 1) * sizeof(struct slot) + (__u64)(number & mask) * sizeof(struct cold);
 }
 
 /* Not there unless tunnels are looked into. */
-static __always_inline struct outer *outer_at(void *region, __u32 index)
+static __always_inline struct outer *outer_at(void *region, __u32 mask, __u32 number)
 {
-	return region + REGION_SLOTS + (__u64)(slot_mask + 1) * (sizeof(struct slot) + sizeof(struct cold)) +
-	       (__u64)(index & slot_mask) * sizeof(struct outer);
+	return slots_of(region, mask) + (__u64)(mask + 1) * (sizeof(struct slot) + sizeof(struct cold)) +
+	       (__u64)(number & mask) * sizeof(struct outer);
 }
 
 /* The tunnel that a packet is in; NULL: none. */
@@ -97,7 +95,7 @@ static __always_inline bool same_outer(const struct outer *a, const struct outer
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
 
-	return all_zero((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]));
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] && x[4] == y[4];
 }
 
 /* A region half full asks to be drained; the count passes that mark once between two flips. */
@@ -140,52 +138,64 @@ static __always_inline void set_facts(struct __sk_buff *skb, const struct packet
 		c->macs = *macs;
 		facts |= FACT_MACS;
 	}
+	c->ce_packets = 0;
 	c->facts = facts;
 }
 
-/* A free slot, and the cold entry beside it, become this key's. */
-static __always_inline struct slot *claim(struct __sk_buff *skb, void *region, __u32 index, const __u64 *key,
+/* The next slot, and its cold entry, become this key's. Every field is set here or by count: nobody clears what the last flow left. */
+static __always_inline struct slot *claim(struct __sk_buff *skb, void *region, __u32 mask, __u32 position, __u32 tag, const __u64 *key,
 					  const struct outer *outer, const struct packet *p, bool link_header, __u32 place)
 {
 	struct region_header *h = region;
-	struct slot *s = slot_at(region, index);
-	struct cold *c = cold_at(region, h->colds);
+	__u32 number = h->used;
+	struct slot *s = slot_at(region, mask, number);
+	struct cold *c = cold_at(region, mask, number);
 
+	if (number > mask)
+		return NULL;
+	*index_at(region, mask, position) = tag | INDEX_USED | number;
 	set_key(s, key);
-	s->cold = h->colds;
+	s->number = number;
+	s->packets = 0;
 	s->bytes = (__u64)p->marks << BYTES_BITS;
 	c->first_ns = claim_time(h);
-	c->slot = index;
+	c->position = position;
 	set_facts(skb, p, link_header, c);
 	if (outer)
-		*outer_at(region, s->cold) = *outer;
-	h->colds++;
-	if (h->colds == (slot_mask + 1) / 2)
+		*outer_at(region, mask, number) = *outer;
+	h->used = number + 1;
+	if (h->used == (mask + 1) / 2)
 		announce_pressure(place);
 	return s;
 }
 
-/* The slot of a flow, or NULL if the region has no room where it would have to lie. */
+/* The slot of a flow, or NULL if the region has no room. */
 static __always_inline struct slot *flow_slot(struct __sk_buff *skb, void *region, const struct packet *p, bool link_header,
 					      __u32 place)
 {
 	const struct outer *outer = outer_of(p);
-	__u64 key[KEY_WORDS];
-	__u32 index;
+	__u32 mask = slot_mask, position, tag;
+	__u64 key[KEY_WORDS], hashed;
 
 	key_words(p, key);
 #pragma unroll
 	for (int i = 0; i < KEY_WORDS; i++)
 		asm volatile("" : "+r"(key[i])); // keeps the compiler from taking the words apart again
-	index = hash(key, outer, region);
+	hashed = hash(key, outer, region);
+	position = hashed >> index_shift;
+	tag = (__u32)(hashed >> 16) & INDEX_TAG; // other bits than those of the position
 	for (int n = 0; n < PROBE_MAX; n++) {
-		struct slot *s = slot_at(region, index);
+		__u32 entry = *index_at(region, mask, position);
+		struct slot *s;
 
-		if (s->packets == 0)
-			return claim(skb, region, index & slot_mask, key, outer, p, link_header, place);
-		if (same_key(s, key) && (!outer || same_outer(outer_at(region, s->cold), outer)))
-			return s;
-		index++;
+		if (unlikely(!entry))
+			return claim(skb, region, mask, position, tag, key, outer, p, link_header, place);
+		if (likely((entry & INDEX_TAG) == tag)) {
+			s = slot_at(region, mask, entry);
+			if (likely(same_key(s, key) && (!outer || same_outer(outer_at(region, mask, entry), outer))))
+				return s;
+		}
+		position++;
 	}
 	return NULL;
 }
@@ -250,7 +260,7 @@ static __always_inline bool remarkable(const struct slot *s, const struct packet
 /* A remarkable packet, before it is counted. */
 static __always_inline void note(void *region, struct slot *s, const struct packet *p, struct wire w)
 {
-	struct cold *c = cold_at(region, s->cold);
+	struct cold *c = cold_at(region, slot_mask, s->number);
 	__u8 ttl = p->marks >> MARKS_TTL_SHIFT;
 
 	if ((s->bytes >> BYTES_BITS ^ p->marks) & MARKS_DSCP)

@@ -37,14 +37,14 @@ static __always_inline __u64 beginning_key(__u64 flow, void *region, const struc
 	flow = mix(flow, place);
 	if (!tunnels || !(s->netns & KEY_TUNNELLED))
 		return flow;
-	outer = outer_at(region, s->cold);
+	outer = outer_at(region, slot_mask, s->number);
 	return mix(flow, mix_endpoint(outer->src_addr, outer->kind) + mix_endpoint(outer->dst_addr, outer->kind));
 }
 
-/* Both directions may run on two CPUs at once. Before 5.12 there is no addition that says what was there: see docs/packets.md. */
+/* Both directions may run on two CPUs at once. Before 5.18 not every JIT knows an addition that says what was there: see docs/packets.md. */
 static __always_inline __u32 advance(struct beginning *b, __u32 packets)
 {
-#ifdef APART
+#ifdef OLD
 	__u32 before = b->packets;
 
 	__sync_fetch_and_add(&b->packets, packets);
@@ -87,7 +87,7 @@ static __always_inline __u32 choose_young(void *region, struct slot *s, __u32 pa
 	__u32 number;
 
 	if (flow_limit && !s->packets && flow <= flow_limit)
-		s->cold |= COLD_CHOSEN;
+		s->number |= NUMBER_CHOSEN;
 	if (!first_per_flow)
 		return 0;
 	number = first_number(beginning_key(flow, region, s), packets);
@@ -98,7 +98,7 @@ static __always_inline __u32 choose_young(void *region, struct slot *s, __u32 pa
  * Of a packet in a slot that does not count it yet: its wire packets, and where its payload begins, 0 if it has no transport header.
  * Not static, so that verifiers look at it once.
  */
-__noinline int choose_in_slot(struct __sk_buff *skb, __u32 place, __u32 slot, __u32 offset, __u32 packets)
+__noinline int choose_in_slot(struct __sk_buff *skb, __u32 place, __u32 number, __u32 offset, __u32 packets)
 {
 	__u32 choice = 0;
 	struct slot *s;
@@ -109,7 +109,7 @@ __noinline int choose_in_slot(struct __sk_buff *skb, __u32 place, __u32 slot, __
 	region = bpf_map_lookup_elem(&regions, &place);
 	if (!region)
 		return 0;
-	s = slot_at(region, slot);
+	s = slot_at(region, slot_mask, number);
 	if (protocols && offset)
 		choice = find_message(skb, s, offset);
 	if (s->packets < young_packets)
@@ -118,15 +118,14 @@ __noinline int choose_in_slot(struct __sk_buff *skb, __u32 place, __u32 slot, __
 }
 
 /* Whether its flow, or the message that it is part of, makes a packet a sample. */
-static __always_inline __u32 choose_known(struct __sk_buff *skb, void *region, struct slot *s, const struct packet *p,
+static __always_inline __u32 choose_known(struct __sk_buff *skb, struct slot *s, const struct packet *p,
 					  struct wire w, __u32 place, bool later)
 {
-	__u32 slot = ((void *)s - region - REGION_SLOTS) / sizeof(*s), choice = 0;
-	__u32 offset = later ? 0 : p->offset;
+	__u32 choice = 0, offset = later ? 0 : p->offset;
 
 	if (protocols || s->packets < young_packets)
-		choice = choose_in_slot(skb, place, slot, offset, w.packets);
-	if (flow_limit && s->cold & COLD_CHOSEN)
+		choice = choose_in_slot(skb, place, s->number, offset, w.packets);
+	if (flow_limit && s->number & NUMBER_CHOSEN)
 		choice |= SAMPLE_FLOW;
 	return choice;
 }

@@ -37,7 +37,7 @@ static __always_inline struct wire wire_of(struct __sk_buff *skb, __u32 headers,
 	struct wire w = {.packets = 1, .bytes = skb->len};
 	__u32 size = skb->gso_size;
 
-	if (size) {
+	if (unlikely(size)) {
 		w.packets = segments(skb, size, headers);
 		if (jumbo)
 			headers -= JUMBO_BYTES;
@@ -45,7 +45,7 @@ static __always_inline struct wire wire_of(struct __sk_buff *skb, __u32 headers,
 		if (jumbo)
 			w.bytes -= JUMBO_BYTES;
 	}
-	if (skb->vlan_present)
+	if (unlikely(skb->vlan_present))
 		w.bytes += w.packets * VLAN_TAG_BYTES;
 	return w;
 }

@@ -15,7 +15,7 @@
 #include "bpf_endian.h"
 #include "bpf_helpers.h"
 
-#include "parse.h"
+#include "usual.h"
 #include "wire.h"
 
 #ifndef TCX_NEXT
@@ -143,12 +143,11 @@ int reference(struct __sk_buff *skb)
 	struct reference_flow *f;
 	struct wire w;
 
-	parse(skb, &p, true);
-	w = wire_of(skb, p.offset, p.jumbo);
-	if (p.reason) {
+	if (!parse_usual(skb, &p, true)) {
 		failures++;
 		return TCX_NEXT;
 	}
+	w = wire_of(skb, p.offset, false);
 	key_words(&p, key);
 	f = bpf_map_lookup_elem(&reference_flows, key);
 	if (f) {
@@ -197,12 +196,11 @@ int percpu(struct __sk_buff *skb)
 	struct percpu_flow *f;
 	struct wire w;
 
-	parse(skb, &p, true);
-	w = wire_of(skb, p.offset, p.jumbo);
-	if (p.reason) {
+	if (!parse_usual(skb, &p, true)) {
 		failures++;
 		return TCX_NEXT;
 	}
+	w = wire_of(skb, p.offset, false);
 	key_words(&p, key);
 	f = bpf_map_lookup_elem(&percpu_flows, key);
 	if (f) {

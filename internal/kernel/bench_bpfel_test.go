@@ -81,13 +81,14 @@ const (
 	benchVarFailures       = "failures"
 	benchVarFilterCount    = "filter_count"
 	benchVarFilters        = "filters"
+	benchVarFirstCpus      = "first_cpus"
 	benchVarFirstIdle      = "first_idle"
 	benchVarFirstPerFlow   = "first_per_flow"
 	benchVarFlowLimit      = "flow_limit"
 	benchVarFlowSeed       = "flow_seed"
 	benchVarFragmentKeys   = "fragment_keys"
 	benchVarFragmentNs     = "fragment_ns"
-	benchVarHashShift      = "hash_shift"
+	benchVarIndexShift     = "index_shift"
 	benchVarLease          = "lease"
 	benchVarNetns          = "netns"
 	benchVarProtocols      = "protocols"
@@ -172,13 +173,14 @@ type benchVariableSpecs struct {
 	Failures      *ebpf.VariableSpec `ebpf:"failures"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FirstCpus     *ebpf.VariableSpec `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.VariableSpec `ebpf:"flow_limit"`
 	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
-	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	IndexShift    *ebpf.VariableSpec `ebpf:"index_shift"`
 	Lease         *ebpf.VariableSpec `ebpf:"lease"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
 	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
@@ -240,13 +242,14 @@ type benchVariables struct {
 	Failures      *ebpf.Variable `ebpf:"failures"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
+	FirstCpus     *ebpf.Variable `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.Variable `ebpf:"flow_limit"`
 	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
-	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	IndexShift    *ebpf.Variable `ebpf:"index_shift"`
 	Lease         *ebpf.Variable `ebpf:"lease"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
 	Protocols     *ebpf.Variable `ebpf:"protocols"`

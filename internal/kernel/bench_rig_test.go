@@ -172,7 +172,7 @@ func (s *subject) fill() (slots, overflow uint64) {
 			overflow += uint64(r.classes[i].Packets)
 		}
 	}
-	return uint64(r.header.Colds), overflow
+	return uint64(r.header.Used), overflow
 }
 
 // settle compares what was counted with what was sent: a broken program must not be measured.

@@ -28,9 +28,9 @@ type bpfCold struct {
 		_     structs.HostLayout
 		Words [3]uint32
 	}
-	Slot   uint16
-	TtlMin uint8
-	TtlMax uint8
+	Position uint16
+	TtlMin   uint8
+	TtlMax   uint8
 }
 
 type bpfControl struct {
@@ -133,6 +133,7 @@ type bpfRegion struct {
 	_       structs.HostLayout
 	Header  bpfRegionHeader
 	Classes [320]bpfSlot
+	Index   [32768]uint32
 	Slots   [16384]bpfSlot
 	Colds   [16384]bpfCold
 	Outers  [16384]bpfOuter
@@ -146,7 +147,7 @@ type bpfRegionHeader struct {
 	Bytes          uint64
 	Reentered      uint64
 	Busy           uint32
-	Colds          uint32
+	Used           uint32
 	Countdown      uint32
 	Gap            uint32
 	Pad0           uint64
@@ -224,7 +225,7 @@ type bpfSlot struct {
 	Bits     uint16
 	IpProto  uint8
 	TcpFlags uint8
-	Cold     uint16
+	Number   uint16
 	Packets  uint32
 	Last     uint32
 	Bytes    uint64
@@ -261,13 +262,14 @@ const (
 	bpfVarDeduplicate   = "deduplicate"
 	bpfVarFilterCount   = "filter_count"
 	bpfVarFilters       = "filters"
+	bpfVarFirstCpus     = "first_cpus"
 	bpfVarFirstIdle     = "first_idle"
 	bpfVarFirstPerFlow  = "first_per_flow"
 	bpfVarFlowLimit     = "flow_limit"
 	bpfVarFlowSeed      = "flow_seed"
 	bpfVarFragmentKeys  = "fragment_keys"
 	bpfVarFragmentNs    = "fragment_ns"
-	bpfVarHashShift     = "hash_shift"
+	bpfVarIndexShift    = "index_shift"
 	bpfVarLease         = "lease"
 	bpfVarNetns         = "netns"
 	bpfVarProtocols     = "protocols"
@@ -355,13 +357,14 @@ type bpfVariableSpecs struct {
 	Deduplicate   *ebpf.VariableSpec `ebpf:"deduplicate"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FirstCpus     *ebpf.VariableSpec `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.VariableSpec `ebpf:"flow_limit"`
 	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
-	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	IndexShift    *ebpf.VariableSpec `ebpf:"index_shift"`
 	Lease         *ebpf.VariableSpec `ebpf:"lease"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
 	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
@@ -430,13 +433,14 @@ type bpfVariables struct {
 	Deduplicate   *ebpf.Variable `ebpf:"deduplicate"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
+	FirstCpus     *ebpf.Variable `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.Variable `ebpf:"flow_limit"`
 	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
-	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	IndexShift    *ebpf.Variable `ebpf:"index_shift"`
 	Lease         *ebpf.Variable `ebpf:"lease"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
 	Protocols     *ebpf.Variable `ebpf:"protocols"`

@@ -6,6 +6,7 @@
 package kernel
 
 import (
+	"math"
 	"math/bits"
 	"os"
 	"regexp"
@@ -35,7 +36,7 @@ func enumerators(t *testing.T, name string) (names []string, values map[string]i
 		}
 		value := len(names)
 		if m[2] != "" {
-			v, err := strconv.ParseInt(m[2], 0, 32)
+			v, err := strconv.ParseInt(m[2], 0, 64)
 			require.NoError(t, err)
 			value = int(v)
 		}
@@ -80,13 +81,13 @@ func TestBitsAreInSyncWithContract(t *testing.T) {
 			"TUNNEL_VXLAN": int(flow.TunnelVXLAN), "TUNNEL_GENEVE": int(flow.TunnelGeneve), "TUNNEL_GRE": int(flow.TunnelGRE),
 			"TUNNEL_IP": int(flow.TunnelIP),
 		},
+		"index_bits": {"INDEX_NUMBER": indexNumber, "INDEX_USED": indexUsed, "INDEX_TAG": math.MaxUint32 &^ (indexNumber | indexUsed)},
 		"outer_bits": {"OUTER_IPV6": outerIPv6, "OUTER_ID": outerID},
 		"filter_bits": {
 			"FILTER_SKIP": filterSkip, "FILTER_PORT": filterPort, "FILTER_PROTOCOL": filterProtocol,
 			"FILTER_IPV4": filterIPv4, "FILTER_IPV6": filterIPv6,
 		},
 		"sample_bits": {"SAMPLE_EGRESS": sampleEgress, "SAMPLE_L3": sampleL3, "SAMPLE_TAGGED": sampleTagged, "SAMPLE_NOT_IP": sampleNotIP},
-		"cold_bits":   {"COLD_INDEX": coldIndex, "COLD_CHOSEN": coldIndex + 1},
 		"sample_kind": {
 			"KIND_RANDOM": int(packet.KindRandom), "KIND_FLOW": int(packet.KindFlow), "KIND_FIRST": int(packet.KindFirst),
 			"KIND_PROTOCOL": int(packet.KindProtocol), "KIND_COUNT": int(packet.KindCount),
@@ -108,8 +109,8 @@ func TestDefinesAreInSyncWithContract(t *testing.T) {
 	for name, want := range map[string]int{
 		"STOPPED": stopped, "BYTES_BITS": bytesBits, "DEFAULT_SLOTS": DefaultSlots, "HASH_WORDS": len(bpfRegionHeader{}.HashKeys),
 		"SKIPS": len(bpfSampler{}.Skips), "REASONS_MAX": reasonsMax, "CLASS_SLOTS": len(bpfRegion{}.Classes) - 2*reasonsMax,
-		"MAX_CPUS": maxCPUs, "FILTERS_MAX": MaxFilters, "SNAP_MAX": len(bpfSampleScratch{}.Data),
-		"MESSAGE_SNAP": MessageSnap, "FOLLOWS": follows,
+		"MAX_CPUS": maxCPUs, "FILTERS_MAX": MaxFilters, "INDEX_PER_SLOT": indexPerSlot, "SNAP_MAX": len(bpfSampleScratch{}.Data),
+		"MESSAGE_SNAP": MessageSnap, "FOLLOWS": follows, "PROBE_MAX": probeMax,
 	} {
 		m := regexp.MustCompile(`#define ` + name + `\s+(\d+)`).FindStringSubmatch(string(contract) + string(config))
 		require.NotNil(t, m, "no #define %s", name)
@@ -128,6 +129,9 @@ func TestSharedStructsHaveTheirSizes(t *testing.T) {
 	require.EqualValues(t, regionSize(DefaultSlots, true), unsafe.Sizeof(bpfRegion{}))
 	require.LessOrEqual(t, regionSize(MaxSlots, false), maxRegionSize, "5.10 refuses larger map values")
 	require.Len(t, bpfSampler{}.Used, int(packet.KindCount))
-	require.LessOrEqual(t, MaxSlots-1, coldIndex, "every cold entry has an index")
+	_, numbers := enumerators(t, "number_bits")
+	require.LessOrEqual(t, MaxSlots-1, numbers["NUMBER"])
+	require.Equal(t, indexNumber, numbers["NUMBER"])
+	require.LessOrEqual(t, indexPerSlot*MaxSlots-1, math.MaxUint16, "struct cold .position")
 	require.LessOrEqual(t, MaxSnapLength, len(bpfSampleScratch{}.Data))
 }

@@ -293,7 +293,7 @@ type every []differential
 func loadEvery(tb testing.TB, cfg Config) every {
 	tb.Helper()
 	var e every
-	for _, cfg.object = range []object{objectPlain, objectFull, objectApart} {
+	for _, cfg.object = range []object{objectPlain, objectFull, objectOld} {
 		if cfg.object != objectPlain || !cfg.Tunnels {
 			e = append(e, differential{k: load(tb, cfg)})
 		}

@@ -19,11 +19,11 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 )
 
-// At the load regions are sized for, half full, structured addresses must spread as random ones would.
+// With every slot in use structured addresses must spread as random ones would.
 func TestHashSpreadsStructuredFlows(t *testing.T) {
 	k := load(t, Config{})
 	pin(t, 0)
-	flows := k.SlotLimit() / 2
+	flows := k.SlotLimit()
 	icmp := func(src, dst uint32) []byte {
 		f := udpFrame(src, dst, 0x0800, 0, 60)
 		f[23] = 1
@@ -78,7 +78,7 @@ func TestTotalsAreExactWhenTheTableIsFull(t *testing.T) {
 		require.Equal(t, uint64(3), s.Packets, "a flow that has a slot is counted there whole")
 		slots.Add(s.Volume)
 	}
-	require.Greater(t, len(got.slots), MinSlots*9/10, "slots are filled before flows overflow")
+	require.Len(t, got.slots, MinSlots, "of so many flows some find room as long as there is any")
 	require.Equal(t, slots, got.Ledger.Entries[flow.ReasonAccounted])
 	overflow := flow.Volume{Packets: sent.Packets - slots.Packets, Bytes: sent.Bytes - slots.Bytes}
 	require.Equal(t, []Class{{Reason: flow.ReasonOverflow, IfIndex: loopback, Direction: flow.DirectionEgress, Volume: overflow}}, got.Classes)

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -81,6 +82,29 @@ func TestFactsWithoutLinkHeader(t *testing.T) {
 	got := drain(t, k)
 	require.Len(t, got.slots, 1)
 	require.Equal(t, flow.Facts{TTLMin: 9, TTLMax: 9, DSCP: 1}, got.slots[0].Facts)
+}
+
+// Slots are used again without being cleared.
+func TestASlotTellsNothingOfTheFlowBefore(t *testing.T) {
+	pin(t, 0)
+	told := func(k *Kernel) flow.Slot {
+		inject(t, k.objects.IngressL3, marked(9, 4)[14:], nil)
+		got := drain(t, k)
+		require.Len(t, got.slots, 1)
+		s := got.slots[0]
+		require.LessOrEqual(t, got.Time-s.Last, int64(time.Second))
+		s.First, s.Last = 0, 0
+		return s
+	}
+	want := told(load(t, Config{injected: true}))
+	k := load(t, Config{injected: true})
+	f := marked(255, 255)
+	f[23], f[47] = unix.IPPROTO_TCP, 0x3f
+	for range 2 { // both buffers
+		inject(t, k.objects.EgressL2, f, skbContext{GSOSize: 1, GSOSegs: 1000})
+		drain(t, k)
+	}
+	require.Equal(t, want, told(k))
 }
 
 // The marks of the last packet lie above the bytes in one word.

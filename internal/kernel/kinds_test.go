@@ -94,7 +94,7 @@ func TestFlowIsChosenAlikeEverywhere(t *testing.T) {
 		tagged = append(tagged, slices.Concat(b[:12], []byte{0x81, 0, 0, 7}, b[12:]))
 		bare = append(bare, b[14:])
 	}
-	one, other := load(t, flows(Config{FlowOneIn: oneIn})), load(t, flows(Config{FlowOneIn: oneIn, injected: true, object: objectApart}))
+	one, other := load(t, flows(Config{FlowOneIn: oneIn})), load(t, flows(Config{FlowOneIn: oneIn, injected: true, object: objectOld}))
 	pin(t, 0)
 	want := chosen(t, one, one.objects.EgressL2, there)
 	for view, got := range map[string][]bool{

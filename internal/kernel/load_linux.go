@@ -19,15 +19,14 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/ringbuf"
-	"golang.org/x/sys/unix"
 )
 
 // regionHead is the part of a region that does not depend on the number of slots.
-const regionHead = int(unsafe.Offsetof(bpfRegion{}.Slots))
+const regionHead = int(unsafe.Offsetof(bpfRegion{}.Index))
 
 // regionSize is the size of the value of one region with this many slots.
 func regionSize(slots int, tunnels bool) int {
-	each := unsafe.Sizeof(bpfSlot{}) + unsafe.Sizeof(bpfCold{})
+	each := unsafe.Sizeof(bpfSlot{}) + unsafe.Sizeof(bpfCold{}) + indexPerSlot*unsafe.Sizeof(bpfRegion{}.Index[0])
 	if tunnels {
 		each += unsafe.Sizeof(bpfOuter{})
 	}
@@ -122,31 +121,18 @@ func (c *Config) sampling() bool {
 }
 
 func (k *Kernel) loadObjects() error {
-	if err := tryForms(k.cfg.choose(), k.loadObject); err != nil {
+	spec, err := loadSpec(k.cfg)
+	if err != nil {
+		return err
+	}
+	sizeMaps(spec, k.cfg)
+	if err := spec.LoadAndAssign(&k.objects, nil); err != nil {
 		return err
 	}
 	if k.cfg.loaded != nil {
 		k.cfg.loaded(&k.objects)
 	}
 	return nil
-}
-
-// tryForms loads a form, or the one that asks least of verifiers if this kernel's gives up: it may be one that was never tried.
-func tryForms(form object, load func(object) error) error {
-	err := load(form)
-	if form == objectApart || !errors.Is(err, unix.E2BIG) {
-		return err
-	}
-	return load(objectApart)
-}
-
-func (k *Kernel) loadObject(form object) error {
-	spec, err := loadSpec(k.cfg, form)
-	if err != nil {
-		return err
-	}
-	sizeMaps(spec, k.cfg)
-	return spec.LoadAndAssign(&k.objects, nil)
 }
 
 // object is one of the forms that the programs are compiled to.
@@ -156,30 +142,30 @@ const (
 	objectAny   object = iota // as choose says
 	objectPlain               // without what few ask for: the fastest
 	objectFull                // with everything
-	objectApart               // with everything, for verifiers before 6.12; bpf/apart.h
+	objectOld                 // with everything, for kernels before 5.18
 )
 
-// choose returns the fastest form that does what is asked for and that this kernel's verifier accepts. What a verifier can do is
-// not probed, since it takes seconds to give up: 6.12 is the oldest known to accept all. A kernel whose version cannot be told may
-// be older. See tryForms.
-func (c *Config) choose() object {
-	const firstAble = 6<<16 | 12<<8 // KERNEL_VERSION(6, 12, 0)
-	version, err := features.LinuxVersionCode()
+// choose returns the fastest form that does what is asked for on a kernel of this version, 0 if it cannot be told. Instructions that a
+// kernel does not know are refused even where they are never run, so the version decides.
+func (c *Config) choose(version uint32) object {
+	const addsAndFetches = 5<<16 | 18<<8 // KERNEL_VERSION(5, 18, 0): atomic additions that return what was there; on amd64 since 5.12
 	switch {
 	case c.object != objectAny:
 		return c.object
-	case err != nil || version < firstAble:
-		return objectApart
-	case c.clsact || c.Tunnels || c.Deduplicate || c.FlowOneIn > 0 || c.FirstPerFlow > 0 || c.Protocols != 0:
-		return objectFull
-	default:
+	case !c.clsact && !c.Tunnels && !c.Deduplicate && c.FlowOneIn == 0 && c.FirstPerFlow == 0 && c.Protocols == 0:
 		return objectPlain
+	case version < addsAndFetches:
+		return objectOld
+	default:
+		return objectFull
 	}
 }
 
 // loadSpec reads the programs and sets their knobs.
-func loadSpec(cfg Config, form object) (*ebpf.CollectionSpec, error) {
-	load := map[object]func() (*ebpf.CollectionSpec, error){objectPlain: loadPlain, objectFull: loadBpf, objectApart: loadApart}
+func loadSpec(cfg Config) (*ebpf.CollectionSpec, error) {
+	version, _ := features.LinuxVersionCode()
+	form := cfg.choose(version)
+	load := map[object]func() (*ebpf.CollectionSpec, error){objectPlain: loadPlain, objectFull: loadBpf, objectOld: loadOld}
 	spec, err := load[form]()
 	if err != nil {
 		return nil, err
@@ -228,7 +214,11 @@ const maxCPUs = 4096 // MAX_CPUS of bpf/config.h
 // knobs are the values of the variables in bpf/config.h, by name.
 func knobs(cfg Config) (map[string]any, error) {
 	var regionOfCPU [maxCPUs]uint16
+	inOrder := 0
 	for region, cpu := range cfg.cpus {
+		if cpu == region && region == inOrder {
+			inOrder++
+		}
 		if cpu < len(regionOfCPU) {
 			regionOfCPU[cpu] = uint16(region + 1)
 		}
@@ -239,8 +229,9 @@ func knobs(cfg Config) (map[string]any, error) {
 	}
 	values := map[string]any{
 		bpfVarRegionOfCpu:   regionOfCPU,
+		bpfVarFirstCpus:     uint32(min(inOrder, maxCPUs)),
 		bpfVarSlotMask:      uint32(cfg.Slots - 1),
-		bpfVarHashShift:     uint32(64 - bits.TrailingZeros(uint(cfg.Slots))),
+		bpfVarIndexShift:    uint32(64 - bits.TrailingZeros(uint(indexPerSlot*cfg.Slots))),
 		bpfVarFragmentKeys:  fragmentKeys(),
 		bpfVarFragmentNs:    uint64(max(cfg.fragments, 0)),
 		bpfVarCheckProtocol: knob(!cfg.injected),

@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
@@ -33,6 +33,23 @@ func TestParseCPUs(t *testing.T) {
 	for _, list := range []string{"", "a", "3-1", "0-", "0,,1", "-1", "99999999"} {
 		_, err := parseCPUs(list)
 		require.ErrorContains(t, err, "not a list of CPUs", "%q", list)
+	}
+}
+
+// Only what asks for more than the plain form needs instructions that old kernels lack.
+func TestFormFollowsKernelAndConfiguration(t *testing.T) {
+	const v510, v517, v518, untold = 5<<16 | 10<<8, 5<<16 | 17<<8 | 255, 5<<16 | 18<<8, 0
+	plain := Config{Samples: true, RandomOneIn: 10, Quotes: true, Filters: make([]Filter, 1)}
+	for _, version := range []uint32{untold, v510, v517, v518} {
+		require.Equal(t, objectPlain, plain.choose(version))
+	}
+	for name, cfg := range map[string]Config{
+		"clsact": {clsact: true}, "tunnels": {Tunnels: true}, "deduplicate": {Deduplicate: true}, "flows": {FlowOneIn: 2},
+		"first": {FirstPerFlow: 1}, "protocols": {Protocols: ProtocolDNS},
+	} {
+		for version, want := range map[uint32]object{untold: objectOld, v510: objectOld, v517: objectOld, v518: objectFull} {
+			require.Equal(t, want, cfg.choose(version), "%s, %#x", name, version)
+		}
 	}
 }
 
@@ -66,6 +83,59 @@ func TestMemoryCeilingShrinksSlots(t *testing.T) {
 	}
 }
 
+// Regions are numbered in the order of CPUs that were online at load, which need not be all, nor begin with the first.
+func TestEachCPUCountsIntoItsRegion(t *testing.T) {
+	online, err := onlineCPUs()
+	require.NoError(t, err)
+	for _, cpus := range [][]int{{0}, {1}, {0, 1}, {1, 0}, {0, 2, 1}} {
+		k := load(t, Config{cpus: cpus})
+		for _, cpu := range []int{0, 1} {
+			t.Run(fmt.Sprintf("CPU %d of %v", cpu, cpus), func(t *testing.T) {
+				if !slices.Contains(online, cpu) {
+					t.Skip("it is not online")
+				}
+				pin(t, cpu)
+				inject(t, k.objects.IngressL2, udpFrame(1, 2, 3, 4, 60), nil)
+				for number, of := range cpus {
+					seen := map[bool]uint64{true: 1}[of == cpu]
+					require.Equal(t, seen, k.regions.at(number, k.drain.active).header.BuffersSeen, "region %d", number)
+				}
+				late := map[bool]uint64{false: 1}[slices.Contains(cpus, cpu)]
+				got := drain(t, k)
+				require.Equal(t, late, got.LateCPU)
+				require.Equal(t, uint64(1), got.Ledger.Seen.Packets)
+			})
+		}
+	}
+}
+
+// CPUs from 0 on whose regions have their numbers need no look at region_of_cpu.
+func TestFirstCPUsHaveRegionsOfTheirNumbers(t *testing.T) {
+	for _, tt := range []struct {
+		cpus    []int
+		first   uint32
+		regions []uint16 // of CPU 0 and so on: + 1
+	}{
+		{[]int{0}, 1, []uint16{1}},
+		{[]int{0, 1, 2, 3}, 4, []uint16{1, 2, 3, 4}},
+		{[]int{0, 1, 3}, 2, []uint16{1, 2, 0, 3}},
+		{[]int{1, 2}, 0, []uint16{0, 1, 2}},
+		{[]int{0, 2}, 1, []uint16{1, 0, 2}},
+		{[]int{1, 0}, 0, []uint16{2, 1}},
+		{[]int{1, 0, 2}, 0, []uint16{2, 1, 3}}, // the last one has its number, and is not among the first
+		{[]int{0, maxCPUs}, 1, []uint16{1, 0}},
+	} {
+		cfg, err := fit(Config{cpus: tt.cpus})
+		require.NoError(t, err)
+		values, err := knobs(cfg)
+		require.NoError(t, err)
+		require.Equal(t, tt.first, values[bpfVarFirstCpus], "%v", tt.cpus)
+		want := [maxCPUs]uint16{}
+		copy(want[:], tt.regions)
+		require.Equal(t, want, values[bpfVarRegionOfCpu], "%v", tt.cpus)
+	}
+}
+
 func TestBadConfigIsRefused(t *testing.T) {
 	for message, cfg := range map[string]Config{
 		"1 in N samples must be 0 (none) or more, got -1":                       {Samples: true, RandomOneIn: -1},
@@ -76,30 +146,6 @@ func TestBadConfigIsRefused(t *testing.T) {
 	} {
 		_, err := fit(cfg)
 		require.EqualError(t, err, message)
-	}
-}
-
-// A kernel that was never tried may give up at the form that its version promises.
-func TestWhatAVerifierGivesUpAtIsLoadedInAnotherForm(t *testing.T) {
-	for _, c := range []struct {
-		form  object
-		fails map[object]error
-		tried []object
-		err   error
-	}{
-		{objectPlain, nil, []object{objectPlain}, nil},
-		{objectPlain, map[object]error{objectPlain: fmt.Errorf("load: %w", unix.E2BIG)}, []object{objectPlain, objectApart}, nil},
-		{objectFull, map[object]error{objectFull: unix.E2BIG, objectApart: unix.EACCES}, []object{objectFull, objectApart}, unix.EACCES},
-		{objectFull, map[object]error{objectFull: unix.EPERM}, []object{objectFull}, unix.EPERM},
-		{objectApart, map[object]error{objectApart: unix.E2BIG}, []object{objectApart}, unix.E2BIG},
-	} {
-		var tried []object
-		err := tryForms(c.form, func(o object) error {
-			tried = append(tried, o)
-			return c.fails[o]
-		})
-		require.ErrorIs(t, err, c.err)
-		require.Equal(t, c.tried, tried)
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 // memoryFormula is the one of docs/performance.md: bytes of all maps with the sampling of the default settings, for so many
 // CPUs online and possible.
 func memoryFormula(online, possible, slots int) (regions, all int) {
-	regions = 2 * online * (20_800 + 96*slots)
+	regions = 2 * online * (20_800 + 104*slots)
 	samplers := 4224 * online
 	fragments := 128 * max(1024, 256*online)
 	scratch := 16_616 * possible

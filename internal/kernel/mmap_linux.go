@@ -47,6 +47,7 @@ func newRegions(memory []byte, c Config) *regions {
 type region struct {
 	header  *bpfRegionHeader
 	classes []bpfSlot
+	index   []uint32
 	slots   []bpfSlot
 	colds   []bpfCold
 	outers  []bpfOuter // empty unless tunnels are looked into
@@ -55,12 +56,14 @@ type region struct {
 func (r *regions) at(number int, buffer uint32) region {
 	base := unsafe.Pointer(&r.memory[(2*number+int(buffer))*r.size])
 	value := (*bpfRegion)(base)
-	slots := unsafe.Add(base, regionHead)
+	index := unsafe.Add(base, regionHead)
+	slots := unsafe.Add(index, indexPerSlot*r.slots*int(unsafe.Sizeof(value.Index[0])))
 	colds := unsafe.Add(slots, r.slots*int(unsafe.Sizeof(bpfSlot{})))
 	outers := unsafe.Add(colds, r.slots*int(unsafe.Sizeof(bpfCold{})))
 	return region{
 		header:  &value.Header,
 		classes: value.Classes[:],
+		index:   unsafe.Slice((*uint32)(index), indexPerSlot*r.slots),
 		slots:   unsafe.Slice((*bpfSlot)(slots), r.slots),
 		colds:   unsafe.Slice((*bpfCold)(colds), r.slots),
 		outers:  unsafe.Slice((*bpfOuter)(outers), r.outers),

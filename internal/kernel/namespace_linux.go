@@ -116,10 +116,9 @@ func (o *objects) of(h iface.LinkHeader) *hookPrograms {
 	return &hookPrograms{o.IngressL2, o.EgressL2}
 }
 
-// loadInstance loads the programs for one kind of link header once more, to count as in namespace number. Not in the fastest form, but in
-// the one that asks least of verifiers: there may be hundreds of namespaces, and it loads in a fifth of the time.
+// loadInstance loads the programs for one kind of link header once more, to count as in namespace number.
 func (k *Kernel) loadInstance(number uint16, h iface.LinkHeader) (*hookPrograms, error) {
-	spec, err := loadSpec(k.cfg, objectApart)
+	spec, err := loadSpec(k.cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -123,7 +123,7 @@ type plainRegion struct {
 		Bytes          uint64
 		Reentered      uint64
 		Busy           uint32
-		Colds          uint32
+		Used           uint32
 		Countdown      uint32
 		Gap            uint32
 		Pad0           uint64
@@ -154,11 +154,12 @@ type plainRegion struct {
 		Bits     uint16
 		IpProto  uint8
 		TcpFlags uint8
-		Cold     uint16
+		Number   uint16
 		Packets  uint32
 		Last     uint32
 		Bytes    uint64
 	}
+	Index [32768]uint32
 	Slots [16384]struct {
 		_        structs.HostLayout
 		SrcAddr  [4]uint32
@@ -170,7 +171,7 @@ type plainRegion struct {
 		Bits     uint16
 		IpProto  uint8
 		TcpFlags uint8
-		Cold     uint16
+		Number   uint16
 		Packets  uint32
 		Last     uint32
 		Bytes    uint64
@@ -184,9 +185,9 @@ type plainRegion struct {
 			_     structs.HostLayout
 			Words [3]uint32
 		}
-		Slot   uint16
-		TtlMin uint8
-		TtlMax uint8
+		Position uint16
+		TtlMin   uint8
+		TtlMax   uint8
 	}
 	Outers [16384]struct {
 		_       structs.HostLayout
@@ -275,12 +276,13 @@ const (
 	plainVarControl       = "control"
 	plainVarFilterCount   = "filter_count"
 	plainVarFilters       = "filters"
+	plainVarFirstCpus     = "first_cpus"
 	plainVarFirstIdle     = "first_idle"
 	plainVarFirstPerFlow  = "first_per_flow"
 	plainVarFlowSeed      = "flow_seed"
 	plainVarFragmentKeys  = "fragment_keys"
 	plainVarFragmentNs    = "fragment_ns"
-	plainVarHashShift     = "hash_shift"
+	plainVarIndexShift    = "index_shift"
 	plainVarNetns         = "netns"
 	plainVarQuotes        = "quotes"
 	plainVarRegionOfCpu   = "region_of_cpu"
@@ -363,12 +365,13 @@ type plainVariableSpecs struct {
 	Control       *ebpf.VariableSpec `ebpf:"control"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FirstCpus     *ebpf.VariableSpec `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
 	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
-	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	IndexShift    *ebpf.VariableSpec `ebpf:"index_shift"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
 	Quotes        *ebpf.VariableSpec `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.VariableSpec `ebpf:"region_of_cpu"`
@@ -432,12 +435,13 @@ type plainVariables struct {
 	Control       *ebpf.Variable `ebpf:"control"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
+	FirstCpus     *ebpf.Variable `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
 	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
-	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	IndexShift    *ebpf.Variable `ebpf:"index_shift"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
 	Quotes        *ebpf.Variable `ebpf:"quotes"`
 	RegionOfCpu   *ebpf.Variable `ebpf:"region_of_cpu"`

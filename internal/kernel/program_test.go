@@ -6,6 +6,7 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"path/filepath"
 	"testing"
@@ -58,6 +59,67 @@ func testParsersAgree(t *testing.T, cfg Config, all []frames.Frame) {
 			})
 		}
 	}
+}
+
+// Programs without link header go by the protocol that the kernel says. BPF_PROG_TEST_RUN takes it from where an ethertype would
+// be, which is in the source address of IP: so there are addresses that make it the right one.
+func TestParsersAgreeWithoutLinkHeader(t *testing.T) {
+	k := load(t, Config{fragments: -1})
+	pin(t, 0)
+	accounted := map[uint16]int{}
+	for _, f := range frames.All {
+		etherType, ok := withoutLink(&f)
+		if !ok || refused(&f) {
+			continue
+		}
+		for _, d := range []flow.Direction{flow.DirectionIngress, flow.DirectionEgress} {
+			t.Run(d.String()+" "+f.Name, func(t *testing.T) {
+				inject(t, k.programFor(t, true, d), f.Data, nil)
+				got, sample := drain(t, k), f.Sample()
+				sample.NotIP = f.Data[0]>>4 != map[uint16]byte{0x0800: 4, 0x86dd: 6}[etherType]
+				requireAsDecoded(t, &got, d, &sample, loopback)
+				requireFacts(t, &sample, &got)
+				accounted[etherType] += len(got.slots)
+			})
+		}
+	}
+	require.Greater(t, accounted[0x0800], 40)
+	require.Greater(t, accounted[0x86dd], 40)
+}
+
+// withoutLink makes f, if it is an untagged IP frame, a packet whose source address has its ethertype where a link header would.
+func withoutLink(f *frames.Frame) (etherType uint16, ok bool) {
+	const link, at = 14, 12
+	if len(f.Data) < link+at+2 {
+		return 0, false
+	}
+	if f.L3 {
+		etherType, f.Data = map[byte]uint16{4: 0x0800, 6: 0x86dd}[f.Data[0]>>4], bytes.Clone(f.Data)
+	} else {
+		etherType, f.Data = binary.BigEndian.Uint16(f.Data[at:]), bytes.Clone(f.Data[link:])
+	}
+	f.L3 = true
+	binary.BigEndian.PutUint16(f.Data[at:], etherType)
+	return etherType, etherType == 0x0800 || etherType == 0x86dd
+}
+
+// requireFacts compares what one packet without link header tells beside its key.
+func requireFacts(t *testing.T, s *packet.Sample, got *taken) {
+	t.Helper()
+	var p packet.Packet
+	packet.Decode(s, &p)
+	if p.Reason != flow.ReasonAccounted {
+		return
+	}
+	want := flow.Facts{TTLMin: p.TTL, TTLMax: p.TTL, DSCP: p.DSCP}
+	if p.ECN == 3 {
+		want.CEPackets = 1
+	}
+	if p.Key.IPv6 {
+		want.FlowLabel = binary.BigEndian.Uint32(s.Data) & factLabel
+	}
+	require.Equal(t, want, got.slots[0].Facts)
+	require.Equal(t, p.TCPFlags, got.slots[0].TCPFlags)
 }
 
 // What stands for the ports of ICMP depends on the type: all of them, in one drain.

@@ -72,7 +72,7 @@ func found(t *testing.T, k *Kernel, frames ...[]byte) []bool {
 }
 
 func eachForm(t *testing.T, cfg Config, test func(*testing.T, *Kernel)) {
-	for name, form := range map[string]object{"full": objectFull, "apart": objectApart} {
+	for name, form := range map[string]object{"full": objectFull, "old": objectOld} {
 		t.Run(name, func(t *testing.T) {
 			cfg.object = form
 			k := load(t, cfg)

@@ -203,7 +203,7 @@ func TestWhatABridgeFloodsAndTurnsRoundCountsOnce(t *testing.T) {
 
 func TestEachPacketCountsOnce(t *testing.T) {
 	w := newTown(t)
-	for form, object := range map[string]object{"full": objectFull, "apart": objectApart} {
+	for form, object := range map[string]object{"full": objectFull, "old": objectOld} {
 		k, truth := load(t, Config{Deduplicate: true, object: object}), load(t, Config{})
 		for i := range routes {
 			t.Run(form+"/"+routes[i].name, func(t *testing.T) {

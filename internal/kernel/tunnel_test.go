@@ -30,7 +30,7 @@ func vxlan(from, to, id uint32, inner []byte) []byte {
 
 // eachObject runs a test with each object that knows tunnels.
 func eachObject(t *testing.T, cfg Config, test func(t *testing.T, k *Kernel)) {
-	for name, o := range map[string]object{"full": objectFull, "apart": objectApart} {
+	for name, o := range map[string]object{"full": objectFull, "old": objectOld} {
 		t.Run(name, func(t *testing.T) {
 			cfg.object = o
 			k := load(t, cfg)

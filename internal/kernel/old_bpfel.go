@@ -13,13 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type apartBeginning struct {
+type oldBeginning struct {
 	_       structs.HostLayout
 	Packets uint32
 	Last    uint32
 }
 
-type apartControl struct {
+type oldControl struct {
 	_          structs.HostLayout
 	Active     uint32
 	Pad0       uint32
@@ -34,7 +34,7 @@ type apartControl struct {
 	}
 }
 
-type apartFilter struct {
+type oldFilter struct {
 	_       structs.HostLayout
 	Addr    [2]uint64
 	Mask    [2]uint64
@@ -44,7 +44,7 @@ type apartFilter struct {
 	Pad     uint32
 }
 
-type apartFollow struct {
+type oldFollow struct {
 	_        structs.HostLayout
 	Key      uint64
 	Tail     uint32
@@ -53,7 +53,7 @@ type apartFollow struct {
 	Protocol uint8
 }
 
-type apartFragment struct {
+type oldFragment struct {
 	_         structs.HostLayout
 	SeenNs    uint64
 	Ports     uint32
@@ -62,12 +62,12 @@ type apartFragment struct {
 	Pad       [2]uint8
 }
 
-type apartFragmentKey struct {
+type oldFragmentKey struct {
 	_     structs.HostLayout
 	Words [6]uint64
 }
 
-type apartInner struct {
+type oldInner struct {
 	_     structs.HostLayout
 	Outer struct {
 		_       structs.HostLayout
@@ -101,19 +101,19 @@ type apartInner struct {
 	}
 }
 
-type apartPlace struct {
+type oldPlace struct {
 	_       structs.HostLayout
 	Ifindex uint32
 	Netns   uint32
 }
 
-type apartPressure struct {
+type oldPressure struct {
 	_      structs.HostLayout
 	Region uint32
 	Buffer uint32
 }
 
-type apartRegion struct {
+type oldRegion struct {
 	_      structs.HostLayout
 	Header struct {
 		_              structs.HostLayout
@@ -123,7 +123,7 @@ type apartRegion struct {
 		Bytes          uint64
 		Reentered      uint64
 		Busy           uint32
-		Colds          uint32
+		Used           uint32
 		Countdown      uint32
 		Gap            uint32
 		Pad0           uint64
@@ -154,11 +154,12 @@ type apartRegion struct {
 		Bits     uint16
 		IpProto  uint8
 		TcpFlags uint8
-		Cold     uint16
+		Number   uint16
 		Packets  uint32
 		Last     uint32
 		Bytes    uint64
 	}
+	Index [32768]uint32
 	Slots [16384]struct {
 		_        structs.HostLayout
 		SrcAddr  [4]uint32
@@ -170,7 +171,7 @@ type apartRegion struct {
 		Bits     uint16
 		IpProto  uint8
 		TcpFlags uint8
-		Cold     uint16
+		Number   uint16
 		Packets  uint32
 		Last     uint32
 		Bytes    uint64
@@ -184,9 +185,9 @@ type apartRegion struct {
 			_     structs.HostLayout
 			Words [3]uint32
 		}
-		Slot   uint16
-		TtlMin uint8
-		TtlMax uint8
+		Position uint16
+		TtlMin   uint8
+		TtlMax   uint8
 	}
 	Outers [16384]struct {
 		_       structs.HostLayout
@@ -199,7 +200,7 @@ type apartRegion struct {
 	}
 }
 
-type apartSample struct {
+type oldSample struct {
 	_         structs.HostLayout
 	BootNs    uint64
 	Pool      uint64
@@ -216,9 +217,9 @@ type apartSample struct {
 	Bits      uint8
 }
 
-type apartSampleScratch struct {
+type oldSampleScratch struct {
 	_       structs.HostLayout
-	Head    apartSample
+	Head    oldSample
 	Data    [16384]uint8
 	Message struct {
 		_        structs.HostLayout
@@ -231,7 +232,7 @@ type apartSampleScratch struct {
 	}
 }
 
-type apartSampler struct {
+type oldSampler struct {
 	_       structs.HostLayout
 	Pools   [4]uint64
 	Used    [4]uint32
@@ -245,7 +246,7 @@ type apartSampler struct {
 	Skips   [1024]uint32
 }
 
-type apartStacking struct {
+type oldStacking struct {
 	_       structs.HostLayout
 	Through uint32
 	Bits    uint32
@@ -255,68 +256,69 @@ type apartStacking struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	apartMapBeginnings    = "beginnings"
-	apartMapFollows       = "follows"
-	apartMapFragments     = "fragments"
-	apartMapInners        = "inners"
-	apartMapPressure      = "pressure"
-	apartMapRegions       = "regions"
-	apartMapSamplers      = "samplers"
-	apartMapSamples       = "samples"
-	apartMapScratch       = "scratch"
-	apartMapStackings     = "stackings"
-	apartProgEgressL2     = "egress_l2"
-	apartProgEgressL3     = "egress_l3"
-	apartProgIngressL2    = "ingress_l2"
-	apartProgIngressL3    = "ingress_l3"
-	apartProgJiffiesNow   = "jiffies_now"
-	apartProgRenewLease   = "renew_lease"
-	apartVarCheckProtocol = "check_protocol"
-	apartVarControl       = "control"
-	apartVarDeduplicate   = "deduplicate"
-	apartVarFilterCount   = "filter_count"
-	apartVarFilters       = "filters"
-	apartVarFirstIdle     = "first_idle"
-	apartVarFirstPerFlow  = "first_per_flow"
-	apartVarFlowLimit     = "flow_limit"
-	apartVarFlowSeed      = "flow_seed"
-	apartVarFragmentKeys  = "fragment_keys"
-	apartVarFragmentNs    = "fragment_ns"
-	apartVarHashShift     = "hash_shift"
-	apartVarLease         = "lease"
-	apartVarNetns         = "netns"
-	apartVarProtocols     = "protocols"
-	apartVarQuotes        = "quotes"
-	apartVarRegionOfCpu   = "region_of_cpu"
-	apartVarSampleRandom  = "sample_random"
-	apartVarSlotMask      = "slot_mask"
-	apartVarSnapLength    = "snap_length"
-	apartVarTunnels       = "tunnels"
-	apartVarYoungPackets  = "young_packets"
+	oldMapBeginnings    = "beginnings"
+	oldMapFollows       = "follows"
+	oldMapFragments     = "fragments"
+	oldMapInners        = "inners"
+	oldMapPressure      = "pressure"
+	oldMapRegions       = "regions"
+	oldMapSamplers      = "samplers"
+	oldMapSamples       = "samples"
+	oldMapScratch       = "scratch"
+	oldMapStackings     = "stackings"
+	oldProgEgressL2     = "egress_l2"
+	oldProgEgressL3     = "egress_l3"
+	oldProgIngressL2    = "ingress_l2"
+	oldProgIngressL3    = "ingress_l3"
+	oldProgJiffiesNow   = "jiffies_now"
+	oldProgRenewLease   = "renew_lease"
+	oldVarCheckProtocol = "check_protocol"
+	oldVarControl       = "control"
+	oldVarDeduplicate   = "deduplicate"
+	oldVarFilterCount   = "filter_count"
+	oldVarFilters       = "filters"
+	oldVarFirstCpus     = "first_cpus"
+	oldVarFirstIdle     = "first_idle"
+	oldVarFirstPerFlow  = "first_per_flow"
+	oldVarFlowLimit     = "flow_limit"
+	oldVarFlowSeed      = "flow_seed"
+	oldVarFragmentKeys  = "fragment_keys"
+	oldVarFragmentNs    = "fragment_ns"
+	oldVarIndexShift    = "index_shift"
+	oldVarLease         = "lease"
+	oldVarNetns         = "netns"
+	oldVarProtocols     = "protocols"
+	oldVarQuotes        = "quotes"
+	oldVarRegionOfCpu   = "region_of_cpu"
+	oldVarSampleRandom  = "sample_random"
+	oldVarSlotMask      = "slot_mask"
+	oldVarSnapLength    = "snap_length"
+	oldVarTunnels       = "tunnels"
+	oldVarYoungPackets  = "young_packets"
 )
 
-// loadApart returns the embedded CollectionSpec for apart.
-func loadApart() (*ebpf.CollectionSpec, error) {
-	reader := bytes.NewReader(_ApartBytes)
+// loadOld returns the embedded CollectionSpec for old.
+func loadOld() (*ebpf.CollectionSpec, error) {
+	reader := bytes.NewReader(_OldBytes)
 	spec, err := ebpf.LoadCollectionSpecFromReader(reader)
 	if err != nil {
-		return nil, fmt.Errorf("can't load apart: %w", err)
+		return nil, fmt.Errorf("can't load old: %w", err)
 	}
 
 	return spec, err
 }
 
-// loadApartObjects loads apart and converts it into a struct.
+// loadOldObjects loads old and converts it into a struct.
 //
 // The following types are suitable as obj argument:
 //
-//	*apartObjects
-//	*apartPrograms
-//	*apartMaps
+//	*oldObjects
+//	*oldPrograms
+//	*oldMaps
 //
 // See ebpf.CollectionSpec.LoadAndAssign documentation for details.
-func loadApartObjects(obj any, opts *ebpf.CollectionOptions) error {
-	spec, err := loadApart()
+func loadOldObjects(obj any, opts *ebpf.CollectionOptions) error {
+	spec, err := loadOld()
 	if err != nil {
 		return err
 	}
@@ -324,19 +326,19 @@ func loadApartObjects(obj any, opts *ebpf.CollectionOptions) error {
 	return spec.LoadAndAssign(obj, opts)
 }
 
-// apartSpecs contains maps and programs before they are loaded into the kernel.
+// oldSpecs contains maps and programs before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type apartSpecs struct {
-	apartProgramSpecs
-	apartMapSpecs
-	apartVariableSpecs
+type oldSpecs struct {
+	oldProgramSpecs
+	oldMapSpecs
+	oldVariableSpecs
 }
 
-// apartProgramSpecs contains programs before they are loaded into the kernel.
+// oldProgramSpecs contains programs before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type apartProgramSpecs struct {
+type oldProgramSpecs struct {
 	EgressL2   *ebpf.ProgramSpec `ebpf:"egress_l2"`
 	EgressL3   *ebpf.ProgramSpec `ebpf:"egress_l3"`
 	IngressL2  *ebpf.ProgramSpec `ebpf:"ingress_l2"`
@@ -345,10 +347,10 @@ type apartProgramSpecs struct {
 	RenewLease *ebpf.ProgramSpec `ebpf:"renew_lease"`
 }
 
-// apartMapSpecs contains maps before they are loaded into the kernel.
+// oldMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type apartMapSpecs struct {
+type oldMapSpecs struct {
 	Beginnings *ebpf.MapSpec `ebpf:"beginnings"`
 	Follows    *ebpf.MapSpec `ebpf:"follows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
@@ -361,22 +363,23 @@ type apartMapSpecs struct {
 	Stackings  *ebpf.MapSpec `ebpf:"stackings"`
 }
 
-// apartVariableSpecs contains global variables before they are loaded into the kernel.
+// oldVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type apartVariableSpecs struct {
+type oldVariableSpecs struct {
 	CheckProtocol *ebpf.VariableSpec `ebpf:"check_protocol"`
 	Control       *ebpf.VariableSpec `ebpf:"control"`
 	Deduplicate   *ebpf.VariableSpec `ebpf:"deduplicate"`
 	FilterCount   *ebpf.VariableSpec `ebpf:"filter_count"`
 	Filters       *ebpf.VariableSpec `ebpf:"filters"`
+	FirstCpus     *ebpf.VariableSpec `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.VariableSpec `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.VariableSpec `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.VariableSpec `ebpf:"flow_limit"`
 	FlowSeed      *ebpf.VariableSpec `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.VariableSpec `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.VariableSpec `ebpf:"fragment_ns"`
-	HashShift     *ebpf.VariableSpec `ebpf:"hash_shift"`
+	IndexShift    *ebpf.VariableSpec `ebpf:"index_shift"`
 	Lease         *ebpf.VariableSpec `ebpf:"lease"`
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
 	Protocols     *ebpf.VariableSpec `ebpf:"protocols"`
@@ -389,26 +392,26 @@ type apartVariableSpecs struct {
 	YoungPackets  *ebpf.VariableSpec `ebpf:"young_packets"`
 }
 
-// apartObjects contains all objects after they have been loaded into the kernel.
+// oldObjects contains all objects after they have been loaded into the kernel.
 //
-// It can be passed to loadApartObjects or ebpf.CollectionSpec.LoadAndAssign.
-type apartObjects struct {
-	apartPrograms
-	apartMaps
-	apartVariables
+// It can be passed to loadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
+type oldObjects struct {
+	oldPrograms
+	oldMaps
+	oldVariables
 }
 
-func (o *apartObjects) Close() error {
-	return _ApartClose(
-		&o.apartPrograms,
-		&o.apartMaps,
+func (o *oldObjects) Close() error {
+	return _OldClose(
+		&o.oldPrograms,
+		&o.oldMaps,
 	)
 }
 
-// apartMaps contains all maps after they have been loaded into the kernel.
+// oldMaps contains all maps after they have been loaded into the kernel.
 //
-// It can be passed to loadApartObjects or ebpf.CollectionSpec.LoadAndAssign.
-type apartMaps struct {
+// It can be passed to loadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
+type oldMaps struct {
 	Beginnings *ebpf.Map `ebpf:"beginnings"`
 	Follows    *ebpf.Map `ebpf:"follows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
@@ -421,8 +424,8 @@ type apartMaps struct {
 	Stackings  *ebpf.Map `ebpf:"stackings"`
 }
 
-func (m *apartMaps) Close() error {
-	return _ApartClose(
+func (m *oldMaps) Close() error {
+	return _OldClose(
 		m.Beginnings,
 		m.Follows,
 		m.Fragments,
@@ -436,22 +439,23 @@ func (m *apartMaps) Close() error {
 	)
 }
 
-// apartVariables contains all global variables after they have been loaded into the kernel.
+// oldVariables contains all global variables after they have been loaded into the kernel.
 //
-// It can be passed to loadApartObjects or ebpf.CollectionSpec.LoadAndAssign.
-type apartVariables struct {
+// It can be passed to loadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
+type oldVariables struct {
 	CheckProtocol *ebpf.Variable `ebpf:"check_protocol"`
 	Control       *ebpf.Variable `ebpf:"control"`
 	Deduplicate   *ebpf.Variable `ebpf:"deduplicate"`
 	FilterCount   *ebpf.Variable `ebpf:"filter_count"`
 	Filters       *ebpf.Variable `ebpf:"filters"`
+	FirstCpus     *ebpf.Variable `ebpf:"first_cpus"`
 	FirstIdle     *ebpf.Variable `ebpf:"first_idle"`
 	FirstPerFlow  *ebpf.Variable `ebpf:"first_per_flow"`
 	FlowLimit     *ebpf.Variable `ebpf:"flow_limit"`
 	FlowSeed      *ebpf.Variable `ebpf:"flow_seed"`
 	FragmentKeys  *ebpf.Variable `ebpf:"fragment_keys"`
 	FragmentNs    *ebpf.Variable `ebpf:"fragment_ns"`
-	HashShift     *ebpf.Variable `ebpf:"hash_shift"`
+	IndexShift    *ebpf.Variable `ebpf:"index_shift"`
 	Lease         *ebpf.Variable `ebpf:"lease"`
 	Netns         *ebpf.Variable `ebpf:"netns"`
 	Protocols     *ebpf.Variable `ebpf:"protocols"`
@@ -464,10 +468,10 @@ type apartVariables struct {
 	YoungPackets  *ebpf.Variable `ebpf:"young_packets"`
 }
 
-// apartPrograms contains all programs after they have been loaded into the kernel.
+// oldPrograms contains all programs after they have been loaded into the kernel.
 //
-// It can be passed to loadApartObjects or ebpf.CollectionSpec.LoadAndAssign.
-type apartPrograms struct {
+// It can be passed to loadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
+type oldPrograms struct {
 	EgressL2   *ebpf.Program `ebpf:"egress_l2"`
 	EgressL3   *ebpf.Program `ebpf:"egress_l3"`
 	IngressL2  *ebpf.Program `ebpf:"ingress_l2"`
@@ -476,8 +480,8 @@ type apartPrograms struct {
 	RenewLease *ebpf.Program `ebpf:"renew_lease"`
 }
 
-func (p *apartPrograms) Close() error {
-	return _ApartClose(
+func (p *oldPrograms) Close() error {
+	return _OldClose(
 		p.EgressL2,
 		p.EgressL3,
 		p.IngressL2,
@@ -487,7 +491,7 @@ func (p *apartPrograms) Close() error {
 	)
 }
 
-func _ApartClose(closers ...io.Closer) error {
+func _OldClose(closers ...io.Closer) error {
 	for _, closer := range closers {
 		if err := closer.Close(); err != nil {
 			return err
@@ -498,5 +502,5 @@ func _ApartClose(closers ...io.Closer) error {
 
 // Do not access this directly.
 //
-//go:embed apart_bpfel.o
-var _ApartBytes []byte
+//go:embed old_bpfel.o
+var _OldBytes []byte
