@@ -8,7 +8,7 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 #define MAX_CPUS 4096 // longest region_of_cpu; a CPU beyond it counts as late
-#define PROBE_MAX 16 // entries of the index looked at before a packet overflows; with all slots in use that is 0.03 % of flows (simulation)
+#define PROBE_MAX 16 // entries of the index looked at; with all slots in use, 0.03 % of flows would need more (simulation)
 #define CLASS_PROBE_MAX 16 // class slots looked at before a spare one takes it
 #define CLOCK_EXACT 256 // new flows in one jiffy that each read the clock: 64,000 a second at 250 Hz
 #define CLOCK_SHARE 8 // of those beyond, one in so many does

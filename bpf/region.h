@@ -143,8 +143,9 @@ static __always_inline void set_facts(struct __sk_buff *skb, const struct packet
 }
 
 /* The next slot, and its cold entry, become this key's. Every field is set here or by count: nobody clears what the last flow left. */
-static __always_inline struct slot *claim(struct __sk_buff *skb, void *region, __u32 mask, __u32 position, __u32 tag, const __u64 *key,
-					  const struct outer *outer, const struct packet *p, bool link_header, __u32 place)
+static __always_inline struct slot *claim(struct __sk_buff *skb, void *region, __u32 mask, __u32 position, __u32 tag,
+					  const __u64 *key, const struct outer *outer, const struct packet *p, bool link_header,
+					  __u32 place)
 {
 	struct region_header *h = region;
 	__u32 number = h->used;

@@ -118,8 +118,8 @@ __noinline int choose_in_slot(struct __sk_buff *skb, __u32 place, __u32 number, 
 }
 
 /* Whether its flow, or the message that it is part of, makes a packet a sample. */
-static __always_inline __u32 choose_known(struct __sk_buff *skb, struct slot *s, const struct packet *p,
-					  struct wire w, __u32 place, bool later)
+static __always_inline __u32 choose_known(struct __sk_buff *skb, struct slot *s, const struct packet *p, struct wire w,
+					  __u32 place, bool later)
 {
 	__u32 choice = 0, offset = later ? 0 : p->offset;
 
