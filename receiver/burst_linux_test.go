@@ -74,9 +74,9 @@ func BenchmarkBurst(b *testing.B) {
 	r.timed(&alone, func() { time.Sleep(5 * time.Second) })
 	for b.Loop() {
 		plain, receiver := r.plain(nil), r.receiver(nil)
-		r.plain(&besidePlain)
-		r.receiver(&besideReceiver)
+		plainBeside, receiverBeside := r.plain(&besidePlain), r.receiver(&besideReceiver)
 		b.Logf("%d interfaces: plain %v, receiver %v: %.2f of the rate", count, plain, receiver, plain.Seconds()/receiver.Seconds())
+		b.Logf("while links are added: plain %v, receiver %v: %.2f of the rate", plainBeside, receiverBeside, plainBeside.Seconds()/receiverBeside.Seconds())
 		b.Logf("beside nothing: %v", alone)
 		b.Logf("beside plain attaching: %v", besidePlain)
 		b.Logf("beside the receiver: %v", besideReceiver)
