@@ -89,11 +89,8 @@ func TestEachCPUCountsIntoItsRegion(t *testing.T) {
 	require.NoError(t, err)
 	for _, cpus := range [][]int{{0}, {1}, {0, 1}, {1, 0}, {0, 2, 1}} {
 		k := load(t, Config{cpus: cpus})
-		for _, cpu := range []int{0, 1} {
+		for _, cpu := range online[:min(2, len(online))] { // 0 and 1, or what there is of them
 			t.Run(fmt.Sprintf("CPU %d of %v", cpu, cpus), func(t *testing.T) {
-				if !slices.Contains(online, cpu) {
-					t.Skip("it is not online")
-				}
 				pin(t, cpu)
 				inject(t, k.objects.IngressL2, udpFrame(1, 2, 3, 4, 60), nil)
 				for number, of := range cpus {
