@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Parses what usual.h does not: apart from counting, in a function of its own. So the caller keeps its values in registers, its
- * code is a third, and verifiers walk what follows the parsers once instead of once for each set of values that those may leave.
+ * code is less than half, and verifiers walk what follows the parsers once instead of once for each set of values that those may leave.
  */
 #pragma once
 
