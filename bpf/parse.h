@@ -74,21 +74,21 @@ struct icmp_header {
 	__be16 rest;
 };
 
+#define KEY_WORDS 6 // 64-bit words of a slot that hold its key
+
 /*
- * The key of a slot, addresses and ports in the words they have there: as many halves would not fit into registers,
+ * Begins with the key of a slot, addresses and ports in the words they have there: as many halves would not fit into registers,
  * and moving them to and from the stack was a tenth of the cost of a packet.
  */
 struct packet {
 	__u64 src_addr[2]; // network byte order
 	__u64 dst_addr[2]; // network byte order
-	__u32 ports; // src_port in the low half
+	__u32 ports; // src_port in the high half
 	__u32 ifindex;
 	__u16 netns;
 	__u16 bits; // enum key_bits
 	__u8 ip_proto;
-	__u8 fragment; // one of several; an atomic fragment (RFC 6946) is not
-	__u8 jumbo; // IPv6 without a length, but with an option for it; RFC 2675
-	__u8 quoted; // enum quoted, of an ICMP error
+	__u8 zeros[3]; // the key ends here
 	__u32 fragment_id; // network byte order
 	__u32 label; // IPv6
 	__u32 offset; // cursor; at the end: bytes of headers, which segmentation repeats in every segment
@@ -96,10 +96,12 @@ struct packet {
 	__u8 reason;
 	__u8 tcp_flags;
 	__u16 marks; // enum marks
-	__u8 _pad1[6];
+	__u8 fragment; // one of several; an atomic fragment (RFC 6946) is not
+	__u8 jumbo; // IPv6 without a length, but with an option for it; RFC 2675
+	__u8 quoted; // enum quoted, of an ICMP error
+	__u8 _pad[3];
 };
-
-#define KEY_WORDS 6 // 64-bit words of a slot that hold its key
+_Static_assert(__builtin_offsetof(struct packet, fragment_id) == KEY_WORDS * sizeof(__u64), "it begins with the words of a key");
 
 static __always_inline void key_words(const struct packet *p, __u64 *key)
 {
@@ -109,6 +111,9 @@ static __always_inline void key_words(const struct packet *p, __u64 *key)
 	key[3] = p->dst_addr[1];
 	key[4] = (__u64)p->ifindex << 32 | p->ports;
 	key[5] = (__u64)p->ip_proto << 32 | (__u32)p->bits << 16 | p->netns;
+#pragma unroll
+	for (int i = 0; i < KEY_WORDS; i++)
+		asm volatile("" : "+r"(key[i])); // keeps the compiler from taking the words apart again
 }
 
 /* What counts of a packet, from one to another: field by field, of a copy as a whole the compiler keeps one more on the stack. */
@@ -425,9 +430,7 @@ static __always_inline __u8 parse_ipv6(struct __sk_buff *skb, struct packet *p, 
 /* TCP, UDP and SCTP begin with source and destination port. */
 static __always_inline __u32 ports(const void *header)
 {
-	__u32 swapped = bpf_ntohl(*(const __be32 *)header);
-
-	return swapped >> 16 | swapped << 16;
+	return bpf_ntohl(*(const __be32 *)header);
 }
 
 static __always_inline __u8 parse_tcp(struct __sk_buff *skb, struct packet *p, __u32 usual)
@@ -561,8 +564,8 @@ static __always_inline __u32 icmp_ports(const struct icmp_header *icmp, bool v6)
 	__u32 id = icmp_has_id(question) ? bpf_ntohs(icmp->id) : 0, asks = question << 8;
 
 	if (!question)
-		return (type << 8 | icmp->code) << 16;
-	return type == question ? asks << 16 | id : id << 16 | asks;
+		return type << 8 | icmp->code;
+	return type == question ? id << 16 | asks : asks << 16 | id;
 }
 
 static __always_inline __u8 parse_icmp(struct __sk_buff *skb, struct packet *p, __u32 usual)

@@ -14,23 +14,27 @@
  * progressions, which pile up in linear probing: 2 to 5 % of key draws put up to 90 % of a /24 x /24 matrix or a port scan
  * into overflow. With the fold between two multiplications no set differs from random keys (400 draws each, simulated).
  */
-static __always_inline __u64 nh(const __u64 *words, int count, const struct region_header *h)
+static __always_inline __u64 nh(const __u64 *words, int from, int count, const struct region_header *h)
 {
 	const __u32 *k = h->hash_keys;
 	__u64 sum = 0;
 
 #pragma unroll
-	for (int i = 0; i < count; i++)
+	for (int i = from; i < from + count; i++)
 		sum += (__u64)((__u32)words[i] + k[2 * i]) * ((__u32)(words[i] >> 32) + k[2 * i + 1]);
 	return sum;
 }
 
 static __always_inline __u64 hash(const __u64 *key, const struct outer *outer, const struct region_header *h)
 {
-	__u64 sum = nh(key, KEY_WORDS, h);
+	__u64 sum = nh(key, 4, 2, h);
 
+	if (key[5] & (KEY_IPV6 << 16))
+		sum += nh(key, 0, 4, h);
+	else
+		sum += (__u64)((__u32)(key[1] >> 32) + h->hash_keys[0]) * ((__u32)(key[3] >> 32) + h->hash_keys[1]);
 	if (outer)
-		sum += nh((const __u64 *)outer, OUTER_WORDS, h) * h->hash_outer;
+		sum += nh((const __u64 *)outer, 0, OUTER_WORDS, h) * h->hash_outer;
 	sum *= h->hash_odd;
 	sum ^= sum >> 32;
 	return sum * h->hash_odd;
@@ -40,8 +44,8 @@ static __always_inline bool same_key(const struct slot *s, const __u64 *key)
 {
 	const __u64 *a = (const __u64 *)s;
 
-	return a[0] == key[0] && a[1] == key[1] && a[2] == key[2] && a[3] == key[3] && a[4] == key[4] &&
-	       (a[5] & KEY_WORD5) == key[5];
+	return (a[5] & KEY_WORD5) == key[5] && a[4] == key[4] && a[3] == key[3] && a[1] == key[1] &&
+	       (!(key[5] & (KEY_IPV6 << 16)) || (a[2] == key[2] && a[0] == key[0]));
 }
 
 static __always_inline void set_key(struct slot *s, const __u64 *key)
@@ -80,15 +84,9 @@ static __always_inline struct outer *outer_at(void *region, __u32 mask, __u32 nu
 }
 
 /* The tunnel that a packet is in; NULL: none. */
-static __always_inline struct outer *outer_of(const struct packet *p)
+static __always_inline struct outer *outer_of(struct apart *apart)
 {
-	struct inner *inner;
-	__u32 zero = 0;
-
-	if (!tunnels || !(p->netns & KEY_TUNNELLED))
-		return NULL;
-	inner = bpf_map_lookup_elem(&inners, &zero);
-	return inner ? &inner->outer : NULL;
+	return tunnels && apart->packet.netns & KEY_TUNNELLED ? &apart->outer : NULL;
 }
 
 static __always_inline bool same_outer(const struct outer *a, const struct outer *b)
@@ -171,17 +169,12 @@ static __always_inline struct slot *claim(struct __sk_buff *skb, void *region, _
 }
 
 /* The slot of a flow, or NULL if the region has no room. */
-static __always_inline struct slot *flow_slot(struct __sk_buff *skb, void *region, const struct packet *p, bool link_header,
-					      __u32 place)
+static __always_inline struct slot *flow_slot(struct __sk_buff *skb, void *region, const struct packet *p, const __u64 *key,
+					      const struct outer *outer, bool link_header, __u32 place)
 {
-	const struct outer *outer = outer_of(p);
 	__u32 mask = slot_mask, position, tag;
-	__u64 key[KEY_WORDS], hashed;
+	__u64 hashed;
 
-	key_words(p, key);
-#pragma unroll
-	for (int i = 0; i < KEY_WORDS; i++)
-		asm volatile("" : "+r"(key[i])); // keeps the compiler from taking the words apart again
 	hashed = hash(key, outer, region);
 	position = hashed >> index_shift;
 	tag = (__u32)(hashed >> 16) & INDEX_TAG; // other bits than those of the position
@@ -208,7 +201,7 @@ static __always_inline struct slot *class_slot(void *region, const struct packet
 	__u32 reason = masked(p->reason, REASONS_MAX - 1), egress = masked(p->bits >> KEY_EGRESS_SHIFT, 1);
 	__u32 ethertype = reason == REASON_ETHERTYPE ? p->ethertype : 0;
 	__u64 key[KEY_WORDS] = {
-		[4] = (__u64)p->ifindex << 32 | ethertype << 16 | reason,
+		[4] = (__u64)p->ifindex << 32 | reason << 16 | ethertype,
 		[5] = (__u64)egress << (16 + KEY_EGRESS_SHIFT) | (p->netns & KEY_NETNS),
 	};
 	__u32 index = p->netns * 149 + p->ifindex * 31 + ethertype * 7 + reason * 2 + egress;

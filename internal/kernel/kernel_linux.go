@@ -198,7 +198,7 @@ func (o *objects) close() error {
 func (o *objects) maps() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		bpfMapRegions: o.Regions, bpfMapSamplers: o.Samplers, bpfMapSamples: o.Samples, bpfMapPressure: o.Pressure,
-		bpfMapFragments: o.Fragments, bpfMapInners: o.Inners, bpfMapBeginnings: o.Beginnings, bpfMapFollows: o.Follows,
+		bpfMapFragments: o.Fragments, bpfMapAparts: o.Aparts, bpfMapBeginnings: o.Beginnings, bpfMapFollows: o.Follows,
 		bpfMapScratch: o.Scratch, bpfMapStackings: o.Stackings, ".bss": o.BSS,
 	}
 }
