@@ -101,7 +101,8 @@ struct packet {
 	__u8 quoted; // enum quoted, of an ICMP error
 	__u8 _pad[3];
 };
-_Static_assert(__builtin_offsetof(struct packet, fragment_id) == KEY_WORDS * sizeof(__u64), "it begins with the words of a key");
+_Static_assert(__builtin_offsetof(struct packet, fragment_id) == KEY_WORDS * sizeof(__u64),
+	       "it begins with the words of a key");
 
 static __always_inline void key_words(const struct packet *p, __u64 *key)
 {

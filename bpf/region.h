@@ -8,44 +8,55 @@
 
 #define KEY_WORD5 0x000000ffffffffffULL // netns, bits, ip_proto; above lie tcp_flags and number
 
+static __always_inline bool is_ipv6(const __u64 *key)
+{
+	return key[5] >> 16 & KEY_IPV6;
+}
+
 /*
  * NH (UMAC, RFC 4418 5.2.2) over 32-bit halves, then a finaliser. A linear form over 64-bit words collides on structured
  * addresses: a /24 x /25 matrix gave 256 values for 32,768 flows. NH followed by multiply-shift alone keeps arithmetic
  * progressions, which pile up in linear probing: 2 to 5 % of key draws put up to 90 % of a /24 x /24 matrix or a port scan
  * into overflow. With the fold between two multiplications no set differs from random keys (400 draws each, simulated).
  */
-static __always_inline __u64 nh(const __u64 *words, int from, int count, const struct region_header *h)
+static __always_inline __u64 nh(const __u64 *words, int count, const __u32 *keys)
 {
-	const __u32 *k = h->hash_keys;
 	__u64 sum = 0;
 
 #pragma unroll
-	for (int i = from; i < from + count; i++)
-		sum += (__u64)((__u32)words[i] + k[2 * i]) * ((__u32)(words[i] >> 32) + k[2 * i + 1]);
+	for (int i = 0; i < count; i++)
+		sum += (__u64)((__u32)words[i] + keys[2 * i]) * ((__u32)(words[i] >> 32) + keys[2 * i + 1]);
 	return sum;
+}
+
+/* The first four words are addresses, of IPv4 one half of the second and of the fourth: these two make one product. */
+static __always_inline __u64 hash_addresses(const __u64 *key, const __u32 *keys)
+{
+	__u32 src = key[1] >> 32, dst = key[3] >> 32;
+
+	if (is_ipv6(key))
+		return nh(key, 4, keys);
+	return (__u64)(src + keys[0]) * (dst + keys[1]);
 }
 
 static __always_inline __u64 hash(const __u64 *key, const struct outer *outer, const struct region_header *h)
 {
-	__u64 sum = nh(key, 4, 2, h);
+	__u64 sum = hash_addresses(key, h->hash_keys) + nh(key + 4, 2, h->hash_keys + 8);
 
-	if (key[5] & (KEY_IPV6 << 16))
-		sum += nh(key, 0, 4, h);
-	else
-		sum += (__u64)((__u32)(key[1] >> 32) + h->hash_keys[0]) * ((__u32)(key[3] >> 32) + h->hash_keys[1]);
 	if (outer)
-		sum += nh((const __u64 *)outer, 0, OUTER_WORDS, h) * h->hash_outer;
+		sum += nh((const __u64 *)outer, OUTER_WORDS, h->hash_keys) * h->hash_outer;
 	sum *= h->hash_odd;
 	sum ^= sum >> 32;
 	return sum * h->hash_odd;
 }
 
+/* The last word, which says which version it is, comes first: of IPv4 the words not compared are 0 in both. */
 static __always_inline bool same_key(const struct slot *s, const __u64 *key)
 {
 	const __u64 *a = (const __u64 *)s;
 
 	return (a[5] & KEY_WORD5) == key[5] && a[4] == key[4] && a[3] == key[3] && a[1] == key[1] &&
-	       (!(key[5] & (KEY_IPV6 << 16)) || (a[2] == key[2] && a[0] == key[0]));
+	       (!is_ipv6(key) || (a[2] == key[2] && a[0] == key[0]));
 }
 
 static __always_inline void set_key(struct slot *s, const __u64 *key)
