@@ -3,7 +3,7 @@
 #pragma once
 
 #include "maps.h"
-#include "parse.h"
+#include "packet.h"
 #include "wire.h"
 
 #define KEY_WORD5 0x000000ffffffffffULL // netns, bits, ip_proto; above lie tcp_flags and number
