@@ -3,7 +3,7 @@
 #pragma once
 
 #include "config.h"
-#include "parse.h"
+#include "transport.h"
 
 static __always_inline bool has_ports(const struct packet *p)
 {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "config.h"
-#include "parse.h"
+#include "packet.h"
 
 /* Flow slots. Programs write the active buffer, user space reads and empties the quiet one through mmap. */
 struct {

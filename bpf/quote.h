@@ -5,7 +5,9 @@
  */
 #pragma once
 
+#include "network.h"
 #include "region.h"
+#include "transport.h"
 
 #define QUOTED_BYTES 8 // of the transport header; RFC 792. Later RFCs quote more
 

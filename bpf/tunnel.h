@@ -6,6 +6,7 @@
 #pragma once
 
 #include "fragment.h"
+#include "parse.h"
 
 #define PORT_GENEVE 6081 // RFC 8926
 #define PORT_VXLAN 4789 // RFC 7348

@@ -5,7 +5,7 @@
  *
  *   drive_*: rewrite the packet to the next flow of a prepared sequence, then tail-call the program under test
  *   copy: what a sample costs at least, 128 bytes from the packet to a ring
- *   noop, reference, percpu: programs under test beside our own; they parse with ../parse.h, so only accounting differs
+ *   noop, reference, percpu: programs under test beside our own; they parse with ../usual.h, so only accounting differs
  */
 #include <stdbool.h>
 #include <stddef.h>
