@@ -80,7 +80,7 @@ func mostFilters() []Filter {
 }
 
 // The verifier accepts whatever is switched on together, and is far from where it gives up. Any two settings of two knobs meet in a
-// configuration; with EBPFPACKETS_COMBINATIONS=all every combination of the switches is one, which takes a quarter of an hour.
+// configuration; with EBPFPACKETS_COMBINATIONS=all every combination of the switches is one (docs/performance.md).
 func TestEveryCombinationOfKnobsLoads(t *testing.T) {
 	testenv.Privileged(t)
 	for _, form := range []struct {
