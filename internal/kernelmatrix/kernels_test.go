@@ -53,27 +53,27 @@ var (
 var kernels = []row{
 	{ // the floor
 		name: "5.10", suite: "bullseye", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests:  []string{"TestLoad", "TestRealTimeKernelsAreRefused"},
+		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestRealTimeKernelsAreRefused"},
 		attach: slices.Concat(attachTests, privilegeTests, []string{"TestNamespacesNeverMix", "TestNamespacesNeverMix/clsact"}), built: builtTests,
 		modules: slices.Concat(attachModules, builtModules),
 	},
 	{
 		name: "6.1", suite: "bookworm", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests: []string{"TestLoad"}, attach: slices.Concat(attachTests, privilegeTests), built: builtTests,
+		tests: []string{"TestLoad", "TestACPUThatComesLaterIsCounted"}, attach: slices.Concat(attachTests, privilegeTests), built: builtTests,
 		modules: slices.Concat(attachModules, builtModules),
 	},
 	{
 		name: "6.12", suite: "trixie", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests:  []string{"TestLoad", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
+		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
 		attach: attachTestsOfTCX, built: builtTests, modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{
 		name: "6.12-arm64", suite: "trixie", security: true, arch: "arm64", pkg: "linux-image-cloud-arm64",
-		tests: []string{"TestLoad", "TestDevices", "TestDevicesThatAreNot"}, modules: deviceModules,
+		tests: []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestDevices", "TestDevicesThatAreNot"}, modules: deviceModules,
 	},
 	{
 		name: "backports", suite: "trixie-backports", arch: "amd64", pkg: "linux-image-cloud-amd64", byHand: true,
-		tests:  []string{"TestLoad", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
+		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
 		attach: slices.Concat(attachTestsOfTCX, privilegeTests), built: builtTests, modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{
