@@ -86,7 +86,7 @@ func (c *conveyance) whole(t *testing.T, tcp, v6 bool) {
 	testenv.RequireDelivered(t, passed)
 	for _, w := range []watch{egress, ingress} {
 		buffers, got := w.buffers(), drain(t, w.Kernel).Ledger.Seen
-		requireWithin(t, want, got)
+		c.requireTruth(t, tcp, want, got)
 		require.Equal(t, passed.Transmitted.Packets, buffers, "buffers cross the veth")
 		require.Greater(t, got.Packets, 4*buffers, "and are whole")
 	}
@@ -104,7 +104,7 @@ func (c *conveyance) segmented(t *testing.T, tcp, v6 bool) {
 	testenv.RequireDelivered(t, passed)
 	wire := passed.Transmitted
 	wire.Bytes += 14 * wire.Packets // a veth whose other end joins packets counts them there, without link header
-	requireWithin(t, want, wire)
+	c.requireTruth(t, tcp, want, wire)
 	for _, w := range []watch{egress, ingress} {
 		buffers, got := w.buffers(), drain(t, w.Kernel).Ledger.Seen
 		require.Equal(t, wire, got)
@@ -154,11 +154,15 @@ func (c *conveyance) inject(left, right *testenv.End, tcp, v6 bool, payload, seg
 	return sum
 }
 
-// requireWithin allows for the acknowledgement that TCP sends after its count was read, and for the options of a SYN.
-func requireWithin(t *testing.T, want, got flow.Volume) {
+// requireTruth allows for the acknowledgement that TCP sends after its count was read, and for the options of a SYN. Arithmetic is exact.
+func (c *conveyance) requireTruth(t *testing.T, tcp bool, want, got flow.Volume) {
 	t.Helper()
+	if !tcp || c.tagged {
+		require.Equal(t, want, got)
+		return
+	}
 	off := func(want, got uint64) float64 { return 100 * (float64(got)/float64(want) - 1) }
 	t.Logf("%d packets, %+.3f %%; %d bytes, %+.4f %%", got.Packets, off(want.Packets, got.Packets), got.Bytes, off(want.Bytes, got.Bytes))
-	require.InEpsilon(t, want.Packets, got.Packets, 0.005)
+	require.InDelta(t, want.Packets, got.Packets, 1)
 	require.InEpsilon(t, want.Bytes, got.Bytes, 0.001)
 }

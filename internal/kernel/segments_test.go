@@ -233,3 +233,20 @@ func TestSegmentsInTunnelsWeighTheSameWithoutAFlow(t *testing.T) {
 		}
 	}
 }
+
+// A tunnel inside of a tunnel is payload, in either flow. The kernel segments what a tunnel carries before it enters another one.
+func TestSegmentsInNestedTunnelsWeighTheSameInEitherFlow(t *testing.T) {
+	const payload, segment, segments = 2001, 500, 5
+	level := slices.Concat(linkHeader(typeIPv4), ip4(5, protoUDP), udpHeader(4789))
+	vxlan := []byte{8, 0, 0, 0, 0, 0, 42, 0}
+	repeated := slices.Concat(level, vxlan, level)
+	f := slices.Concat(repeated, vxlan, linkHeader(typeIPv4), ip4(5, protoTCP), tcpHeader(8), make([]byte, payload))
+	for _, tunnels := range []bool{false, true} {
+		t.Run(fmt.Sprintf("inner %t", tunnels), func(t *testing.T) {
+			k := load(t, Config{Tunnels: tunnels})
+			pin(t, 0)
+			inject(t, k.objects.EgressL2, f, skbContext{GSOSize: segment, GSOSegs: segments})
+			require.Equal(t, flow.Volume{Packets: segments, Bytes: uint64(len(f) + (segments-1)*len(repeated))}, drain(t, k).Ledger.Seen)
+		})
+	}
+}
