@@ -234,7 +234,7 @@ func TestSegmentsInTunnelsWeighTheSameWithoutAFlow(t *testing.T) {
 	}
 }
 
-// A tunnel inside of a tunnel is payload, in either flow. The kernel segments what a tunnel carries before it enters another one.
+// A tunnel inside of a tunnel is payload, in either flow.
 func TestSegmentsInNestedTunnelsWeighTheSameInEitherFlow(t *testing.T) {
 	const payload, segment, segments = 2001, 500, 5
 	level := slices.Concat(linkHeader(typeIPv4), ip4(5, protoUDP), udpHeader(4789))
