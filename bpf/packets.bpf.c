@@ -45,11 +45,6 @@ static __always_inline bool is_duplicate(const struct packet *p)
 	return deduplicate && p->reason == REASON_DUPLICATE;
 }
 
-static __always_inline struct wire measure(struct __sk_buff *skb, const struct packet *p, bool later)
-{
-	return wire_of(skb, unlikely(skb->gso_size) ? repeated_headers(skb, p, later) : 0, p->jumbo);
-}
-
 /* The slot of a packet that was parsed: of its flow, or else of the reason why it has none. */
 static __always_inline struct slot *slot_of(struct __sk_buff *skb, struct region_header *h, struct packet *p, const __u64 *key,
 					    const struct outer *outer, __u32 place, bool link_header)
@@ -73,8 +68,9 @@ static __always_inline struct slot *slot_of(struct __sk_buff *skb, struct region
 static __always_inline void account(struct __sk_buff *skb, struct region_header *h, struct packet *p, const __u64 *key,
 				    const struct outer *outer, __u32 place, bool link_header, bool later)
 {
+	__u32 headers = repeated_headers(skb, p, outer || later); // before it has a reason to be in no flow
 	struct slot *s = slot_of(skb, h, p, key, outer, place, link_header);
-	struct wire w = measure(skb, p, later); // here, since what is known before the slot waits on the stack
+	struct wire w = wire_of(skb, headers, p->jumbo); // here, since what is known before the slot waits on the stack
 	__u32 choice = 0;
 
 	if (likely(!p->reason)) {
@@ -98,9 +94,9 @@ __noinline int account_apart(struct __sk_buff *skb, __u32 place, __u32 flags)
 {
 	bool later = flags & APART_LATER;
 	struct region_header *h;
+	__u32 headers, zero = 0;
 	struct apart *apart;
 	struct packet *p;
-	__u32 zero = 0;
 
 	apart = bpf_map_lookup_elem(&aparts, &zero);
 	if (!apart)
@@ -110,7 +106,8 @@ __noinline int account_apart(struct __sk_buff *skb, __u32 place, __u32 flags)
 		later = enter_tunnel(skb, apart);
 	h = bpf_map_lookup_elem(&regions, &place);
 	if (!h) {
-		count_late(place, p->bits & KEY_EGRESS, measure(skb, p, later));
+		headers = repeated_headers(skb, p, later || outer_of(apart));
+		count_late(place, p->bits & KEY_EGRESS, wire_of(skb, headers, p->jumbo));
 		return 0;
 	}
 	account(skb, h, p, (const __u64 *)p, outer_of(apart), place, flags & APART_LINK_HEADER, later);

@@ -127,69 +127,6 @@ static __always_inline struct tunnel open_tunnel(struct __sk_buff *skb, __u32 of
 	return t;
 }
 
-/* Cursor behind a transport header, as far as it is known; what is not stays out of the count. */
-static __always_inline __u32 skip_transport(struct __sk_buff *skb, __u32 offset, __u8 proto)
-{
-	struct tcphdr tcp;
-
-	switch (proto) {
-	case IPPROTO_TCP:
-		if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)))
-			return offset;
-		return offset + tcp.doff * 4;
-	case IPPROTO_UDP:
-		return offset + sizeof(struct udphdr);
-	case IPPROTO_SCTP:
-		return offset + sizeof(struct sctp_header);
-	}
-	return offset;
-}
-
-/* Cursor behind IP and transport. It is "otherwise" if there is no IP: then that was no tunnel. */
-static __always_inline __u32 skip_ip(struct __sk_buff *skb, __u32 offset, __u32 otherwise)
-{
-	struct ipv6hdr ip6;
-	struct iphdr ip;
-
-	if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)))
-		return otherwise;
-	if (ip.version == 4)
-		return skip_transport(skb, offset + ip.ihl * 4, ip.protocol);
-	if (ip.version != 6 || bpf_skb_load_bytes(skb, offset, &ip6, sizeof(ip6)))
-		return otherwise;
-	return skip_transport(skb, offset + sizeof(ip6), ip6.nexthdr);
-}
-
-static __always_inline __u32 skip_ethernet(struct __sk_buff *skb, __u32 offset, __u32 otherwise)
-{
-	struct ethernet eth;
-
-	if (bpf_skb_load_bytes(skb, offset, &eth, sizeof(eth)))
-		return otherwise;
-	offset += sizeof(eth);
-	if (eth.ethertype == bpf_htons(ETH_P_8021Q))
-		offset += sizeof(struct vlan_tag);
-	return skip_ip(skb, offset, otherwise);
-}
-
-/* Cursor behind everything inside of what may be a tunnel. Not static, so that verifiers look at it once. */
-__noinline int skip_inside(struct __sk_buff *skb, __u32 offset, __u32 ip_proto, __u32 dst_port)
-{
-	struct tunnel t = open_tunnel(skb, offset, ip_proto, dst_port);
-
-	if (!t.ethertype)
-		return offset;
-	return t.ethertype == ETHERTYPE_BRIDGING ? skip_ethernet(skb, t.offset, offset) : skip_ip(skb, t.offset, offset);
-}
-
-/* Bytes of headers that segmentation repeats, of a packet that was parsed. */
-static __always_inline __u32 repeated_headers(struct __sk_buff *skb, const struct packet *p, bool later_fragment)
-{
-	if (p->reason || later_fragment)
-		return p->offset;
-	return skip_inside(skb, p->offset, p->ip_proto, (__u16)p->ports);
-}
-
 static __always_inline __u8 parse_inner(struct __sk_buff *skb, struct packet *p, __u16 ethertype)
 {
 	if (ethertype == ETHERTYPE_BRIDGING) {
@@ -202,6 +139,38 @@ static __always_inline __u8 parse_inner(struct __sk_buff *skb, struct packet *p,
 	p->offset = forgotten(skb, p->offset);
 	p->ethertype = forgotten(skb, ethertype);
 	return parse_network(skb, p, NOT_USUAL);
+}
+
+/*
+ * Cursor behind everything inside of what may be a tunnel, where look_inside finds it, so that a buffer weighs the same whichever flow it
+ * counts in. Not static, so that verifiers look at it once.
+ */
+__noinline int skip_inside(struct __sk_buff *skb, __u32 offset, __u32 ip_proto, __u32 dst_port)
+{
+	struct tunnel t = open_tunnel(skb, offset, ip_proto, dst_port);
+	struct apart *apart;
+	struct packet *p;
+	__u32 zero = 0;
+
+	if (!t.ethertype)
+		return offset;
+	apart = bpf_map_lookup_elem(&aparts, &zero);
+	if (!apart)
+		return offset;
+	p = &apart->inside; // of no use to others before the packet is counted
+	*p = (struct packet){.offset = t.offset};
+	return parse_inner(skb, p, t.ethertype) ? offset : p->offset;
+}
+
+/*
+ * Bytes of headers that segmentation repeats, of a packet that was parsed; 0 if it is not segmented. Nothing is walked behind those of a
+ * later fragment, nor of a packet that is inside of a tunnel itself: one level, whichever flow it counts in.
+ */
+static __always_inline __u32 repeated_headers(struct __sk_buff *skb, const struct packet *p, bool all)
+{
+	if (likely(!skb->gso_size))
+		return 0;
+	return all ? p->offset : skip_inside(skb, p->offset, p->ip_proto, (__u16)p->ports);
 }
 
 /* 24 bits that differ between tunnels: NH (UMAC, RFC 4418 5.2.2) with keys that nobody outside knows. */

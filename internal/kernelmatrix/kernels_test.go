@@ -64,7 +64,7 @@ var kernels = []row{
 	},
 	{
 		name: "6.12", suite: "trixie", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
+		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestDevices", "TestSegmentsInDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
 		attach: attachTestsOfTCX, built: builtTests, modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{
@@ -73,7 +73,7 @@ var kernels = []row{
 	},
 	{
 		name: "backports", suite: "trixie-backports", arch: "amd64", pkg: "linux-image-cloud-amd64", byHand: true,
-		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
+		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestDevices", "TestSegmentsInDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
 		attach: slices.Concat(attachTestsOfTCX, privilegeTests), built: builtTests, modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{

@@ -17,7 +17,7 @@ import (
 
 // deviceModules are what TestDevices makes its devices of.
 var deviceModules = []string{
-	"veth", "ipip", "sit", "ip_gre", "ip6_tunnel", "ip6_gre", "ip_vti", "ip6_vti", "xfrm_interface", "xfrm_user", "mpls_router",
+	"veth", "geneve", "ipip", "sit", "ip_gre", "ip6_tunnel", "ip6_gre", "ip_vti", "ip6_vti", "xfrm_interface", "xfrm_user", "mpls_router",
 	"esp4", "esp6", "authenc", "crypto_null", "echainiv", // of IPsec without encryption
 }
 
