@@ -93,12 +93,18 @@ var tsharkDisagrees = map[string]difference{
 	"a first IPv6 fragment":                    {"tells no length of a fragment", bracketed("tcp.len")},
 
 	// It believes a length, which the kernel program does not read.
-	"padding past the total length is read as a header":        {"believes the total length", bracketed("icmp.type", "icmp.code", headerLength)},
-	"an IPv4 header that goes on behind the end of the packet": {"tells nothing of such a header", ipHeader},
-	"nothing in IP in IP, with a trailer, inside":              {"believes the total length outside", slices.Concat(both(udpPorts...), bracketed("ip.proto", lengthOfUDP, headerLength))},
-	"nothing in GRE, with a trailer, inside":                   {"believes the total length outside", inTrailer},
-	"no VXLAN, with a trailer, inside":                         {"believes the total length outside", slices.Concat(ipHeader, both("udp.dstport"), bracketed("ip.dsfield", lengthOfUDP, headerLength))},
-	"nothing in VXLAN, with a trailer, inside":                 {"believes the total length outside", inTrailer},
+	"padding past the total length is read as a header":                {"believes the total length", bracketed("icmp.type", "icmp.code", headerLength)},
+	"an IPv4 header that goes on behind the end of the packet":         {"tells nothing of such a header", ipHeader},
+	"nothing in IP in IP, with a trailer, inside":                      {"believes the total length outside", slices.Concat(both(udpPorts...), bracketed("ip.proto", lengthOfUDP, headerLength))},
+	"nothing in GRE, with a trailer, inside":                           {"believes the total length outside", inTrailer},
+	"no VXLAN, with a trailer, inside":                                 {"believes the total length outside", slices.Concat(ipHeader, both("udp.dstport"), bracketed("ip.dsfield", lengthOfUDP, headerLength))},
+	"nothing in VXLAN, with a trailer, inside":                         {"believes the total length outside", inTrailer},
+	"a payload length of 0 and no option that says another":            {"believes the payload length", slices.Concat(tcpHeader, bracketed(headerLength))},
+	"a payload length of 0 and a hop-by-hop header without the option": {"believes the payload length", slices.Concat(both(udpPorts...), bracketed("ipv6 extensions", headerLength))},
+
+	// It tells the length of UDP, and a record what IP says.
+	"a UDP length of 0": {"tells 0", bracketed(lengthOfUDP)},
+	"a jumbogram of UDP has no length at all, but in its option": {"tells 0", bracketed(lengthOfUDP)},
 }
 
 // same wants tshark to say ours, or something else if that is explained.
