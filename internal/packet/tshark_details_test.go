@@ -198,16 +198,16 @@ var detailFields = map[string]func(*packet.Details) []string{
 	"(icmpv6.echo.identifier)":      func(h *packet.Details) []string { return words(v6(h) && h.HasEcho, h.EchoID) },
 	"(icmpv6.echo.sequence_number)": func(h *packet.Details) []string { return words(v6(h) && h.HasEcho, h.EchoSeq) },
 	"icmpv6.mtu":                    func(h *packet.Details) []string { return words(v6(h) && h.HasMTU, h.MTU) },
-	"icmpv6.nd.ns.target_address": func(h *packet.Details) []string {
+	"(icmpv6.nd.ns.target_address)": func(h *packet.Details) []string {
 		return words(isType6(h, 135) && h.ICMPTarget.IsValid(), h.ICMPTarget)
 	},
-	"icmpv6.nd.na.target_address": func(h *packet.Details) []string {
+	"(icmpv6.nd.na.target_address)": func(h *packet.Details) []string {
 		return words(isType6(h, 136) && h.ICMPTarget.IsValid(), h.ICMPTarget)
 	},
-	"icmpv6.nd.rd.target_address": func(h *packet.Details) []string {
+	"(icmpv6.nd.rd.target_address)": func(h *packet.Details) []string {
 		return words(isType6(h, 137) && h.ICMPTarget.IsValid(), h.ICMPTarget)
 	},
-	"icmpv6.rd.na.destination_address": func(h *packet.Details) []string {
+	"(icmpv6.rd.na.destination_address)": func(h *packet.Details) []string {
 		return words(isType6(h, 137) && h.ICMPDestination.IsValid(), h.ICMPDestination)
 	},
 	"(icmpv6.opt.linkaddr)": func(h *packet.Details) []string { return words(h.HasICMPLinkLayer, h.ICMPLinkLayer) },
@@ -251,7 +251,8 @@ func tsharkAsked() []string {
 		"tcp.option_kind", "tcp.options.timestamp.tsval", "tcp.options.timestamp.tsecr", "icmp.type", "icmp.code", "icmpv6.type", "icmp.ident", "icmp.seq",
 		"icmpv6.echo.identifier", "icmpv6.echo.sequence_number", "eth.src", "eth.dst",
 		"arp.opcode", "arp.src.hw_mac", "arp.dst.hw_mac", "arp.src.proto_ipv4", "arp.dst.proto_ipv4", "icmp.mtu", "icmpv6.opt.linkaddr", "igmp.maddr", "icmpv6.mld.multicast_address", "icmpv6.mldr.mar.multicast_address",
-		"sctp.verification_tag", "sctp.chunk_type",
+		"sctp.verification_tag", "sctp.chunk_type", "icmpv6.nd.ns.target_address", "icmpv6.nd.na.target_address",
+		"icmpv6.nd.rd.target_address", "icmpv6.rd.na.destination_address",
 	}
 	for field := range detailFields {
 		if field[0] != '(' {
@@ -262,8 +263,8 @@ func tsharkAsked() []string {
 }
 
 // derived adds the fields in brackets: those of headers that may occur again, in a tunnel or a quote, of the outermost.
-func (says tsharkSays) derived() tsharkSays {
-	r := maps.Clone(says)
+func (r tsharkSays) derived() tsharkSays {
+	r = maps.Clone(r)
 	network, transport := r.outermost()
 	take := func(n int, is bool, fields ...string) {
 		for _, field := range fields {
@@ -293,7 +294,8 @@ func (says tsharkSays) derived() tsharkSays {
 	}
 	take(1, transport == "icmpv6" && network == "ipv6" && r.first("icmpv6.type", "128", "129"),
 		"icmpv6.echo.identifier", "icmpv6.echo.sequence_number")
-	take(1, transport == "icmpv6" && network == "ipv6", "icmpv6.opt.linkaddr")
+	take(1, transport == "icmpv6" && network == "ipv6", "icmpv6.opt.linkaddr", "icmpv6.nd.ns.target_address",
+		"icmpv6.nd.na.target_address", "icmpv6.nd.rd.target_address", "icmpv6.rd.na.destination_address")
 	if transport == "icmpv6" || transport == "igmp" {
 		groups := slices.Concat(r["igmp.maddr"], r["icmpv6.mld.multicast_address"], r["icmpv6.mldr.mar.multicast_address"])
 		r["(groups)"] = slices.DeleteFunc(groups, func(g string) bool { return g == "0.0.0.0" || g == "::" }) // a general query has none

@@ -43,6 +43,7 @@ const (
 	headerLength  = "length of headers"
 	later         = "later fragment"
 	notRead       = "not read"
+	carriesPacket = "carries a packet"
 )
 
 // TestTsharkAgrees asks about every frame of the corpus and of the captures. In a tunnel there are two packets to ask about.
@@ -96,6 +97,9 @@ func tsharkAgrees(t *testing.T, path string, all []frames.Frame) {
 		if p.Reason == flow.ReasonAccounted {
 			compared++
 			want[headerLength] = fmt.Sprint(p.HeaderLen + s.WireLen - uint32(len(s.Data))) // with an offloaded tag
+		}
+		if f.Inside && p.Reason == flow.ReasonAccounted {
+			want[carriesPacket], got[carriesPacket] = fmt.Sprint(p.Key.Tunnel.Kind != 0), fmt.Sprint(rows[i].carriesPacket())
 		}
 		for field, word := range want {
 			same(t, nameOf(&f, &p.Key), bracketed(field)[0], got[field], word)
@@ -278,18 +282,34 @@ func (r tsharkSays) tags(field string) (values []string) {
 	return values
 }
 
+func isIP(layer string) bool { return layer == "ip" || layer == "ipv6" }
+
 // tsharkTunnels are the layers that end where the packet inside begins. IP in IP has none.
 var tsharkTunnels = map[flow.TunnelKind]string{flow.TunnelVXLAN: "vxlan", flow.TunnelGeneve: "geneve", flow.TunnelGRE: "gre"}
 
 // within says at which layer the packet inside of a tunnel begins.
 func (r tsharkSays) within(t *flow.Tunnel) (layers []string, at int) {
 	layers = strings.Split(r.protocols(), ":")
-	isIP := func(layer string) bool { return layer == "ip" || layer == "ipv6" }
 	at = slices.IndexFunc(layers, isIP) + 1
 	if header := tsharkTunnels[t.Kind]; header != "" {
 		return layers, at + slices.Index(layers[at:], header) + 1
 	}
 	return layers, at + slices.IndexFunc(layers[at:], isIP)
+}
+
+// carriesPacket reports whether there is an IP header behind the first, in nothing but a tunnel.
+func (r tsharkSays) carriesPacket() bool {
+	layers := strings.Split(r.protocols(), ":")
+	for _, layer := range layers[slices.IndexFunc(layers, isIP)+1:] {
+		if isIP(layer) {
+			return true
+		}
+		_, extension := tsharkExtensions[layer]
+		if !extension && !slices.Contains([]string{"udp", "vxlan", "geneve", "gre", "eth", "ethertype", "vlan", "ieee8021ad"}, layer) {
+			return false
+		}
+	}
+	return false
 }
 
 func (r tsharkSays) protocols() string {
