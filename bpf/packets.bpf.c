@@ -32,7 +32,7 @@
 /* A CPU without a region has company in its counters: atomics. It came online after loading. */
 static __always_inline void count_late(__u32 place, bool egress, struct wire w)
 {
-	struct late *l = &control.late[masked(place, 1) * 2 + egress];
+	struct late *l = &control.late[masked((place & 1) * 2 + egress, 3)]; // masked as a whole: 5.10 and 6.1 lose the bounds of a part
 
 	__sync_fetch_and_add(&l->buffers, 1);
 	__sync_fetch_and_add(&l->packets, w.packets);
