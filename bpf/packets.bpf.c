@@ -29,10 +29,10 @@
 #define TCX_NEXT -1 // go on with the next program; the same number as TC_ACT_UNSPEC for a clsact filter
 #endif
 
-/* A CPU without a region has company in its counters: atomics. It came online after loading. */
+/* A CPU without a region has company in its counters: atomics. It came online after loading. The index is masked as a whole for 5.10 and 6.1. */
 static __always_inline void count_late(__u32 place, bool egress, struct wire w)
 {
-	struct late *l = &control.late[masked((place & 1) * 2 + egress, 3)]; // masked as a whole: 5.10 and 6.1 lose the bounds of a part
+	struct late *l = &control.late[masked((place & 1) * 2 + egress, 3)];
 
 	__sync_fetch_and_add(&l->buffers, 1);
 	__sync_fetch_and_add(&l->packets, w.packets);
