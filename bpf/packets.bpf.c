@@ -29,7 +29,7 @@
 #define TCX_NEXT -1 // go on with the next program; the same number as TC_ACT_UNSPEC for a clsact filter
 #endif
 
-/* A CPU without a region has company in its counters: atomics. It came online after loading. */
+/* A CPU without a region has company in its counters: atomics. It came online after loading. The index is masked as a whole for 5.10 and 6.1. */
 static __always_inline void count_late(__u32 place, bool egress, struct wire w)
 {
 	struct late *l = &control.late[masked(place % 2 * 2 + egress, 3)];
