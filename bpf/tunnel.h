@@ -6,6 +6,7 @@
 #pragma once
 
 #include "fragment.h"
+#include "wire.h"
 #include "parse.h"
 
 #define PORT_GENEVE 6081 // RFC 8926
@@ -163,13 +164,13 @@ __noinline int skip_inside(struct __sk_buff *skb, __u32 offset, __u32 ip_proto, 
 }
 
 /*
- * Bytes of headers that segmentation repeats, of a packet that was parsed; 0 if it is not segmented. Nothing is walked behind those of a
+ * Bytes of headers that segmentation repeats, of a packet that was parsed; or NOT_SEGMENTED. Nothing is walked behind those of a
  * later fragment, nor of a packet that is inside of a tunnel itself: one level, whichever flow it counts in.
  */
 static __always_inline __u32 repeated_headers(struct __sk_buff *skb, const struct packet *p, bool all)
 {
 	if (likely(!skb->gso_size))
-		return 0;
+		return NOT_SEGMENTED;
 	return all ? p->offset : skip_inside(skb, p->offset, p->ip_proto, (__u16)p->ports);
 }
 
