@@ -147,7 +147,7 @@ int reference(struct __sk_buff *skb)
 		failures++;
 		return TCX_NEXT;
 	}
-	w = wire_of(skb, p.offset, false);
+	w = wire_of(skb, skb->gso_size ? p.offset : NOT_SEGMENTED, false);
 	key_words(&p, key);
 	f = bpf_map_lookup_elem(&reference_flows, key);
 	if (f) {
@@ -200,7 +200,7 @@ int percpu(struct __sk_buff *skb)
 		failures++;
 		return TCX_NEXT;
 	}
-	w = wire_of(skb, p.offset, false);
+	w = wire_of(skb, skb->gso_size ? p.offset : NOT_SEGMENTED, false);
 	key_words(&p, key);
 	f = bpf_map_lookup_elem(&percpu_flows, key);
 	if (f) {
