@@ -65,8 +65,8 @@ enum quoted {
 struct slot {
 	__u32 src_addr[4]; // network byte order; IPv4 in [3], the rest 0
 	__u32 dst_addr[4]; // network byte order
-	__u16 src_port; // of ICMP see icmp_ports; class slot: enum reason
-	__u16 dst_port; // class slot: ethertype, iff REASON_ETHERTYPE
+	__u16 dst_port; // of ICMP see icmp_ports; class slot: ethertype, iff REASON_ETHERTYPE
+	__u16 src_port; // class slot: enum reason. In this order one swap of bytes makes both of what stands in a header
 	__u32 ifindex;
 	__u16 netns; // enum netns_bits; number 0: the receiver's own namespace
 	__u16 bits; // enum key_bits
@@ -188,12 +188,12 @@ struct region_header {
 	__u64 buffers_counted; // socket buffers, counted at the one place that writes a slot
 	__u64 packets; // sum over all slots
 	__u64 bytes; // sum over all slots
-	__u64 reentered; // times the program found itself running already on this CPU: must stay 0
-	__u32 busy; // the program is running on this CPU
+	__u64 reentered; // times the program found a packet of this CPU seen and not counted yet: must stay 0
+	__u32 _pad0;
 	__u32 used; // slots in use: the first ones
 	__u32 countdown; // buffers still to skip before the next random sample; it outlives the drain
 	__u32 gap; // what it began with
-	__u64 _pad0;
+	__u64 _pad1;
 
 	__u32 hash_keys[HASH_WORDS]; // NH keys, secret, redrawn for each buffer at every drain
 	__u64 hash_odd; // multiplier of the finaliser, odd
@@ -205,7 +205,7 @@ struct region_header {
 	__u32 clock_jiffies; // low 32 bits of jiffies64 then
 	__u32 clock_claims; // in that jiffy
 	__u64 quotes_lost; // ICMP errors that were counted, but what they quote could not be read, or had no room
-	__u64 _pad1[5];
+	__u64 _pad2[5];
 };
 _Static_assert(sizeof(struct region_header) == 320, "a region header is five cache lines");
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "config.h"
-#include "parse.h"
+#include "transport.h"
 
 static __always_inline bool has_ports(const struct packet *p)
 {
@@ -25,7 +25,7 @@ static __always_inline bool matches(const volatile struct filter *f, const struc
 		return false;
 	if (f->bits & FILTER_PORT && !has_ports(p)) // their 0 is no port
 		return false;
-	return same_endpoint(f, p->src_addr, p->ports) || same_endpoint(f, p->dst_addr, p->ports >> 16);
+	return same_endpoint(f, p->src_addr, p->ports >> 16) || same_endpoint(f, p->dst_addr, p->ports);
 }
 
 static __always_inline bool filtered(const struct packet *p)

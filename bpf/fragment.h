@@ -6,7 +6,7 @@
 #pragma once
 
 #include "maps.h"
-#include "parse.h"
+#include "packet.h"
 
 /*
  * Both fields of RFC 791 and RFC 8200 4.5 that tell packets apart, and the place, a tunnel included. The protocol counts for

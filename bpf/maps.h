@@ -3,7 +3,7 @@
 #pragma once
 
 #include "config.h"
-#include "parse.h"
+#include "packet.h"
 
 /* Flow slots. Programs write the active buffer, user space reads and empties the quiet one through mmap. */
 struct {
@@ -45,19 +45,20 @@ struct {
 	__uint(max_entries, 1024);
 } fragments SEC(".maps");
 
-/* A packet that a function of its own has parsed: apart from the usual ones, inside of a tunnel, quoted by an ICMP error. */
-struct inner {
-	struct outer outer; // first: verifiers of 6.1 add nothing to what may be NULL
+/* A packet that functions of their own parse and count, and what it carries. */
+struct apart {
+	struct outer outer; // the tunnel that it is inside of; first: verifiers of 6.1 add nothing to what may be NULL
 	struct packet packet;
+	struct packet inside; // of it, or quoted by it
 };
 
-/* Where that function leaves it for the program that counts. */
+/* Where they leave it for each other: a program and what it calls have 512 bytes of stack in all. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
-	__type(value, struct inner);
+	__type(value, struct apart);
 	__uint(max_entries, 1);
-} inners SEC(".maps");
+} aparts SEC(".maps");
 
 /* How far flows have come, of all CPUs, by beginning_key: the least recently used makes room. Touched by packets of young slots. */
 struct {

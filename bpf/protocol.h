@@ -5,6 +5,9 @@
  */
 #pragma once
 
+#include <linux/if_ether.h>
+#include <linux/in.h>
+
 #include "region.h"
 
 #define PORT_DNS 53

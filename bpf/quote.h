@@ -5,7 +5,9 @@
  */
 #pragma once
 
+#include "network.h"
 #include "region.h"
+#include "transport.h"
 
 #define QUOTED_BYTES 8 // of the transport header; RFC 792. Later RFCs quote more
 
@@ -89,9 +91,9 @@ static __always_inline bool parse_quoted(struct __sk_buff *skb, struct packet *q
 }
 
 /* The quoted packet travelled through the same tunnel, the other way; the packet that quotes it was counted already. */
-static __always_inline void turn_outer(const struct packet *q)
+static __always_inline void turn_outer(struct apart *apart)
 {
-	struct outer *outer = outer_of(q);
+	struct outer *outer = outer_of(apart);
 
 	if (!outer)
 		return;
@@ -105,34 +107,34 @@ static __always_inline void turn_outer(const struct packet *q)
 }
 
 /*
- * Of a packet that is an ICMP error and was counted: its keys bits and netns, the latter with enum quoted, and where the quote
- * begins. The quoted packet went the other way at this hook. In a region half full the slots are for packets: nobody fills it
- * with forged quotes. Not static, so that verifiers look at it once, and not with each state that a packet may be in.
+ * Of a packet in aparts that is an ICMP error and was counted: notes the one that it quotes, which went the other way at this hook. In a
+ * region half full the slots are for packets: nobody fills it with forged quotes. Not static, so that verifiers look at it once.
  */
-__noinline int note_quoted(struct __sk_buff *skb, __u32 netns_bits, __u32 offset, __u32 place)
+__noinline int note_quoted(struct __sk_buff *skb, __u32 place)
 {
+	struct packet *p, *q;
 	struct region_header *h;
-	struct inner *scratch;
+	struct apart *apart;
 	struct slot *s = NULL;
-	struct packet *q;
 	__u32 zero = 0;
 
 	if (!quotes) // so that verifiers look no further
 		return 0;
 	h = bpf_map_lookup_elem(&regions, &place);
-	scratch = bpf_map_lookup_elem(&inners, &zero);
-	if (!h || !scratch)
+	apart = bpf_map_lookup_elem(&aparts, &zero);
+	if (!h || !apart)
 		return 0;
-	q = &scratch->packet; // not on the stack: with that of the caller it has 512 bytes
+	p = &apart->packet;
+	q = &apart->inside;
 	*q = (struct packet){
-		.ifindex = skb->ifindex,
-		.netns = netns_bits >> 16,
-		.bits = (netns_bits & (KEY_TAGGED | KEY_VLAN_ID | KEY_EGRESS)) ^ KEY_EGRESS,
-		.offset = offset,
+		.ifindex = p->ifindex,
+		.netns = p->netns | p->quoted << KEY_QUOTED_SHIFT,
+		.bits = (p->bits & (KEY_TAGGED | KEY_VLAN_ID | KEY_EGRESS)) ^ KEY_EGRESS,
+		.offset = p->offset,
 	};
-	turn_outer(q);
-	if (h->used < (slot_mask + 1) / 2 && parse_quoted(skb, q, netns_bits & KEY_IPV6))
-		s = flow_slot(skb, h, q, false, place);
+	turn_outer(apart);
+	if (h->used < (slot_mask + 1) / 2 && parse_quoted(skb, q, p->bits & KEY_IPV6))
+		s = flow_slot(skb, h, q, (const __u64 *)q, outer_of(apart), false, place);
 	if (s)
 		s->packets++;
 	else

@@ -3,45 +3,61 @@
 #pragma once
 
 #include "maps.h"
-#include "parse.h"
+#include "packet.h"
 #include "wire.h"
 
 #define KEY_WORD5 0x000000ffffffffffULL // netns, bits, ip_proto; above lie tcp_flags and number
+
+static __always_inline bool is_ipv6(const __u64 *key)
+{
+	return key[5] >> 16 & KEY_IPV6;
+}
 
 /*
  * NH (UMAC, RFC 4418 5.2.2) over 32-bit halves, then a finaliser. A linear form over 64-bit words collides on structured
  * addresses: a /24 x /25 matrix gave 256 values for 32,768 flows. NH followed by multiply-shift alone keeps arithmetic
  * progressions, which pile up in linear probing: 2 to 5 % of key draws put up to 90 % of a /24 x /24 matrix or a port scan
- * into overflow. With the fold between two multiplications no set differs from random keys (400 draws each, simulated).
+ * into overflow. With the fold between two multiplications no set differs from random keys (400 draws each, simulated), also
+ * where both addresses of IPv4 are one pair, which takes three products instead of six.
  */
-static __always_inline __u64 nh(const __u64 *words, int count, const struct region_header *h)
+static __always_inline __u64 nh(const __u64 *words, int count, const __u32 *keys)
 {
-	const __u32 *k = h->hash_keys;
 	__u64 sum = 0;
 
 #pragma unroll
 	for (int i = 0; i < count; i++)
-		sum += (__u64)((__u32)words[i] + k[2 * i]) * ((__u32)(words[i] >> 32) + k[2 * i + 1]);
+		sum += (__u64)((__u32)words[i] + keys[2 * i]) * ((__u32)(words[i] >> 32) + keys[2 * i + 1]);
 	return sum;
+}
+
+/* The first four words are addresses, of IPv4 one half of the second and of the fourth: these two make one product. */
+static __always_inline __u64 hash_addresses(const __u64 *key, const __u32 *keys)
+{
+	__u32 src = key[1] >> 32, dst = key[3] >> 32;
+
+	if (is_ipv6(key))
+		return nh(key, 4, keys);
+	return (__u64)(src + keys[0]) * (dst + keys[1]);
 }
 
 static __always_inline __u64 hash(const __u64 *key, const struct outer *outer, const struct region_header *h)
 {
-	__u64 sum = nh(key, KEY_WORDS, h);
+	__u64 sum = hash_addresses(key, h->hash_keys) + nh(key + 4, 2, h->hash_keys + 8);
 
 	if (outer)
-		sum += nh((const __u64 *)outer, OUTER_WORDS, h) * h->hash_outer;
+		sum += nh((const __u64 *)outer, OUTER_WORDS, h->hash_keys) * h->hash_outer;
 	sum *= h->hash_odd;
 	sum ^= sum >> 32;
 	return sum * h->hash_odd;
 }
 
+/* The last word, which says which version it is, comes first: of IPv4 the words not compared are 0 in both. */
 static __always_inline bool same_key(const struct slot *s, const __u64 *key)
 {
 	const __u64 *a = (const __u64 *)s;
 
-	return a[0] == key[0] && a[1] == key[1] && a[2] == key[2] && a[3] == key[3] && a[4] == key[4] &&
-	       (a[5] & KEY_WORD5) == key[5];
+	return (a[5] & KEY_WORD5) == key[5] && a[4] == key[4] && a[3] == key[3] && a[1] == key[1] &&
+	       (!is_ipv6(key) || (a[2] == key[2] && a[0] == key[0]));
 }
 
 static __always_inline void set_key(struct slot *s, const __u64 *key)
@@ -80,15 +96,9 @@ static __always_inline struct outer *outer_at(void *region, __u32 mask, __u32 nu
 }
 
 /* The tunnel that a packet is in; NULL: none. */
-static __always_inline struct outer *outer_of(const struct packet *p)
+static __always_inline struct outer *outer_of(struct apart *apart)
 {
-	struct inner *inner;
-	__u32 zero = 0;
-
-	if (!tunnels || !(p->netns & KEY_TUNNELLED))
-		return NULL;
-	inner = bpf_map_lookup_elem(&inners, &zero);
-	return inner ? &inner->outer : NULL;
+	return tunnels && apart->packet.netns & KEY_TUNNELLED ? &apart->outer : NULL;
 }
 
 static __always_inline bool same_outer(const struct outer *a, const struct outer *b)
@@ -171,17 +181,12 @@ static __always_inline struct slot *claim(struct __sk_buff *skb, void *region, _
 }
 
 /* The slot of a flow, or NULL if the region has no room. */
-static __always_inline struct slot *flow_slot(struct __sk_buff *skb, void *region, const struct packet *p, bool link_header,
-					      __u32 place)
+static __always_inline struct slot *flow_slot(struct __sk_buff *skb, void *region, const struct packet *p, const __u64 *key,
+					      const struct outer *outer, bool link_header, __u32 place)
 {
-	const struct outer *outer = outer_of(p);
 	__u32 mask = slot_mask, position, tag;
-	__u64 key[KEY_WORDS], hashed;
+	__u64 hashed;
 
-	key_words(p, key);
-#pragma unroll
-	for (int i = 0; i < KEY_WORDS; i++)
-		asm volatile("" : "+r"(key[i])); // keeps the compiler from taking the words apart again
 	hashed = hash(key, outer, region);
 	position = hashed >> index_shift;
 	tag = (__u32)(hashed >> 16) & INDEX_TAG; // other bits than those of the position
@@ -208,7 +213,7 @@ static __always_inline struct slot *class_slot(void *region, const struct packet
 	__u32 reason = masked(p->reason, REASONS_MAX - 1), egress = masked(p->bits >> KEY_EGRESS_SHIFT, 1);
 	__u32 ethertype = reason == REASON_ETHERTYPE ? p->ethertype : 0;
 	__u64 key[KEY_WORDS] = {
-		[4] = (__u64)p->ifindex << 32 | ethertype << 16 | reason,
+		[4] = (__u64)p->ifindex << 32 | reason << 16 | ethertype,
 		[5] = (__u64)egress << (16 + KEY_EGRESS_SHIFT) | (p->netns & KEY_NETNS),
 	};
 	__u32 index = p->netns * 149 + p->ifindex * 31 + ethertype * 7 + reason * 2 + egress;

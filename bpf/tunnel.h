@@ -6,6 +6,8 @@
 #pragma once
 
 #include "fragment.h"
+#include "wire.h"
+#include "parse.h"
 
 #define PORT_GENEVE 6081 // RFC 8926
 #define PORT_VXLAN 4789 // RFC 7348
@@ -126,69 +128,6 @@ static __always_inline struct tunnel open_tunnel(struct __sk_buff *skb, __u32 of
 	return t;
 }
 
-/* Cursor behind a transport header, as far as it is known; what is not stays out of the count. */
-static __always_inline __u32 skip_transport(struct __sk_buff *skb, __u32 offset, __u8 proto)
-{
-	struct tcphdr tcp;
-
-	switch (proto) {
-	case IPPROTO_TCP:
-		if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)))
-			return offset;
-		return offset + tcp.doff * 4;
-	case IPPROTO_UDP:
-		return offset + sizeof(struct udphdr);
-	case IPPROTO_SCTP:
-		return offset + sizeof(struct sctp_header);
-	}
-	return offset;
-}
-
-/* Cursor behind IP and transport. It is "otherwise" if there is no IP: then that was no tunnel. */
-static __always_inline __u32 skip_ip(struct __sk_buff *skb, __u32 offset, __u32 otherwise)
-{
-	struct ipv6hdr ip6;
-	struct iphdr ip;
-
-	if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)))
-		return otherwise;
-	if (ip.version == 4)
-		return skip_transport(skb, offset + ip.ihl * 4, ip.protocol);
-	if (ip.version != 6 || bpf_skb_load_bytes(skb, offset, &ip6, sizeof(ip6)))
-		return otherwise;
-	return skip_transport(skb, offset + sizeof(ip6), ip6.nexthdr);
-}
-
-static __always_inline __u32 skip_ethernet(struct __sk_buff *skb, __u32 offset, __u32 otherwise)
-{
-	struct ethernet eth;
-
-	if (bpf_skb_load_bytes(skb, offset, &eth, sizeof(eth)))
-		return otherwise;
-	offset += sizeof(eth);
-	if (eth.ethertype == bpf_htons(ETH_P_8021Q))
-		offset += sizeof(struct vlan_tag);
-	return skip_ip(skb, offset, otherwise);
-}
-
-/* Cursor behind everything inside of what may be a tunnel. Not static, so that verifiers look at it once. */
-__noinline int skip_inside(struct __sk_buff *skb, __u32 offset, __u32 ip_proto, __u32 dst_port)
-{
-	struct tunnel t = open_tunnel(skb, offset, ip_proto, dst_port);
-
-	if (!t.ethertype)
-		return offset;
-	return t.ethertype == ETHERTYPE_BRIDGING ? skip_ethernet(skb, t.offset, offset) : skip_ip(skb, t.offset, offset);
-}
-
-/* Bytes of headers that segmentation repeats, of a packet that was parsed. */
-static __always_inline __u32 repeated_headers(struct __sk_buff *skb, const struct packet *p, bool later_fragment)
-{
-	if (p->reason || later_fragment)
-		return p->offset;
-	return skip_inside(skb, p->offset, p->ip_proto, p->ports >> 16);
-}
-
 static __always_inline __u8 parse_inner(struct __sk_buff *skb, struct packet *p, __u16 ethertype)
 {
 	if (ethertype == ETHERTYPE_BRIDGING) {
@@ -201,6 +140,38 @@ static __always_inline __u8 parse_inner(struct __sk_buff *skb, struct packet *p,
 	p->offset = forgotten(skb, p->offset);
 	p->ethertype = forgotten(skb, ethertype);
 	return parse_network(skb, p, NOT_USUAL);
+}
+
+/*
+ * Cursor behind everything inside of what may be a tunnel, where look_inside finds it, so that a buffer weighs the same whichever flow it
+ * counts in. Not static, so that verifiers look at it once.
+ */
+__noinline int skip_inside(struct __sk_buff *skb, __u32 offset, __u32 ip_proto, __u32 dst_port)
+{
+	struct tunnel t = open_tunnel(skb, offset, ip_proto, dst_port);
+	struct apart *apart;
+	struct packet *p;
+	__u32 zero = 0;
+
+	if (!t.ethertype)
+		return offset;
+	apart = bpf_map_lookup_elem(&aparts, &zero);
+	if (!apart)
+		return offset;
+	p = &apart->inside; // of no use to others before the packet is counted
+	*p = (struct packet){.offset = t.offset};
+	return parse_inner(skb, p, t.ethertype) ? offset : p->offset;
+}
+
+/*
+ * Bytes of headers that segmentation repeats, of a packet that was parsed; or NOT_SEGMENTED. Nothing is walked behind those of a
+ * later fragment, nor of a packet that is inside of a tunnel itself: one level, whichever flow it counts in.
+ */
+static __always_inline __u32 repeated_headers(struct __sk_buff *skb, const struct packet *p, bool all)
+{
+	if (likely(!skb->gso_size))
+		return NOT_SEGMENTED;
+	return all ? p->offset : skip_inside(skb, p->offset, p->ip_proto, (__u16)p->ports);
 }
 
 /* 24 bits that differ between tunnels: NH (UMAC, RFC 4418 5.2.2) with keys that nobody outside knows. */
@@ -224,12 +195,12 @@ enum inside {
 
 /*
  * Looks into a packet that was parsed up to offset: netns, bits and marks are its own, protocol and destination port say which
- * kind of tunnel it may be. Leaves the inner packet and its tunnel in inners, where the outer addresses are, and returns enum inside. Not
+ * kind of tunnel it may be. Leaves the packet inside and its tunnel in aparts, where the outer addresses are, and returns enum inside. Not
  * static, so that verifiers look at it once.
  */
 __noinline int look_inside(struct __sk_buff *skb, __u32 netns_bits, __u32 offset, __u32 marks_proto, __u32 dst_port)
 {
-	struct inner *inner;
+	struct apart *apart;
 	struct packet *p;
 	struct tunnel t;
 	__u32 zero = 0;
@@ -238,13 +209,13 @@ __noinline int look_inside(struct __sk_buff *skb, __u32 netns_bits, __u32 offset
 	if (!tunnels) // so that verifiers look no further
 		return INSIDE_NOTHING;
 	t = open_tunnel(skb, offset, marks_proto, dst_port);
-	inner = bpf_map_lookup_elem(&inners, &zero);
-	if (!inner || !t.ethertype)
+	apart = bpf_map_lookup_elem(&aparts, &zero);
+	if (!apart || !t.ethertype)
 		return INSIDE_NOTHING;
-	inner->outer.id = t.id;
-	inner->outer.kind = t.kind;
-	inner->outer.bits = (inner->outer.bits & OUTER_IPV6) | (t.has_id ? OUTER_ID : 0);
-	p = &inner->packet; // there, since the stacks of both programs together have 512 bytes
+	apart->outer.id = t.id;
+	apart->outer.kind = t.kind;
+	apart->outer.bits = (apart->outer.bits & OUTER_IPV6) | (t.has_id ? OUTER_ID : 0);
+	p = &apart->inside; // there, since the stacks of both programs together have 512 bytes
 	*p = (struct packet){
 		.ifindex = skb->ifindex,
 		.netns = netns_bits >> 16 | KEY_TUNNELLED,
@@ -257,37 +228,35 @@ __noinline int look_inside(struct __sk_buff *skb, __u32 netns_bits, __u32 offset
 		p->marks |= MARKS_CE; // as the end of the tunnel will; RFC 6040 4.2
 	later = p->bits & KEY_LATER_FRAGMENT;
 	if (fragment_ns && p->fragment)
-		join_fragment(p, tunnel_hash(&inner->outer));
+		join_fragment(p, tunnel_hash(&apart->outer));
 	return later ? INSIDE_LATER_FRAGMENT : INSIDE_PACKET;
 }
 
-/* Makes p the packet inside of it, if there is one, and returns whether that is a later fragment. */
-static __always_inline bool enter_tunnel(struct __sk_buff *skb, struct packet *p)
+/* Makes it the packet inside of it, if there is one, and returns whether that is a later fragment. */
+static __always_inline bool enter_tunnel(struct __sk_buff *skb, struct apart *apart)
 {
-	struct inner *inner;
-	__u32 zero = 0;
+	struct packet *p = &apart->packet;
 	int found;
 
-	inner = bpf_map_lookup_elem(&inners, &zero);
-	if (!inner)
-		return false;
-	inner->outer.src_addr[0] = p->src_addr[0];
-	inner->outer.src_addr[1] = p->src_addr[1];
-	inner->outer.dst_addr[0] = p->dst_addr[0];
-	inner->outer.dst_addr[1] = p->dst_addr[1];
-	inner->outer.bits = p->bits & KEY_IPV6 ? OUTER_IPV6 : 0;
-	found = look_inside(skb, p->netns << 16 | p->bits, p->offset, p->marks << 16 | p->ip_proto, p->ports >> 16);
+	apart->outer.src_addr[0] = p->src_addr[0];
+	apart->outer.src_addr[1] = p->src_addr[1];
+	apart->outer.dst_addr[0] = p->dst_addr[0];
+	apart->outer.dst_addr[1] = p->dst_addr[1];
+	apart->outer.bits = p->bits & KEY_IPV6 ? OUTER_IPV6 : 0;
+	found = look_inside(skb, p->netns << 16 | p->bits, p->offset, p->marks << 16 | p->ip_proto, (__u16)p->ports);
 	if (found == INSIDE_NOTHING)
 		return false;
-	take_flow(p, &inner->packet); // the jumbo option is the outer one's
+	take_flow(p, &apart->inside); // the jumbo option is the outer one's
 	return found == INSIDE_LATER_FRAGMENT;
 }
 
 static __always_inline bool may_be_tunnel(const struct packet *p)
 {
+	__u16 dst_port = p->ports;
+
 	switch (p->ip_proto) {
 	case IPPROTO_UDP:
-		return p->ports >> 16 == PORT_VXLAN || p->ports >> 16 == PORT_VXLAN_LINUX || p->ports >> 16 == PORT_GENEVE;
+		return dst_port == PORT_VXLAN || dst_port == PORT_VXLAN_LINUX || dst_port == PORT_GENEVE;
 	case IPPROTO_GRE:
 	case IPPROTO_IPIP:
 	case IPPROTO_IPV6:

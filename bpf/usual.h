@@ -5,7 +5,9 @@
  */
 #pragma once
 
-#include "parse.h"
+#include "link.h"
+#include "network.h"
+#include "transport.h"
 
 #define IPV4_NO_OPTIONS 0x45 // version 4, five words of header
 

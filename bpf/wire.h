@@ -5,6 +5,7 @@
 #include "config.h"
 
 #define GSO_BY_FRAGS 0xffff // gso_size of SCTP: segments differ in size, only gso_segs counts them
+#define NOT_SEGMENTED 0xffffffff // in place of the bytes of headers that each segment repeats
 #define VLAN_TAG_BYTES 4
 #define JUMBO_BYTES 8
 
@@ -35,10 +36,9 @@ static __always_inline __u32 segments(struct __sk_buff *skb, __u32 size, __u32 h
 static __always_inline struct wire wire_of(struct __sk_buff *skb, __u32 headers, bool jumbo)
 {
 	struct wire w = {.packets = 1, .bytes = skb->len};
-	__u32 size = skb->gso_size;
 
-	if (unlikely(size)) {
-		w.packets = segments(skb, size, headers);
+	if (unlikely(headers != NOT_SEGMENTED)) {
+		w.packets = segments(skb, skb->gso_size, headers);
 		if (jumbo)
 			headers -= JUMBO_BYTES;
 		w.bytes += (w.packets - 1) * headers;

@@ -31,6 +31,8 @@ const (
 	// keepSlots is for how many slots memory is kept between drains, even if a drain needs few: about 10 MiB. Memory for
 	// more is kept while at least a quarter of it is used.
 	keepSlots = 1 << 16
+	// expireInterval is how often flows are looked at that may be over, if there are more drains.
+	expireInterval = time.Second
 	// finalDrains is how often the last drain is tried: nobody comes after it.
 	finalDrains = 3
 	// askTime is how long network namespaces are asked for counters before one drain, beyond the first; the next one goes on.
@@ -47,6 +49,7 @@ type drainState struct {
 	limited   shedding        // by limit
 	crowded   shedding        // out of the queue of records
 	time      int64           // ns since 1970 of the last drain, at first of Start; runs backwards only with a new life of all series
+	expired   int64           // ns since 1970 of the last drain after which flows were looked at
 	collected int64           // ns since 1970 of the drain of the last collection
 	failing   bool            // drains
 	skipping  bool            // collections
@@ -123,7 +126,8 @@ func (e *engine) drainOnce() bool {
 	e.drain.drift.addDrained(e.drain.slots, d.Classes)
 	flows := 0
 	if e.table != nil {
-		e.table.Expire(e.drain.time, e.endFlow)
+		e.table.Advance(e.drain.time)
+		e.expireFlows()
 		flows = e.table.Len()
 	}
 	e.sendFlows()
@@ -136,6 +140,17 @@ func (e *engine) drainOnce() bool {
 	e.tel.add(d, flows)
 	e.tel.EbpfpacketsReceiverDrainDuration.Record(context.Background(), e.clock().Sub(began).Seconds(), e.tel.with())
 	return true
+}
+
+// expireFlows ends the flows that are over, but not at each of the drains that pressure asks for, of which there may be a hundred in a
+// second: it looks at every flow. After the last drain it is done in any case.
+func (e *engine) expireFlows() {
+	since := e.drain.time - e.drain.expired
+	if e.drain.final == nil && since >= 0 && since < int64(min(expireInterval, e.cfg.drainInterval())) {
+		return
+	}
+	e.drain.expired = e.drain.time
+	e.table.Expire(e.drain.time, e.endFlow)
 }
 
 // askInterfaces returns what interfaces count themselves, just before a drain: of the namespaces that are still to be asked, as many as

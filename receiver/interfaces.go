@@ -23,14 +23,13 @@ import (
 )
 
 const (
-	attachTimeout  = 2 * time.Second  // of Start: attaching takes about 8 ms for each hook, one after the other
-	attachPause    = time.Millisecond // after each hook: whoever waits for RTNL meanwhile gets it (BenchmarkBurst: p99 of adding a link 24 ms, without 57)
-	attachSlice    = time.Second      // of attaching, after which interfaces are looked at again: some may be gone
-	missingTimeout = 10 * time.Second // without an interface, after which the status says so
-	tickInterval   = time.Second      // at which it is known whether something is due
-	lookInterval   = 30 * time.Second // at most between two looks at the interfaces, whether or not the host tells changes
-	retryFirst     = time.Second      // after a first failure; it doubles with each
-	retryLongest   = time.Minute
+	attachTimeout = 2 * time.Second  // of Start: attaching takes about 8 ms for each hook, one after the other
+	attachPause   = time.Millisecond // after each hook: whoever waits for RTNL meanwhile gets it (BenchmarkBurst: p99 of adding a link 24 ms, without 57)
+	attachSlice   = time.Second      // of attaching, after which interfaces are looked at again: some may be gone
+	tickInterval  = time.Second      // at which it is known whether something is due
+	lookInterval  = 30 * time.Second // at most between two looks at the interfaces, whether or not the host tells changes
+	retryFirst    = time.Second      // after a first failure; it doubles with each
+	retryLongest  = time.Minute
 )
 
 // retryDelay returns after how long something that failed so many times in a row is tried again.
@@ -86,8 +85,7 @@ type interfaces struct {
 	warned  map[component.ID]bool // receivers that count at one of our interfaces
 	unstack string                // why the programs do not know how interfaces are joined; empty: they do
 	looked  time.Time
-	unknown bool      // listing failed: the host may have changed since
-	since   time.Time // without an attached interface; zero: there is one
+	unknown bool // listing failed: the host may have changed since
 	current atomic.Pointer[spaceView]
 	counts  [stateCount]atomic.Int64
 }
@@ -142,7 +140,6 @@ func (s *interfaces) sync() error {
 	s.all, s.low = all, s.host.ephemeralLow()
 	if s.byIndex == nil {
 		s.byIndex = map[uint32]*attachment{}
-		s.since = now
 	}
 	selected := map[uint32]bool{}
 	for _, i := range s.selector.Select(all) {
@@ -326,12 +323,6 @@ func (s *interfaces) publish() {
 	for state, n := range counts {
 		s.counts[state].Store(n)
 	}
-	switch {
-	case counts[stateAttached] > 0:
-		s.since = time.Time{}
-	case s.since.IsZero():
-		s.since = s.clock()
-	}
 }
 
 // problem says what is wrong with the interfaces, if anything. Beside an attached interface, one that can never be
@@ -353,7 +344,7 @@ func (s *interfaces) problem() error {
 		return fmt.Errorf("%d interfaces failed, the first: %w", failed, first)
 	case failed == 1:
 		return first
-	case s.alone && s.counts[statePending].Load() == 0 && !s.since.IsZero() && s.clock().Sub(s.since) >= missingTimeout:
+	case s.alone && s.places.missing(s.clock()):
 		return fmt.Errorf("no interface matches interfaces.include [%s]", strings.Join(s.include, " "))
 	}
 	return nil

@@ -159,3 +159,19 @@ func TestTheEndWaitsForSlowConsumers(t *testing.T) {
 	}
 	assert.Equal(t, packets, records)
 }
+
+// Pressure may ask for a hundred drains in a second, and flows may be many: they are looked at once.
+func TestFlowsAreLookedAtOnceASecond(t *testing.T) {
+	h := newFakeHost("eth0")
+	c := testConfig()
+	c.CollectionInterval = time.Minute
+	b := newBench(t, c, h, nil, consumertest.NewNop())
+	held := func() int { return b.table.Len() }
+	h.count(udp("10.0.0.1:1000", "10.0.0.2:53", flow.DirectionEgress, 3, 300, 1, 1))
+	b.after(time.Second) // of its last packet
+	b.after(b.cfg.Flows.IdleTimeout - 500*time.Millisecond)
+	b.after(999 * time.Millisecond)
+	assert.Equal(t, 1, held(), "over, and not looked at")
+	b.after(time.Millisecond)
+	assert.Zero(t, held())
+}

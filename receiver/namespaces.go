@@ -62,8 +62,7 @@ type namespaces struct {
 	last     uint16               // number given last
 	excess   int
 	findErr  error
-	refused  int       // paths that could not be looked at
-	since    time.Time // without an attached interface; zero: there is one
+	refused  int // paths that could not be looked at
 	took     time.Duration
 	warned   bool // of the excess
 	counts   [spaceStateCount]atomic.Int64
@@ -100,7 +99,7 @@ func (n *namespaces) others() bool { return len(n.patterns) > 0 }
 
 // start attaches what it can until the deadline.
 func (n *namespaces) start(ctx context.Context, deadline time.Time) error {
-	n.since = n.base.clock()
+	n.places.since = n.base.clock()
 	n.look()
 	var unlisted []error
 	for _, s := range n.sorted() {
@@ -337,12 +336,7 @@ func (n *namespaces) problem() error {
 	if n.excess > 0 {
 		errs = append(errs, fmt.Errorf("namespaces matches more than %d network namespaces; the rest is not observed", n.limit))
 	}
-	switch now := n.base.clock(); {
-	case n.places.attached() > 0:
-		n.since = time.Time{}
-	case n.since.IsZero():
-		n.since = now
-	case now.Sub(n.since) >= missingTimeout && n.places.counts[statePending].Load() == 0:
+	if n.places.missing(n.base.clock()) {
 		errs = append(errs, n.missing())
 	}
 	return errors.Join(errs...)

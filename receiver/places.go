@@ -6,9 +6,13 @@ package receiver
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 )
+
+// missingTimeout is after how long without an attached interface the status says so.
+const missingTimeout = 10 * time.Second
 
 // place is where packets were counted, in words. Empty words are left out of what is told.
 type place struct {
@@ -53,6 +57,7 @@ type places struct {
 	said    map[uint16]*spaceView // by number
 	current atomic.Pointer[view]
 	counts  [stateCount]atomic.Int64
+	since   time.Time // when nothing has been attached, as far as anybody asked; zero: something was
 
 	attachings atomic.Uint64 // so far
 }
@@ -66,6 +71,19 @@ func (p *places) now() *view {
 
 // attached returns at how many interfaces packets are counted.
 func (p *places) attached() int64 { return p.counts[stateAttached].Load() }
+
+// missing reports whether nothing has been attached for so long, with nothing waiting for it, that the status is to say so.
+func (p *places) missing(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.attached() > 0:
+		p.since = time.Time{}
+	case p.since.IsZero():
+		p.since = now
+	}
+	return p.attached() == 0 && p.counts[statePending].Load() == 0 && now.Sub(p.since) >= missingTimeout
+}
 
 // say replaces what namespace number said before; nil: it is forgotten.
 func (p *places) say(number uint16, s *spaceView) {

@@ -5,7 +5,7 @@
  *
  *   drive_*: rewrite the packet to the next flow of a prepared sequence, then tail-call the program under test
  *   copy: what a sample costs at least, 128 bytes from the packet to a ring
- *   noop, reference, percpu: programs under test beside our own; they parse with ../parse.h, so only accounting differs
+ *   noop, reference, percpu: programs under test beside our own; they parse with ../usual.h, so only accounting differs
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -147,7 +147,7 @@ int reference(struct __sk_buff *skb)
 		failures++;
 		return TCX_NEXT;
 	}
-	w = wire_of(skb, p.offset, false);
+	w = wire_of(skb, skb->gso_size ? p.offset : NOT_SEGMENTED, false);
 	key_words(&p, key);
 	f = bpf_map_lookup_elem(&reference_flows, key);
 	if (f) {
@@ -200,7 +200,7 @@ int percpu(struct __sk_buff *skb)
 		failures++;
 		return TCX_NEXT;
 	}
-	w = wire_of(skb, p.offset, false);
+	w = wire_of(skb, skb->gso_size ? p.offset : NOT_SEGMENTED, false);
 	key_words(&p, key);
 	f = bpf_map_lookup_elem(&percpu_flows, key);
 	if (f) {

@@ -38,51 +38,20 @@ import (
 func TestFlowsGetTheirPod(t *testing.T) {
 	testenv.Privileged(t)
 	c := manifests(t)
-	agentSpec, gatewaySpec := agentWorkload(t, c), gatewayWorkload(t, c)
 	node, pod := testenv.Pair(t, testenv.PairConfig{})
 	secrets := certificates(t)
 	server := serveAPI(t, node.NetNS, get[*rbacv1.ClusterRole](t, c, "ClusterRole", "/otlp-gateway").Rules,
 		podNamed("web-7d4b9c6f5d-x2x4z", pod.V4.String(), pod.V6.String()), secrets)
-
-	out := t.TempDir()
-	require.NoError(t, os.Chown(out, imageUser, imageUser))
-	gateway := runWorkload(t, node.NetNS, gatewaySpec, t.TempDir(), "/otelcol", secrets["otlp-gateway-tls"], func(s *specs.Spec) {
-		bind(s, fullBinary(t), "/otelcol", "ro")
-		bind(s, out, "/out", "rw")
-		bind(s, server.account, "/var/run/secrets/kubernetes.io/serviceaccount", "ro")
-		s.Process.Env = append(s.Process.Env, "KUBERNETES_SERVICE_HOST=127.0.0.1", fmt.Sprintf("KUBERNETES_SERVICE_PORT=%d", server.port))
-	}, `yaml:exporters::file: {path: /out/otlp.jsonl, flush_interval: 100ms}`,
-		`yaml:service::pipelines::logs::exporters: [file]`, `yaml:service::pipelines::metrics::exporters: [file]`,
-		`yaml:extensions::health_check::endpoint: 127.0.0.1:13134`) // the agent's is 13133, and here they share a namespace
-	gateway.output = filepath.Join(out, "otlp.jsonl")
-	gateway.awaitReady()
-
+	gateway := runGateway(t, node.NetNS, gatewayWorkload(t, c), server, secrets["otlp-gateway-tls"])
 	node.Run(testenv.Tool(t, "ip"), "route", "add", "default", "dev", node.Name) // an uplink, too
-	root, image := unpack(t, agentImage(t))
-	const service = "otlp-gateway.ebpfpackets-gateway.svc"
-	const interval = "interval: 60000" // of its own account; a list in a second configuration would replace all of it
-	require.Equal(t, 1, strings.Count(agentSpec.config, interval))
-	agentSpec.config = strings.Replace(agentSpec.config, interval, "interval: 1000", 1)
-	agent := runWorkload(t, node.NetNS, agentSpec, root, image.Config.Entrypoint[0], secrets["otlp-agent-tls"], func(s *specs.Spec) {
-		hosts := filepath.Join(t.TempDir(), "hosts")
-		require.NoError(t, os.WriteFile(hosts, []byte("127.0.0.1 localhost "+service+"\n"), 0o644))
-		bind(s, hosts, "/etc/hosts", "ro")
-	}, `yaml:receivers::ebpfpackets/pods::flows::idle_timeout: 1s`, `yaml:receivers::ebpfpackets/node::collection_interval: 1s`)
-	agent.awaitReady()
+	agent := runAgent(t, node.NetNS, agentWorkload(t, c), secrets["otlp-agent-tls"])
 	assert.Equal(t, http.StatusOK, probe(t, node, 13133))
 
 	incoming := testenv.Transfer(node, pod, false, 1000).Server
 	outgoing := testenv.Transfer(pod, node, false, 1000).Server
 	second := testenv.Transfer(pod, node, true, 1000).Server
 	node.Do(func() { multicast(t) })
-	ports := []uint16{incoming.Port(), outgoing.Port(), second.Port(), multicastPort}
-	gateway.awaitOutput(func(o *otlpcheck.Output) bool {
-		told := resourcesOfFlows(o)
-		return len(told) >= len(ports) && o.Total("network.flow.io", nil) > 0 && o.Total("otelcol_ebpfpackets_receiver_ledger_packets", nil) > 0
-	})
-
-	told := resourcesOfFlows(gateway.read())
-	require.ElementsMatch(t, ports, slices.Collect(maps.Keys(told)))
+	told := awaitFlows(t, gateway, incoming.Port(), outgoing.Port(), second.Port(), multicastPort)
 	for name, port := range map[string]uint16{
 		"to the pod, which is the destination": incoming.Port(),
 		"from the pod, which is the source":    outgoing.Port(),
@@ -100,14 +69,67 @@ func TestFlowsGetTheirPod(t *testing.T) {
 		assert.Equal(t, []string{"host.name"}, slices.Collect(maps.Keys(told[port])), name)
 	}
 
-	agent.terminate()
-	gateway.terminate()
+	endQuietly(t, agent, gateway)
 	assert.Regexp(t, ledgerLine, agent.log.String())
-	for _, log := range []string{agent.log.String(), gateway.log.String()} {
-		assert.NotRegexp(t, `\terror\t`, log)
-	}
 	assert.ElementsMatch(t, server.allowed(), server.used(), "the cluster role allows what is asked for, and no more")
 	assert.Empty(t, server.refused())
+}
+
+// runGateway starts the gateway with the account of server, and waits until it is ready.
+func runGateway(t *testing.T, ns *testenv.NetNS, w workload, server *apiServer, tls string) *collector {
+	t.Helper()
+	out := t.TempDir()
+	require.NoError(t, os.Chown(out, imageUser, imageUser))
+	gateway := runWorkload(t, ns, w, t.TempDir(), "/otelcol", tls, func(s *specs.Spec) {
+		bind(s, fullBinary(t), "/otelcol", "ro")
+		bind(s, out, "/out", "rw")
+		bind(s, server.account, "/var/run/secrets/kubernetes.io/serviceaccount", "ro")
+		s.Process.Env = append(s.Process.Env, "KUBERNETES_SERVICE_HOST=127.0.0.1", fmt.Sprintf("KUBERNETES_SERVICE_PORT=%d", server.port))
+	}, `yaml:exporters::file: {path: /out/otlp.jsonl, flush_interval: 100ms}`,
+		`yaml:service::pipelines::logs::exporters: [file]`, `yaml:service::pipelines::metrics::exporters: [file]`,
+		`yaml:extensions::health_check::endpoint: 127.0.0.1:13134`) // the agent's is 13133, and here they share a namespace
+	gateway.output = filepath.Join(out, "otlp.jsonl")
+	gateway.awaitReady()
+	return gateway
+}
+
+// runAgent starts the agent from its image, which finds the gateway's service at the loopback, and waits until it is ready.
+func runAgent(t *testing.T, ns *testenv.NetNS, w workload, tls string) *collector {
+	t.Helper()
+	root, image := unpack(t, agentImage(t))
+	const interval = "interval: 60000" // of its own account; a list in a second configuration would replace all of it
+	require.Equal(t, 1, strings.Count(w.config, interval))
+	w.config = strings.Replace(w.config, interval, "interval: 1000", 1)
+	agent := runWorkload(t, ns, w, root, image.Config.Entrypoint[0], tls, func(s *specs.Spec) {
+		hosts := filepath.Join(t.TempDir(), "hosts")
+		require.NoError(t, os.WriteFile(hosts, []byte("127.0.0.1 localhost otlp-gateway.ebpfpackets-gateway.svc\n"), 0o644))
+		bind(s, hosts, "/etc/hosts", "ro")
+	}, `yaml:receivers::ebpfpackets/pods::flows::idle_timeout: 1s`, `yaml:receivers::ebpfpackets/node::collection_interval: 1s`)
+	agent.awaitReady()
+	return agent
+}
+
+// awaitFlows waits for records of flows to these ports and no others, and for metrics, and returns the resource of each.
+func awaitFlows(t *testing.T, gateway *collector, ports ...uint16) map[uint16]map[string]any {
+	t.Helper()
+	gateway.awaitOutput(func(o *otlpcheck.Output) bool {
+		return len(resourcesOfFlows(o)) >= len(ports) && o.Total("network.flow.io", nil) > 0 &&
+			o.Total("otelcol_ebpfpackets_receiver_ledger_packets", nil) > 0
+	})
+	told := resourcesOfFlows(gateway.read())
+	require.ElementsMatch(t, ports, slices.Collect(maps.Keys(told)))
+	return told
+}
+
+// endQuietly ends collectors one after the other; none may have logged an error.
+func endQuietly(t *testing.T, collectors ...*collector) {
+	t.Helper()
+	for _, c := range collectors {
+		c.terminate()
+	}
+	for _, c := range collectors {
+		assert.NotRegexp(t, `\terror\t`, c.log.String())
+	}
 }
 
 const multicastPort = 9999

@@ -12,7 +12,7 @@ import "encoding/binary"
 //	its answer   the question's type in the high byte -> identifier
 //	all others   0 -> type in the high byte, code in the low one
 //
-// The identifier is 0 where the message has none, such as neighbor discovery. bpf/parse.h does the same.
+// The identifier is 0 where the message has none, such as neighbor discovery. bpf/transport.h does the same.
 
 // icmpPair is the types of a question and of its answer. The pairs are those of the Community ID, which has them of Zeek.
 type icmpPair struct {

@@ -99,6 +99,9 @@ func (r *rig) untilPressure(w *workload) int {
 	if w.fits() || w.full {
 		return driveBurst
 	}
+	if w.each {
+		return sampleBurst // or the ring would be full
+	}
 	seen := map[benchStep]bool{}
 	for i, s := range r.sequence {
 		if seen[s] = true; len(seen) == w.slots()/2 {
@@ -202,18 +205,42 @@ func (s *subject) flush(b *testing.B, w *workload, r *rig) {
 func (r *rig) subjects(b *testing.B, w *workload) []*subject {
 	b.Helper()
 	plain := Config{Slots: w.slots(), cpus: []int{0}}
-	sampling := plain
-	sampling.Samples, sampling.RandomOneIn, sampling.SnapLength, sampling.MaxPerSecond = true, 1000, 256, 100
+	everything := plain
+	everything.Tunnels, everything.Quotes = true, true
 	s := []*subject{
 		{name: "noop", program: r.objects.Noop},
 		r.ours(load(b, plain), "ours"),
-		r.ours(load(b, sampling), "sampled"),
+		r.ours(load(b, everything), "everything"),
+		r.sampled(b, w, plain),
 		{name: "noop again", program: r.objects.Noop},
 		r.reference(),
 		r.percpu(),
 	}
 	for _, path := range candidates() {
 		s = append(s, r.ours(loadCandidate(b, path, plain), path))
+	}
+	return s
+}
+
+// sampled is ours with samples, which are read off the clock.
+func (r *rig) sampled(b *testing.B, w *workload, cfg Config) *subject {
+	b.Helper()
+	cfg.Samples, cfg.RandomOneIn, cfg.SnapLength, cfg.MaxPerSecond = true, 1000, 256, 100
+	if !w.each {
+		return r.ours(load(b, cfg), "sampled")
+	}
+	cfg.RandomOneIn, cfg.SnapLength, cfg.MaxPerSecond = 1, sampleSnap, 100*unlimited
+	k := load(b, cfg)
+	s := r.ours(k, "sampled")
+	take := s.take
+	s.take = func(b *testing.B) {
+		b.Helper()
+		take(b)
+		if s.samples.Selected <= sampleBurst { // more fill the ring, before the clock starts
+			require.Equal(b, s.samples.Selected, s.samples.Emitted)
+		}
+		_, err := k.ReadSamples(func(*packet.Sample) {})
+		require.NoError(b, err)
 	}
 	return s
 }

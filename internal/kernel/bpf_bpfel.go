@@ -13,6 +13,55 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfApart struct {
+	_      structs.HostLayout
+	Outer  bpfOuter
+	Packet struct {
+		_          structs.HostLayout
+		SrcAddr    [2]uint64
+		DstAddr    [2]uint64
+		Ports      uint32
+		Ifindex    uint32
+		Netns      uint16
+		Bits       uint16
+		IpProto    uint8
+		Zeros      [3]uint8
+		FragmentId uint32
+		Label      uint32
+		Offset     uint32
+		Ethertype  uint16
+		Reason     uint8
+		TcpFlags   uint8
+		Marks      uint16
+		Fragment   uint8
+		Jumbo      uint8
+		Quoted     uint8
+		Pad        [3]uint8
+	}
+	Inside struct {
+		_          structs.HostLayout
+		SrcAddr    [2]uint64
+		DstAddr    [2]uint64
+		Ports      uint32
+		Ifindex    uint32
+		Netns      uint16
+		Bits       uint16
+		IpProto    uint8
+		Zeros      [3]uint8
+		FragmentId uint32
+		Label      uint32
+		Offset     uint32
+		Ethertype  uint16
+		Reason     uint8
+		TcpFlags   uint8
+		Marks      uint16
+		Fragment   uint8
+		Jumbo      uint8
+		Quoted     uint8
+		Pad        [3]uint8
+	}
+}
+
 type bpfBeginning struct {
 	_       structs.HostLayout
 	Packets uint32
@@ -81,32 +130,6 @@ type bpfFragmentKey struct {
 	Words [6]uint64
 }
 
-type bpfInner struct {
-	_      structs.HostLayout
-	Outer  bpfOuter
-	Packet struct {
-		_          structs.HostLayout
-		SrcAddr    [2]uint64
-		DstAddr    [2]uint64
-		Ports      uint32
-		Ifindex    uint32
-		Netns      uint16
-		Bits       uint16
-		IpProto    uint8
-		Fragment   uint8
-		Jumbo      uint8
-		Quoted     uint8
-		FragmentId uint32
-		Label      uint32
-		Offset     uint32
-		Ethertype  uint16
-		Reason     uint8
-		TcpFlags   uint8
-		Marks      uint16
-		Pad1       [6]uint8
-	}
-}
-
 type bpfOuter struct {
 	_       structs.HostLayout
 	SrcAddr [2]uint64
@@ -146,11 +169,11 @@ type bpfRegionHeader struct {
 	Packets        uint64
 	Bytes          uint64
 	Reentered      uint64
-	Busy           uint32
+	Pad0           uint32
 	Used           uint32
 	Countdown      uint32
 	Gap            uint32
-	Pad0           uint64
+	Pad1           uint64
 	HashKeys       [12]uint32
 	HashOdd        uint64
 	HashOuter      uint64
@@ -165,7 +188,7 @@ type bpfRegionHeader struct {
 	ClockJiffies uint32
 	ClockClaims  uint32
 	QuotesLost   uint64
-	Pad1         [5]uint64
+	Pad2         [5]uint64
 }
 
 type bpfSample struct {
@@ -218,8 +241,8 @@ type bpfSlot struct {
 	_        structs.HostLayout
 	SrcAddr  [4]uint32
 	DstAddr  [4]uint32
-	SrcPort  uint16
 	DstPort  uint16
+	SrcPort  uint16
 	Ifindex  uint32
 	Netns    uint16
 	Bits     uint16
@@ -241,10 +264,10 @@ type bpfStacking struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapAparts        = "aparts"
 	bpfMapBeginnings    = "beginnings"
 	bpfMapFollows       = "follows"
 	bpfMapFragments     = "fragments"
-	bpfMapInners        = "inners"
 	bpfMapPressure      = "pressure"
 	bpfMapRegions       = "regions"
 	bpfMapSamplers      = "samplers"
@@ -336,10 +359,10 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	Aparts     *ebpf.MapSpec `ebpf:"aparts"`
 	Beginnings *ebpf.MapSpec `ebpf:"beginnings"`
 	Follows    *ebpf.MapSpec `ebpf:"follows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
-	Inners     *ebpf.MapSpec `ebpf:"inners"`
 	Pressure   *ebpf.MapSpec `ebpf:"pressure"`
 	Regions    *ebpf.MapSpec `ebpf:"regions"`
 	Samplers   *ebpf.MapSpec `ebpf:"samplers"`
@@ -397,10 +420,10 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	Aparts     *ebpf.Map `ebpf:"aparts"`
 	Beginnings *ebpf.Map `ebpf:"beginnings"`
 	Follows    *ebpf.Map `ebpf:"follows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
-	Inners     *ebpf.Map `ebpf:"inners"`
 	Pressure   *ebpf.Map `ebpf:"pressure"`
 	Regions    *ebpf.Map `ebpf:"regions"`
 	Samplers   *ebpf.Map `ebpf:"samplers"`
@@ -411,10 +434,10 @@ type bpfMaps struct {
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Aparts,
 		m.Beginnings,
 		m.Follows,
 		m.Fragments,
-		m.Inners,
 		m.Pressure,
 		m.Regions,
 		m.Samplers,

@@ -32,7 +32,7 @@ import (
 func FuzzParsersAgree(f *testing.F) {
 	outer, inner := loadEvery(f, Config{fragments: -1, injected: true}), loadEvery(f, Config{fragments: -1, injected: true, Tunnels: true})
 	known := slices.Concat(frames.All, captures(f))
-	for i, frame := range frames.All {
+	for i, frame := range slices.Concat(frames.All, frames.Inside) {
 		f.Add(frame.L3, uint64(i), frame.Data)
 	}
 	f.Fuzz(func(t *testing.T, l3 bool, seed uint64, data []byte) {

@@ -240,11 +240,11 @@ func TestLateCPUsAreCounted(t *testing.T) {
 func TestReentryIsAMismatch(t *testing.T) {
 	k := load(t, Config{cpus: []int{0}})
 	pin(t, 0)
-	k.regions.at(0, 0).header.Busy = 1
+	k.regions.at(0, 0).header.BuffersSeen = 1
 	inject(t, k.objects.IngressL2, udpFrame(1, 2, 3, 4, 60), nil)
 	d, err := k.Drain(func(*flow.Slot) {})
 	require.NoError(t, err)
-	require.Equal(t, []Mismatch{{Identity: "reentered", Want: 0, Got: 1}}, d.Mismatches)
+	require.Equal(t, []Mismatch{{Identity: "buffers", Want: 2, Got: 1}, {Identity: "reentered", Want: 0, Got: 1}}, d.Mismatches)
 }
 
 // A sum that does not add up is seen, whichever it is.

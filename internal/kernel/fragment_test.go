@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
@@ -104,11 +105,11 @@ func TestLaterFragmentsHaveThePortsOfTheirFirst(t *testing.T) {
 	})
 }
 
-// joined counts the packets with ports, the later fragments without, and those without a flow; every one is UDP.
+// joined counts the packets with ports, the later fragments without, and those without a flow; all are of one protocol.
 func joined(t *testing.T, got taken, v6 bool) (n joining) {
 	t.Helper()
 	for _, s := range got.slots {
-		require.EqualValues(t, 17, s.Proto)
+		require.Equal(t, got.slots[0].Proto, s.Proto)
 		require.Equal(t, v6, s.IPv6)
 		if s.LaterFragment {
 			require.Zero(t, s.SrcPort+s.DstPort)
@@ -121,6 +122,61 @@ func joined(t *testing.T, got taken, v6 bool) (n joining) {
 	}
 	n.unparsed = got.Ledger.Entries[flow.ReasonShortTransport].Packets
 	return n
+}
+
+// A later fragment that overlaps the TCP header may change its flags where it arrives (RFC 1858 3.2), or have the whole packet
+// thrown away (RFC 8200 4.5). Here it changes neither ports nor flags, whatever its bytes look like and whenever it comes.
+func TestOverlappingFragmentsChangeNothing(t *testing.T) {
+	k := load(t, Config{})
+	pin(t, 0)
+	id := uint16(0)
+	for _, v6 := range []bool{false, true} {
+		for _, c := range []struct {
+			name    string
+			offsets []int
+			want    joining
+		}{
+			{"behind the first", []int{0, 8, 8}, joining{joined: 3}},
+			{"before the first", []int{8, 0}, joining{joined: 1, apart: 1}},
+			{"without the first", []int{8}, joining{apart: 1}},
+		} {
+			t.Run(c.name+map[bool]string{true: " over IPv6"}[v6], func(t *testing.T) {
+				id++
+				for _, offset := range c.offsets {
+					inject(t, k.objects.IngressL2, overlapping(v6, id, offset), nil)
+				}
+				got := drain(t, k)
+				require.Equal(t, c.want, joined(t, got, v6))
+				for _, s := range got.slots {
+					require.Zero(t, s.TCPFlags&tcpSYN)
+					require.Zero(t, s.Handshake)
+				}
+			})
+		}
+	}
+}
+
+const tcpACK = 0x10
+
+// overlapping is a first fragment with a TCP header that opens nothing, or a later one at an offset inside of that header. Where
+// the later one begins it looks like a header with other ports, and it opens a connection, whoever reads it.
+func overlapping(v6 bool, id uint16, offset int) []byte {
+	f := testenv.Frame{
+		Proto: unix.IPPROTO_TCP, Payload: 64, TCPFlags: tcpACK, Fragment: &testenv.Fragment{ID: id, Offset: offset, More: true},
+		From: netip.MustParseAddrPort("192.0.2.1:1000"), To: netip.MustParseAddrPort("192.0.2.2:2000"),
+	}
+	at := 14 + 20
+	if v6 {
+		f.From, f.To = netip.MustParseAddrPort("[2001:db8::1]:1000"), netip.MustParseAddrPort("[2001:db8::2]:2000")
+		at = 14 + 40 + 8
+	}
+	b := f.AppendTo(nil)
+	if offset > 0 {
+		const flags = 13 // offset of the flags in a TCP header
+		copy(b[at:], []byte{0x1a, 0x0a, 0x1a, 0x0b})
+		b[at+12], b[at+flags], b[at+flags-offset] = 5<<4, tcpSYN, tcpSYN
+	}
+	return b
 }
 
 func TestAFirstFragmentIsForgotten(t *testing.T) {

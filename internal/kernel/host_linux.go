@@ -37,18 +37,22 @@ const grant = `run as root, or grant it: "setcap cap_bpf,cap_net_admin,cap_perfm
 const grantNamespaces = `run as root, or grant it: "setcap cap_bpf,cap_net_admin,cap_perfmon,cap_sys_admin+ep <collector>", or ` +
 	`AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON CAP_SYS_ADMIN in a systemd unit, or observe the own namespace only`
 
-// checkHost refuses hosts on which the programs would not load or not count exactly, and says which and why; namespaces: or on which other
-// network namespaces could not be entered.
-func checkHost(namespaces bool) error {
-	var uname unix.Utsname
-	if err := unix.Uname(&uname); err != nil {
-		return fmt.Errorf("read the kernel version: %w", err)
+// checkHost refuses hosts on which the programs would not load or not count exactly, and says which and why; with Namespaces: or on which
+// other network namespaces could not be entered.
+func checkHost(cfg *Config) error {
+	version := cfg.version
+	if version == "" {
+		var uname unix.Utsname
+		if err := unix.Uname(&uname); err != nil {
+			return fmt.Errorf("read the kernel version: %w", err)
+		}
+		version = unix.ByteSliceToString(uname.Version[:])
 	}
 	// A feature that cannot be probed: since 3253cb49cbad programs on the same CPU may preempt each other there.
-	if strings.Contains(unix.ByteSliceToString(uname.Version[:]), "PREEMPT_RT") {
+	if strings.Contains(version, "PREEMPT_RT") {
 		return errors.New("PREEMPT_RT kernels are not supported: programs may interrupt each other there and counts would be lost")
 	}
-	return checkCapabilities(namespaces)
+	return checkCapabilities(cfg.Namespaces)
 }
 
 func checkCapabilities(namespaces bool) error {

@@ -49,6 +49,7 @@ type Config struct {
 	firsts    int            // beginnings of flows remembered; 0: firstFlows
 	clsact    bool           // even if this kernel has tcx; Load sets it where there is none
 	lease     time.Duration  // of a clsact filter; 0: defaultLease
+	version   string         // of the kernel, uname(2); "": that of this one
 }
 
 const (
@@ -102,7 +103,7 @@ type Kernel struct {
 // Load verifies and loads the programs and maps; nothing is attached yet. Errors name the step and, where the kernel says
 // no more than "operation not permitted", the capability that is missing.
 func Load(cfg Config) (*Kernel, error) {
-	if err := checkHost(cfg.Namespaces); err != nil {
+	if err := checkHost(&cfg); err != nil {
 		return nil, err
 	}
 	k := &Kernel{pressure: make(chan struct{}, 1), ending: make(chan struct{}), others: map[uint16]*Namespace{}}
@@ -198,7 +199,7 @@ func (o *objects) close() error {
 func (o *objects) maps() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		bpfMapRegions: o.Regions, bpfMapSamplers: o.Samplers, bpfMapSamples: o.Samples, bpfMapPressure: o.Pressure,
-		bpfMapFragments: o.Fragments, bpfMapInners: o.Inners, bpfMapBeginnings: o.Beginnings, bpfMapFollows: o.Follows,
+		bpfMapFragments: o.Fragments, bpfMapAparts: o.Aparts, bpfMapBeginnings: o.Beginnings, bpfMapFollows: o.Follows,
 		bpfMapScratch: o.Scratch, bpfMapStackings: o.Stackings, ".bss": o.BSS,
 	}
 }

@@ -53,6 +53,18 @@ func TestFormFollowsKernelAndConfiguration(t *testing.T) {
 	}
 }
 
+// uname(2) says how a kernel was built. These are Debian's words; the refusal comes before any privilege is asked for.
+func TestRealTimeKernelsAreToldByTheirVersion(t *testing.T) {
+	_, err := Load(Config{version: "#1 SMP PREEMPT_RT Debian 7.3.4-1~bpo13+1 (2026-11-15)"})
+	require.EqualError(t, err, "PREEMPT_RT kernels are not supported: programs may interrupt each other there and counts would be lost")
+	for _, version := range []string{
+		"#1 SMP PREEMPT_DYNAMIC Debian 6.12.117-1 (2026-11-12)",
+		"#1 SMP Debian 5.10.262-1 (2026-07-31)",
+	} {
+		load(t, Config{version: version})
+	}
+}
+
 func TestMemoryCeilingShrinksSlots(t *testing.T) {
 	cpus := func(n int) (list []int) {
 		for i := range n {

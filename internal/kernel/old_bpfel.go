@@ -13,6 +13,63 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type oldApart struct {
+	_     structs.HostLayout
+	Outer struct {
+		_       structs.HostLayout
+		SrcAddr [2]uint64
+		DstAddr [2]uint64
+		Id      uint32
+		Kind    uint8
+		Bits    uint8
+		Pad     [2]uint8
+	}
+	Packet struct {
+		_          structs.HostLayout
+		SrcAddr    [2]uint64
+		DstAddr    [2]uint64
+		Ports      uint32
+		Ifindex    uint32
+		Netns      uint16
+		Bits       uint16
+		IpProto    uint8
+		Zeros      [3]uint8
+		FragmentId uint32
+		Label      uint32
+		Offset     uint32
+		Ethertype  uint16
+		Reason     uint8
+		TcpFlags   uint8
+		Marks      uint16
+		Fragment   uint8
+		Jumbo      uint8
+		Quoted     uint8
+		Pad        [3]uint8
+	}
+	Inside struct {
+		_          structs.HostLayout
+		SrcAddr    [2]uint64
+		DstAddr    [2]uint64
+		Ports      uint32
+		Ifindex    uint32
+		Netns      uint16
+		Bits       uint16
+		IpProto    uint8
+		Zeros      [3]uint8
+		FragmentId uint32
+		Label      uint32
+		Offset     uint32
+		Ethertype  uint16
+		Reason     uint8
+		TcpFlags   uint8
+		Marks      uint16
+		Fragment   uint8
+		Jumbo      uint8
+		Quoted     uint8
+		Pad        [3]uint8
+	}
+}
+
 type oldBeginning struct {
 	_       structs.HostLayout
 	Packets uint32
@@ -67,40 +124,6 @@ type oldFragmentKey struct {
 	Words [6]uint64
 }
 
-type oldInner struct {
-	_     structs.HostLayout
-	Outer struct {
-		_       structs.HostLayout
-		SrcAddr [2]uint64
-		DstAddr [2]uint64
-		Id      uint32
-		Kind    uint8
-		Bits    uint8
-		Pad     [2]uint8
-	}
-	Packet struct {
-		_          structs.HostLayout
-		SrcAddr    [2]uint64
-		DstAddr    [2]uint64
-		Ports      uint32
-		Ifindex    uint32
-		Netns      uint16
-		Bits       uint16
-		IpProto    uint8
-		Fragment   uint8
-		Jumbo      uint8
-		Quoted     uint8
-		FragmentId uint32
-		Label      uint32
-		Offset     uint32
-		Ethertype  uint16
-		Reason     uint8
-		TcpFlags   uint8
-		Marks      uint16
-		Pad1       [6]uint8
-	}
-}
-
 type oldPlace struct {
 	_       structs.HostLayout
 	Ifindex uint32
@@ -122,11 +145,11 @@ type oldRegion struct {
 		Packets        uint64
 		Bytes          uint64
 		Reentered      uint64
-		Busy           uint32
+		Pad0           uint32
 		Used           uint32
 		Countdown      uint32
 		Gap            uint32
-		Pad0           uint64
+		Pad1           uint64
 		HashKeys       [12]uint32
 		HashOdd        uint64
 		HashOuter      uint64
@@ -141,14 +164,14 @@ type oldRegion struct {
 		ClockJiffies uint32
 		ClockClaims  uint32
 		QuotesLost   uint64
-		Pad1         [5]uint64
+		Pad2         [5]uint64
 	}
 	Classes [320]struct {
 		_        structs.HostLayout
 		SrcAddr  [4]uint32
 		DstAddr  [4]uint32
-		SrcPort  uint16
 		DstPort  uint16
+		SrcPort  uint16
 		Ifindex  uint32
 		Netns    uint16
 		Bits     uint16
@@ -164,8 +187,8 @@ type oldRegion struct {
 		_        structs.HostLayout
 		SrcAddr  [4]uint32
 		DstAddr  [4]uint32
-		SrcPort  uint16
 		DstPort  uint16
+		SrcPort  uint16
 		Ifindex  uint32
 		Netns    uint16
 		Bits     uint16
@@ -256,10 +279,10 @@ type oldStacking struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	oldMapAparts        = "aparts"
 	oldMapBeginnings    = "beginnings"
 	oldMapFollows       = "follows"
 	oldMapFragments     = "fragments"
-	oldMapInners        = "inners"
 	oldMapPressure      = "pressure"
 	oldMapRegions       = "regions"
 	oldMapSamplers      = "samplers"
@@ -351,10 +374,10 @@ type oldProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type oldMapSpecs struct {
+	Aparts     *ebpf.MapSpec `ebpf:"aparts"`
 	Beginnings *ebpf.MapSpec `ebpf:"beginnings"`
 	Follows    *ebpf.MapSpec `ebpf:"follows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
-	Inners     *ebpf.MapSpec `ebpf:"inners"`
 	Pressure   *ebpf.MapSpec `ebpf:"pressure"`
 	Regions    *ebpf.MapSpec `ebpf:"regions"`
 	Samplers   *ebpf.MapSpec `ebpf:"samplers"`
@@ -412,10 +435,10 @@ func (o *oldObjects) Close() error {
 //
 // It can be passed to loadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type oldMaps struct {
+	Aparts     *ebpf.Map `ebpf:"aparts"`
 	Beginnings *ebpf.Map `ebpf:"beginnings"`
 	Follows    *ebpf.Map `ebpf:"follows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
-	Inners     *ebpf.Map `ebpf:"inners"`
 	Pressure   *ebpf.Map `ebpf:"pressure"`
 	Regions    *ebpf.Map `ebpf:"regions"`
 	Samplers   *ebpf.Map `ebpf:"samplers"`
@@ -426,10 +449,10 @@ type oldMaps struct {
 
 func (m *oldMaps) Close() error {
 	return _OldClose(
+		m.Aparts,
 		m.Beginnings,
 		m.Follows,
 		m.Fragments,
-		m.Inners,
 		m.Pressure,
 		m.Regions,
 		m.Samplers,

@@ -8,6 +8,7 @@ package kernel
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"path/filepath"
 	"testing"
 
@@ -140,30 +141,52 @@ func TestParsersAgreeOnEveryTypeOfICMP(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
-// The same, on captures that real tools made of real stacks.
+// The same, on captures that real tools made of real stacks, in both directions, and with the packets inside of their tunnels.
 func TestParsersAgreeOnCaptures(t *testing.T) {
 	paths, err := filepath.Glob("../../testdata/pcap/*.pcap")
 	require.NoError(t, err)
 	require.NotEmpty(t, paths)
-	k := load(t, Config{fragments: -1, injected: true})
-	pin(t, 0)
-	for _, path := range paths {
-		all, err := frames.ReadPcap(path)
-		require.NoError(t, err)
-		compared := 0
-		for _, f := range all {
-			if refused(&f) {
-				continue
+	for _, tunnels := range []bool{false, true} {
+		k := load(t, Config{fragments: -1, injected: true, Tunnels: tunnels})
+		pin(t, 0)
+		inside := 0
+		for _, path := range paths {
+			all, err := frames.ReadPcap(path)
+			require.NoError(t, err)
+			compared := 0
+			for _, f := range all {
+				if refused(&f) {
+					continue
+				}
+				f.Inside = tunnels
+				t.Run(fmt.Sprintf("tunnels %t, %s, %s", tunnels, filepath.Base(path), f.Name), func(t *testing.T) {
+					inside += agreeBothWays(t, k, &f)
+				})
+				compared++
 			}
-			t.Run(filepath.Base(path)+" "+f.Name, func(t *testing.T) {
-				inject(t, k.programFor(t, f.L3, flow.DirectionIngress), f.Data, nil)
-				got, sample := drain(t, k), f.Sample()
-				requireAsDecoded(t, &got, flow.DirectionIngress, &sample, loopback)
-			})
-			compared++
+			require.Greater(t, compared, len(all)*9/10, path)
 		}
-		require.Greater(t, compared, len(all)*9/10, path)
+		require.Equal(t, tunnels, inside > 0, "packets in tunnels")
 	}
+}
+
+// agreeBothWays returns how many flows it found to be inside of a tunnel.
+func agreeBothWays(t *testing.T, k *Kernel, f *frames.Frame) (inside int) {
+	t.Helper()
+	directions := []flow.Direction{flow.DirectionIngress, flow.DirectionEgress}
+	for _, d := range directions {
+		inject(t, k.programFor(t, f.L3, d), f.Data, nil)
+	}
+	got, sample := drain(t, k), f.Sample()
+	for _, d := range directions {
+		requireAsDecoded(t, &got, d, &sample, loopback)
+	}
+	for _, s := range got.slots {
+		if s.Tunnel.Kind != 0 {
+			inside++
+		}
+	}
+	return inside
 }
 
 func (k *Kernel) programFor(t *testing.T, l3 bool, d flow.Direction) *ebpf.Program {

@@ -31,6 +31,7 @@ type device struct {
 	header uint64                                                                 // bytes in front of the inner IP header that are counted
 	inner  []int                                                                  // versions of IP that it carries
 	gre    bool                                                                   // carries whatever a peer says
+	meet   func(t *testing.T, d *device, left, right, l, r *testenv.End)          // nil: addresses are all that they need to know
 }
 
 // Plain Ethernet is there to compare with: what is wrong there is wrong with the test.
@@ -51,6 +52,9 @@ var devices = []device{
 	}},
 	{name: "ip6gre", inner: []int{4, 6}, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
 		return &netlink.Gretun{LinkAttrs: a, Local: ip(l.V6), Remote: ip(r.V6), Ttl: 64}
+	}},
+	{name: "wireguard", inner: []int{4, 6}, meet: pairWireguard, link: func(a netlink.LinkAttrs, _, _ *testenv.End) netlink.Link {
+		return &netlink.Wireguard{LinkAttrs: a}
 	}},
 }
 
@@ -140,6 +144,9 @@ func (d *device) ends(t *testing.T, left, right *testenv.End) (l, r *testenv.End
 				Flags: unix.IFA_F_NODAD,
 			}))
 		}
+	}
+	if d.meet != nil {
+		d.meet(t, d, left, right, l, r)
 	}
 	return l, r
 }

@@ -9,6 +9,8 @@
 //	load_test.go     what runs in the guest: every program is loaded
 //	devices_test.go  what runs there as well: exact traffic through each kind of device
 //	ipsec_test.go    and why devices of IPsec are not counted at
+//	wireguard_test.go  how two devices of WireGuard get to know each other
+//	wire_test.go     what tunnels put on the wire, and captures of it
 //	modules_test.go  the modules which that needs
 //	debian_test.go   fetches a kernel package, without installing it
 //	cpio_test.go     writes the initramfs

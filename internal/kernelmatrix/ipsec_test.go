@@ -25,10 +25,10 @@ import (
 const ipsecID = 7 // of the interface, its states and its policies
 
 var ipsec = []device{
-	{name: "xfrm", inner: []int{4}, link: func(a netlink.LinkAttrs, _, _ *testenv.End) netlink.Link {
+	{name: "xfrm", inner: []int{4}, meet: connect, link: func(a netlink.LinkAttrs, _, _ *testenv.End) netlink.Link {
 		return &netlink.Xfrmi{LinkAttrs: a, Ifid: ipsecID}
 	}},
-	{name: "vti", inner: []int{4}, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
+	{name: "vti", inner: []int{4}, meet: connect, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
 		return &netlink.Vti{LinkAttrs: a, Local: ip(l.V4), Remote: ip(r.V4), IKey: ipsecID, OKey: ipsecID}
 	}},
 }
@@ -47,7 +47,6 @@ func TestDevicesOfIPsecBeginInTwoWays(t *testing.T) {
 			if l == nil {
 				return
 			}
-			connect(t, &d, left, right, l, r)
 			forced := iface.Interface{Index: uint32(l.Index), Name: l.Name, HWType: unix.ARPHRD_NONE}
 			for _, direction := range []flow.Direction{flow.DirectionIngress, flow.DirectionEgress} {
 				var err error

@@ -8,6 +8,7 @@ package kernelmatrix
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"maps"
 	"os"
@@ -53,27 +54,27 @@ var (
 var kernels = []row{
 	{ // the floor
 		name: "5.10", suite: "bullseye", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests:  []string{"TestLoad", "TestRealTimeKernelsAreRefused"},
+		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestRealTimeKernelsAreRefused"},
 		attach: slices.Concat(attachTests, privilegeTests, []string{"TestNamespacesNeverMix", "TestNamespacesNeverMix/clsact"}), built: builtTests,
 		modules: slices.Concat(attachModules, builtModules),
 	},
 	{
 		name: "6.1", suite: "bookworm", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests: []string{"TestLoad"}, attach: slices.Concat(attachTests, privilegeTests), built: builtTests,
+		tests: []string{"TestLoad", "TestACPUThatComesLaterIsCounted"}, attach: slices.Concat(attachTests, privilegeTests), built: builtTests,
 		modules: slices.Concat(attachModules, builtModules),
 	},
 	{
 		name: "6.12", suite: "trixie", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests:  []string{"TestLoad", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
+		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestDevices", "TestSegmentsInDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays", "TestTunnelsOnTheWire"},
 		attach: attachTestsOfTCX, built: builtTests, modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{
 		name: "6.12-arm64", suite: "trixie", security: true, arch: "arm64", pkg: "linux-image-cloud-arm64",
-		tests: []string{"TestLoad", "TestDevices", "TestDevicesThatAreNot"}, modules: deviceModules,
+		tests: []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestDevices", "TestDevicesThatAreNot"}, modules: deviceModules,
 	},
 	{
 		name: "backports", suite: "trixie-backports", arch: "amd64", pkg: "linux-image-cloud-amd64", byHand: true,
-		tests:  []string{"TestLoad", "TestDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays"},
+		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestDevices", "TestSegmentsInDevices", "TestDevicesThatAreNot", "TestDevicesOfIPsecBeginInTwoWays", "TestTunnelsOnTheWire"},
 		attach: slices.Concat(attachTestsOfTCX, privilegeTests), built: builtTests, modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{
@@ -127,6 +128,7 @@ func TestKernels(t *testing.T) {
 				t.Logf("the kernel did not reach process 1; booting again:\n%s", console)
 				console = k.boot(t, image, root)
 			}
+			console = keepCaptures(t, console)
 			t.Logf("serial console:\n%s", console)
 			if !bytes.Contains(console, []byte("\nguest: exit 0\n")) {
 				t.Errorf("the guest with kernel %s did not end well", k.name)
@@ -138,6 +140,31 @@ func TestKernels(t *testing.T) {
 			}
 		})
 	}
+}
+
+// capturePrefix begins a line of the console with a capture: its name, and base64.
+const capturePrefix = "capture: "
+
+// keepCaptures takes captures out of what a guest wrote, and writes them to the directory that EBPFPACKETS_CAPTURES names, if it does.
+func keepCaptures(t *testing.T, console []byte) (rest []byte) {
+	t.Helper()
+	dir := os.Getenv("EBPFPACKETS_CAPTURES")
+	for line := range bytes.Lines(console) {
+		capture, ok := bytes.CutPrefix(line, []byte(capturePrefix))
+		if !ok {
+			rest = append(rest, line...)
+			continue
+		}
+		name, encoded, _ := strings.Cut(strings.TrimSpace(string(capture)), " ")
+		content, err := base64.StdEncoding.DecodeString(encoded)
+		if err == nil && dir != "" {
+			err = os.WriteFile(filepath.Join(dir, filepath.Base(name)), content, 0o644)
+		}
+		if err != nil {
+			t.Errorf("keep capture %q: %v", name, err)
+		}
+	}
+	return rest
 }
 
 // withCollector returns the collector that was built for this machine, and what its tests need: they look for metadata.yaml two

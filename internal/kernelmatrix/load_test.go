@@ -23,13 +23,11 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
 	"github.com/ebpfpackets/ebpfpackets/internal/kernel"
+	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 )
 
 // entryPoints are the programs that see packets: with and without a link header, each way.
 const entryPoints = 4
-
-// mostVerified leaves room for kernels whose verifier sees less far than those of the matrix.
-const mostVerified = 500_000
 
 // TestLoad has this kernel's verifier accept every program, in each configuration that makes it walk other paths, and
 // drains once: the barrier works here. TestKernels runs it on other kernels.
@@ -244,8 +242,8 @@ func name(t *testing.T, id ebpf.ProgramID) string {
 		return info.Name
 	}
 	t.Logf("loaded %s: %d instructions verified", info.Name, verified)
-	if verified > mostVerified {
-		t.Errorf("the verifier walked %d instructions of %s, want at most %d: it gives up at 1,000,000", verified, info.Name, mostVerified)
+	if verified > testenv.MostVerified {
+		t.Errorf("the verifier walked %d instructions of %s, want at most %d: it gives up at 1,000,000", verified, info.Name, testenv.MostVerified)
 	}
 	return info.Name
 }

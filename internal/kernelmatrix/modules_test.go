@@ -15,9 +15,10 @@ import (
 	"testing"
 )
 
-// deviceModules are what TestDevices makes its devices of.
+// deviceModules are what TestDevices and TestTunnelsOnTheWire make their devices of.
 var deviceModules = []string{
 	"veth", "ipip", "sit", "ip_gre", "ip6_tunnel", "ip6_gre", "ip_vti", "ip6_vti", "xfrm_interface", "xfrm_user", "mpls_router",
+	"geneve", "wireguard",
 	"esp4", "esp6", "authenc", "crypto_null", "echainiv", // of IPsec without encryption
 }
 

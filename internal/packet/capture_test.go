@@ -47,7 +47,11 @@ var captured = map[string][]string{
 	"qinq.pcap":      {"VLAN 200 IPv4 ICMP 11/0", "VLAN 200 IPv6 ICMP 3/0"},
 	"mpls.pcap":      {"IPv4 TCP 0x02", "IPv4 TCP 0x18", "IPv6 TCP 0x02", "IPv6 TCP 0x11", "not_ip"},
 	"pppoe.pcap":     {"IPv4 TCP 0x02", "IPv4 TCP 0x18", "IPv6 TCP 0x02", "IPv6 TCP 0x11", "not_ip"},
-	"raw.pcap":       {"raw IPv4 ICMP 11/0", "raw IPv6 ICMP 3/0"},
+	"devices.pcap": {
+		"IPv4 protocol 4", "IPv4 protocol 41", "IPv4 protocol 47", "IPv4 protocol 17", "IPv4 protocol 50",
+		"IPv6 protocol 4", "IPv6 protocol 41", "IPv6 protocol 47",
+	},
+	"raw.pcap": {"raw IPv4 ICMP 11/0", "raw IPv6 ICMP 3/0"},
 }
 
 func TestCapturesHoldWhatTheyAreFor(t *testing.T) {

@@ -25,19 +25,34 @@ func carrier(tb testing.TB, name string) packet.Sample {
 	return frames.Carriers[i].Sample()
 }
 
-// everyFrame is the corpus, the carriers and the captures.
-func everyFrame(tb testing.TB) []frames.Frame {
-	tb.Helper()
+// corpus is every frame that is not from a capture.
+func corpus() []frames.Frame {
 	all := slices.Concat(frames.All, frames.Offloaded, frames.ICMP, frames.Inside)
 	for _, c := range frames.Carriers {
 		all = append(all, c.Frame)
 	}
+	return all
+}
+
+// everyFrame is the corpus and the captures.
+func everyFrame(tb testing.TB) []frames.Frame {
+	tb.Helper()
+	all := corpus()
 	files, err := filepath.Glob("../../testdata/pcap/*.pcap")
 	require.NoError(tb, err)
 	for _, path := range files {
-		captured, err := frames.ReadPcap(path)
-		require.NoError(tb, err)
-		all = append(all, captured...)
+		all = append(all, capture(tb, path)...)
+	}
+	return all
+}
+
+// capture is the frames of a file, each with the file's name in its own.
+func capture(tb testing.TB, path string) []frames.Frame {
+	tb.Helper()
+	all, err := frames.ReadPcap(path)
+	require.NoError(tb, err)
+	for i := range all {
+		all[i].Name = filepath.Base(path) + ", " + all[i].Name
 	}
 	return all
 }

@@ -17,16 +17,19 @@ import (
 
 // gopacketStops says in which frames gopacket finds no transport header where both our parsers do, and why.
 var gopacketStops = map[string]string{
-	"a first IPv4 fragment":                               "leaves every fragment to reassembly",
-	"an atomic fragment is a first fragment":              "leaves every fragment to reassembly",
-	"a first IPv6 fragment":                               "leaves every fragment to reassembly",
-	"the reserved byte of a fragment header is no length": "leaves every fragment to reassembly",
-	"eight extension headers, the most":                   "leaves every fragment to reassembly",
-	"padding past the total length is read as a header":   "believes the total length",
-	"a mobility header":                                   "does not know the header",
-	"a HIP header":                                        "does not know the header",
-	"a shim6 header":                                      "does not know the header",
-	"an AH of the least length has no check value":        "needs the 12 bytes of RFC 4302",
+	"a first IPv4 fragment":                                            "leaves every fragment to reassembly",
+	"an atomic fragment is a first fragment":                           "leaves every fragment to reassembly",
+	"a first IPv6 fragment":                                            "leaves every fragment to reassembly",
+	"the reserved byte of a fragment header is no length":              "leaves every fragment to reassembly",
+	"eight extension headers, the most":                                "leaves every fragment to reassembly",
+	"padding past the total length is read as a header":                "believes the total length",
+	"a payload length of 0 and no option that says another":            "believes the payload length",
+	"a payload length of 0 and a hop-by-hop header without the option": "believes the payload length",
+	"a jumbo option beside a payload length":                           "takes both for an error, as RFC 2675 does",
+	"a mobility header":                                                "does not know the header",
+	"a HIP header":                                                     "does not know the header",
+	"a shim6 header":                                                   "does not know the header",
+	"an AH of the least length has no check value":                     "needs the 12 bytes of RFC 4302",
 }
 
 // TestGopacketAgrees asks a decoder that nobody here wrote. It is asked about accounted frames only: of the others it has

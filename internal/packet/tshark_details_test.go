@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,93 +17,41 @@ import (
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/packet"
-	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv/frames"
 )
 
-// tsharkSays is a row of fields, each with all of its values in the order of the frame.
-type tsharkSays map[string][]string
-
-// tsharkDisagrees says of which frames tshark has another idea, of which fields, and why.
-var tsharkDisagrees = map[string]struct {
-	why    string
-	fields []string
-}{
-	"hop-by-hop by number behind IPv4 is no extension header":  {"reads extension headers behind IPv4", []string{"tcp.srcport", "tcp.dstport"}},
-	"AH behind IPv4 is accounted by its number":                {"reads on behind AH", []string{"tcp.srcport", "tcp.dstport"}},
-	"a first IPv6 fragment":                                    {"tells no length of a fragment", []string{"(tcp.len)"}},
-	"ARP for another kind of hardware":                         {"tells addresses of any hardware", []string{"(arp.src.proto_ipv4)", "(arp.dst.proto_ipv4)"}},
-	"ARP that is cut":                                          {"tells the half", []string{"(arp.opcode)"}},
-	"urgent data and unusual options":                          {"reads on behind the end of the list", []string{"(tcp.option_kind)"}},
-	"a link-layer address of 14 bytes":                         {"tells what is no MAC address", []string{"(icmpv6.opt.linkaddr)"}},
-	"an SCTP DATA chunk of no length":                          {"takes data for a chunk", []string{"(sctp.chunk_type)"}},
-	"traffic to the port of VXLAN with bits that are reserved": {"goes by the port", []string{"vxlan.vni"}},
-	"traffic to the port of VXLAN that is none":                {"goes by the port", []string{"vxlan.vni"}},
-	"traffic to the port of Geneve that is none":               {"goes by the port", []string{"geneve.vni"}},
-	"GRE with a strict source route":                           {"reads on behind it", []string{"ip.src", "ip.dst", "udp.srcport", "udp.dstport"}},
-	"IGMP 2 report without a group, with a trailer":            {"tells the half", []string{"igmp.type"}},
-	"an IPv4 header that goes on behind the end of the packet": {"tells nothing", []string{"ip.src", "ip.dst", "(ip.id)", "(ip.flags.df)", "(ip.flags.mf)", "(ip.frag_offset)"}},
-	"time exceeded, quoting IPv6":                              {"goes by the first digit", []string{"ipv6.src", "ipv6.dst", "udp.srcport", "udp.dstport"}},
-	"linux.pcap, frame 52":                                     {"tells half of a quote that is cut", []string{"ipv6.src"}},
-	"linux.pcap, frame 54":                                     {"tells half of a quote that is cut", []string{"ipv6.src"}},
-}
-
 // TestTsharkAgreesOnDetails asks about every detail of every frame: what tshark tells must be told, and nothing else.
 func TestTsharkAgreesOnDetails(t *testing.T) {
-	testenv.Tool(t, "tshark")
 	asked := map[string]int{} // frames by field that had something to say
-	for _, l3 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("corpus, without link header %t", l3), func(t *testing.T) {
-			all := accounted(l3)
-			for _, c := range frames.Carriers {
-				if c.L3 == l3 && !c.Tagged {
-					all = append(all, c.Frame)
-				}
-			}
-			path := filepath.Join(t.TempDir(), "corpus.pcap")
-			require.NoError(t, frames.WritePcap(path, all))
-			tsharkAgreesOnDetails(t, path, all, asked)
-		})
-	}
-	files, err := filepath.Glob("../../testdata/pcap/*.pcap")
-	require.NoError(t, err)
-	for _, path := range files {
-		t.Run(filepath.Base(path), func(t *testing.T) {
-			all, err := frames.ReadPcap(path)
-			require.NoError(t, err)
-			tsharkAgreesOnDetails(t, path, all, asked)
-		})
-	}
+	withTshark(t, func(t *testing.T, path string, all []frames.Frame) {
+		tsharkAgreesOnDetails(t, path, all, asked)
+	})
 	for _, field := range slices.Sorted(maps.Keys(detailFields)) {
 		assert.NotZero(t, asked[field], "no frame has %s: it was not compared", field)
 	}
 }
 
 func tsharkAgreesOnDetails(t *testing.T, path string, all []frames.Frame, asked map[string]int) {
-	rows := tsharkAll(t, path)
+	rows := tshark(t, path, tsharkAsked())
 	require.Len(t, rows, len(all))
 	var d packet.Decoder
 	var h packet.Details
 	for i, f := range all {
 		s := f.Sample()
 		d.Decode(&s, &h)
-		if _, stops := tsharkStops[f.Name]; stops {
-			continue
-		}
+		outer, row := rows[i].derived(), rows[i].inside(&h.Key.Tunnel).derived()
 		read := h.Reason == flow.ReasonAccounted || h.Reason == flow.ReasonARP
 		for field, words := range detailFields {
-			if !read && !slices.Contains(linkFields, field) {
+			ours, theirs := words(&h), row[field]
+			if slices.Contains(linkFields, field) {
+				theirs = outer[field]
+			} else if !read {
 				continue
 			}
-			ours, theirs := words(&h), rows[i][field]
 			if len(ours) > 0 {
 				asked[field]++
 			}
-			if d := tsharkDisagrees[strings.TrimPrefix(filepath.Base(path)+", "+f.Name, "corpus.pcap, ")]; slices.Contains(d.fields, field) {
-				assert.NotEqual(t, theirs, ours, "%s: tshark agrees, although it %s", f.Name, d.why)
-				continue
-			}
-			assert.Equal(t, theirs, ours, "%s: %s; %v", f.Name, field, rows[i]["frame.protocols"])
+			same(t, nameOf(&f, &h.Key), field, theirs, ours)
 		}
 	}
 }
@@ -251,11 +198,17 @@ var detailFields = map[string]func(*packet.Details) []string{
 	"(icmpv6.echo.identifier)":      func(h *packet.Details) []string { return words(v6(h) && h.HasEcho, h.EchoID) },
 	"(icmpv6.echo.sequence_number)": func(h *packet.Details) []string { return words(v6(h) && h.HasEcho, h.EchoSeq) },
 	"icmpv6.mtu":                    func(h *packet.Details) []string { return words(v6(h) && h.HasMTU, h.MTU) },
-	"icmpv6.nd.ns.target_address":   func(h *packet.Details) []string { return words(isType6(h, 135), h.ICMPTarget) },
-	"icmpv6.nd.na.target_address":   func(h *packet.Details) []string { return words(isType6(h, 136), h.ICMPTarget) },
-	"icmpv6.nd.rd.target_address":   func(h *packet.Details) []string { return words(isType6(h, 137), h.ICMPTarget) },
-	"icmpv6.rd.na.destination_address": func(h *packet.Details) []string {
-		return words(isType6(h, 137), h.ICMPDestination)
+	"(icmpv6.nd.ns.target_address)": func(h *packet.Details) []string {
+		return words(isType6(h, 135) && h.ICMPTarget.IsValid(), h.ICMPTarget)
+	},
+	"(icmpv6.nd.na.target_address)": func(h *packet.Details) []string {
+		return words(isType6(h, 136) && h.ICMPTarget.IsValid(), h.ICMPTarget)
+	},
+	"(icmpv6.nd.rd.target_address)": func(h *packet.Details) []string {
+		return words(isType6(h, 137) && h.ICMPTarget.IsValid(), h.ICMPTarget)
+	},
+	"(icmpv6.rd.na.destination_address)": func(h *packet.Details) []string {
+		return words(isType6(h, 137) && h.ICMPDestination.IsValid(), h.ICMPDestination)
 	},
 	"(icmpv6.opt.linkaddr)": func(h *packet.Details) []string { return words(h.HasICMPLinkLayer, h.ICMPLinkLayer) },
 
@@ -286,18 +239,20 @@ func edges(h *packet.Details, side int) (list []string) {
 	return list
 }
 
-// linkFields are compared of every frame, those that are not IP and those that are broken included.
-var linkFields = []string{"(eth.src)", "(eth.dst)", "mpls.label"}
+// linkFields are compared of every frame, those that are not IP and those that are broken included. In tunnels they are those of
+// the frame.
+var linkFields = []string{"(eth.src)", "(eth.dst)", "(vlan ids)", "(vlan priorities)", "mpls.label"}
 
 // tsharkAsked are the fields to ask for; those in brackets of detailFields are made of them.
 func tsharkAsked() []string {
 	asked := []string{
-		"frame.protocols", "ieee8021ad.id", "vlan.id", "ieee8021ad.priority", "vlan.priority", "ip.id", "ip.flags.df", "ip.flags.mf", "ip.frag_offset",
+		"frame.protocols", "ieee8021ad.id", "ieee8021ad.svid", "ieee8021ad.cvid", "vlan.id", "ieee8021ad.priority", "vlan.priority", "ip.id", "ip.flags.df", "ip.flags.mf", "ip.frag_offset",
 		"ipv6.flow", "ipv6.fraghdr.ident", "ipv6.fraghdr.more", "ipv6.fraghdr.offset", "ip.opt.type", "tcp.len", "udp.length", "tcp.flags.urg", "tcp.urgent_pointer",
 		"tcp.option_kind", "tcp.options.timestamp.tsval", "tcp.options.timestamp.tsecr", "icmp.type", "icmp.code", "icmpv6.type", "icmp.ident", "icmp.seq",
 		"icmpv6.echo.identifier", "icmpv6.echo.sequence_number", "eth.src", "eth.dst",
 		"arp.opcode", "arp.src.hw_mac", "arp.dst.hw_mac", "arp.src.proto_ipv4", "arp.dst.proto_ipv4", "icmp.mtu", "icmpv6.opt.linkaddr", "igmp.maddr", "icmpv6.mld.multicast_address", "icmpv6.mldr.mar.multicast_address",
-		"sctp.verification_tag", "sctp.chunk_type",
+		"sctp.verification_tag", "sctp.chunk_type", "icmpv6.nd.ns.target_address", "icmpv6.nd.na.target_address",
+		"icmpv6.nd.rd.target_address", "icmpv6.rd.na.destination_address",
 	}
 	for field := range detailFields {
 		if field[0] != '(' {
@@ -307,25 +262,9 @@ func tsharkAsked() []string {
 	return asked
 }
 
-// tsharkAll returns all values of all fields for each frame of a capture file.
-func tsharkAll(t *testing.T, path string) []tsharkSays {
-	var rows []tsharkSays
-	for _, all := range testenv.Tshark(t, path, tsharkAsked(), "ip.defragment:FALSE", "ipv6.defragment:FALSE",
-		"tcp.desegment_tcp_streams:FALSE", "tcp.relative_sequence_numbers:FALSE") {
-		row := tsharkSays(all)
-		for _, words := range row {
-			for i, word := range words {
-				words[i] = decimal(word)
-			}
-		}
-		row.derive()
-		rows = append(rows, row)
-	}
-	return rows
-}
-
-// derive makes the fields in brackets: those of headers that may occur again, in a tunnel or a quote, of the outermost.
-func (r tsharkSays) derive() {
+// derived adds the fields in brackets: those of headers that may occur again, in a tunnel or a quote, of the outermost.
+func (r tsharkSays) derived() tsharkSays {
+	r = maps.Clone(r)
 	network, transport := r.outermost()
 	take := func(n int, is bool, fields ...string) {
 		for _, field := range fields {
@@ -334,18 +273,7 @@ func (r tsharkSays) derive() {
 			}
 		}
 	}
-	layers := strings.Split(r["frame.protocols"][0], ":")
-	behind := slices.IndexFunc(layers, func(l string) bool { return l == "ip" || l == "ipv6" || l == "arp" })
-	tags := 0
-	for _, l := range layers[:max(behind, 0)] {
-		if l == "vlan" || l == "ieee8021ad" {
-			tags++
-		}
-	}
-	for list, fields := range map[string][2]string{"(vlan ids)": {"ieee8021ad.id", "vlan.id"}, "(vlan priorities)": {"ieee8021ad.priority", "vlan.priority"}} {
-		all := slices.Concat(r[fields[0]], r[fields[1]]) // 802.1ad is always outside
-		r[list] = all[:min(tags, len(all))]
-	}
+	r["(vlan ids)"], r["(vlan priorities)"] = r.tags("id"), r.tags("priority")
 	take(1, true, "eth.src", "eth.dst")
 	take(1, network == "arp", "arp.opcode", "arp.src.hw_mac", "arp.dst.hw_mac", "arp.src.proto_ipv4", "arp.dst.proto_ipv4")
 	take(1, network == "ip", "ip.id", "ip.flags.df", "ip.flags.mf", "ip.frag_offset")
@@ -366,7 +294,8 @@ func (r tsharkSays) derive() {
 	}
 	take(1, transport == "icmpv6" && network == "ipv6" && r.first("icmpv6.type", "128", "129"),
 		"icmpv6.echo.identifier", "icmpv6.echo.sequence_number")
-	take(1, transport == "icmpv6" && network == "ipv6", "icmpv6.opt.linkaddr")
+	take(1, transport == "icmpv6" && network == "ipv6", "icmpv6.opt.linkaddr", "icmpv6.nd.ns.target_address",
+		"icmpv6.nd.na.target_address", "icmpv6.nd.rd.target_address", "icmpv6.rd.na.destination_address")
 	if transport == "icmpv6" || transport == "igmp" {
 		groups := slices.Concat(r["igmp.maddr"], r["icmpv6.mld.multicast_address"], r["icmpv6.mldr.mar.multicast_address"])
 		r["(groups)"] = slices.DeleteFunc(groups, func(g string) bool { return g == "0.0.0.0" || g == "::" }) // a general query has none
@@ -378,6 +307,7 @@ func (r tsharkSays) derive() {
 			delete(r, field)
 		}
 	}
+	return r
 }
 
 // first reports whether the first value of a field is one of these.
@@ -392,7 +322,7 @@ var tsharkExtensions = map[string]string{
 
 // outermost returns the first layer that is IP or ARP, and the one behind it and its extensions.
 func (r tsharkSays) outermost() (network, transport string) {
-	for l := range strings.SplitSeq(r["frame.protocols"][0], ":") {
+	for l := range strings.SplitSeq(r.protocols(), ":") {
 		switch _, extension := tsharkExtensions[l]; {
 		case network == "" && (l == "ip" || l == "ipv6" || l == "arp"):
 			network = l
@@ -405,7 +335,7 @@ func (r tsharkSays) outermost() (network, transport string) {
 
 func (r tsharkSays) extensions() (list []string) {
 	network := ""
-	for l := range strings.SplitSeq(r["frame.protocols"][0], ":") {
+	for l := range strings.SplitSeq(r.protocols(), ":") {
 		switch n, extension := tsharkExtensions[l]; {
 		case network == "" && (l == "ip" || l == "ipv6"):
 			network = l

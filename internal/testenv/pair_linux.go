@@ -79,7 +79,7 @@ func (e *End) configure(peer *End, c PairConfig) {
 	e.Index = l.Attrs().Index
 	require.NoError(e.tb, e.link.LinkSetARPOff(l))
 	if !c.Offloads {
-		e.Do(func() { offloadsOff(e.tb, e.Name) })
+		e.setOffloads(false, ethtoolSTSO, ethtoolSGSO, ethtoolSGRO)
 	}
 	require.NoError(e.tb, e.link.LinkSetUp(l))
 	for _, a := range []struct {
@@ -117,7 +117,19 @@ func VXLAN(left, right *End, v6 bool, port int) (l, r *End) {
 	}
 	l.configure(r, PairConfig{Offloads: true})
 	r.configure(l, PairConfig{Offloads: true})
+	l.awaitAddress()
+	r.awaitAddress()
 	return l, r
+}
+
+// awaitAddress waits until the end takes what is sent to its IPv6 address: the kernel adds that route behind the address, in its own time.
+// Unlike awaitUp it needs no carrier, which a tunnel has not.
+func (e *End) awaitAddress() {
+	e.tb.Helper()
+	require.Eventually(e.tb, func() bool {
+		routes, err := e.link.RouteGet(e.V6.AsSlice())
+		return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
+	}, patience, time.Millisecond, "%s has its address", e.Name)
 }
 
 // AllowBuffers lets TCP hand buffers of up to size bytes to the interface, more than IP headers have numbers for: BIG TCP.
@@ -136,22 +148,37 @@ const (
 	ethtoolSGRO = 0x2c
 )
 
-// offloadsOff must run in the namespace of the interface.
-func offloadsOff(tb testing.TB, name string) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	require.NoError(tb, err)
+func (e *End) setOffloads(on bool, commands ...uint32) {
+	e.tb.Helper()
+	fd, err := 0, error(nil)
+	e.Do(func() { fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) })
+	require.NoError(e.tb, err)
 	defer unix.Close(fd)
-	for _, command := range []uint32{ethtoolSTSO, ethtoolSGSO, ethtoolSGRO} {
-		value := struct{ command, on uint32 }{command, 0}
+	for _, command := range commands {
+		value := struct{ command, on uint32 }{command: command}
+		if on {
+			value.on = 1
+		}
 		request := struct {
 			name [unix.IFNAMSIZ]byte
 			data unsafe.Pointer
 			_    [16]byte
 		}{data: unsafe.Pointer(&value)}
-		copy(request.name[:], name)
+		copy(request.name[:], e.Name)
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
-		require.Zero(tb, errno, "ethtool %#x on %s: %v", command, name, errno)
+		require.Zero(e.tb, errno, "ethtool %#x on %s: %v", command, e.Name, errno)
 	}
+}
+
+// Segment has what from sends to its peer segmented behind the egress hook and joined again before the ingress hook, as cards and GRO do.
+// So the counters of from are those of the wire. TCP would make no buffers for an interface that takes none: with it the interface
+// only does not segment by itself.
+func Segment(from, to *End, tcp bool) {
+	if !tcp {
+		from.AllowBuffers(1500)
+	}
+	from.setOffloads(false, ethtoolSTSO) // a veth does not join what came from an interface that could segment
+	to.setOffloads(true, ethtoolSGRO)
 }
 
 // AddBridge joins the interfaces of ports, which lie in the namespace, by a bridge. It passes on what the test sends, an offloaded

@@ -10,6 +10,10 @@ import (
 	"testing"
 )
 
+// MostVerified is how many instructions of a program a verifier may walk: half of where it gives up leaves room for kernels whose verifier
+// sees less far than those that tests run on.
+const MostVerified = 500_000
+
 // Privileged leaves the test out unless it may load programs and attach them.
 func Privileged(tb testing.TB) {
 	tb.Helper()

@@ -4,7 +4,6 @@
 package testenv
 
 import (
-	"encoding/binary"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -74,15 +73,6 @@ func (c TapConfig) flags() uint16 {
 	return flags
 }
 
-// virtio_net_hdr; linux/virtio_net.h
-const (
-	virtioNeedsChecksum = 1
-	virtioTCPv4         = 1
-	virtioTCPv6         = 4
-	virtioUDP           = 5
-	virtioHeader        = 10
-)
-
 // Write lets the interface receive one frame. With Scatter it comes in parts: the linear area ends with the first.
 func (t *Tap) Write(parts ...[]byte) {
 	t.ns.tb.Helper()
@@ -98,22 +88,9 @@ func (t *Tap) Write(parts ...[]byte) {
 func (t *Tap) WriteSegmented(f Frame, segment int) flow.Volume {
 	t.ns.tb.Helper()
 	require.True(t.ns.tb, t.config.Vnet, "a tap without Vnet has no segmentation")
-	whole := f.AppendTo(nil)
-	headers := len(whole) - f.Payload
-	transport, kind, checksumAt := 20, byte(virtioTCPv4), 16
-	switch {
-	case f.Proto == protoUDP:
-		transport, kind, checksumAt = 8, virtioUDP, 6
-	case f.From.Addr().Is6():
-		kind = virtioTCPv6
-	}
-	header := []byte{virtioNeedsChecksum, kind}
-	for _, v := range []int{headers, segment, headers - transport, checksumAt} {
-		header = binary.NativeEndian.AppendUint16(header, uint16(v))
-	}
+	header, whole, wire := segmented(f, segment)
 	t.write([][]byte{header, whole})
-	segments := max(1, (f.Payload+segment-1)/segment)
-	return flow.Volume{Packets: uint64(segments), Bytes: uint64(f.Payload + segments*headers)}
+	return wire
 }
 
 func (t *Tap) write(parts [][]byte) {

@@ -139,6 +139,15 @@ func options(next byte, length int, payload ...[]byte) []byte {
 		slices.Concat(payload...))
 }
 
+// jumbo is a hop-by-hop header of 8 bytes whose option says how much is behind the IPv6 header; RFC 2675 2.
+func jumbo(next byte, length uint32, payload ...[]byte) []byte {
+	return slices.Concat(
+		[]byte{next, 0}, // next header, length in 8-byte words minus 1
+		[]byte{0xc2, 4}, // jumbo payload and the length of its data
+		u32(length),     // payload length, this header included
+		slices.Concat(payload...))
+}
+
 // routing is a segment routing header of 24 bytes with one segment, already reached; RFC 8754 2.
 func routing(next byte, payload ...[]byte) []byte {
 	return slices.Concat(
@@ -252,6 +261,10 @@ func icmp(typ, code byte, payload ...[]byte) []byte {
 // without returns frame less its last n bytes, as a snap length or a liar would.
 func without(n int, frame []byte) []byte {
 	return slices.Clip(frame[:len(frame)-n])
+}
+
+func u32(v uint32) []byte {
+	return binary.BigEndian.AppendUint32(nil, v)
 }
 
 func u16(v uint16) []byte {

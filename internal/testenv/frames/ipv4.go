@@ -91,6 +91,11 @@ var ipv4 = []Frame{
 		Want: later(seen4(6, 14+24)),
 	},
 	{
+		Name: "a later IPv4 fragment that overlaps the TCP header",                     // RFC 1858 3.2: flags are not taken from it
+		Data: ethernet(typeIPv4, ip4Fragment(moreFragments|1, protoTCP, tcp(syn)[8:])), // offset 8: from the acknowledgement number on
+		Want: later(seen4(6, 14+20)),
+	},
+	{
 		Name: "the reserved bit of the IPv4 flags is no offset",
 		Data: ethernet(typeIPv4, ip4Fragment(0x8000, protoUDP, udp())), // RFC 3514
 		Want: ports(seen4(17, 14+20+8)),

@@ -3,7 +3,11 @@
 
 package frames
 
-import "github.com/ebpfpackets/ebpfpackets/internal/flow"
+import (
+	"slices"
+
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+)
 
 var ipv6 = []Frame{
 	{
@@ -30,6 +34,31 @@ var ipv6 = []Frame{
 		Name: "a hop-by-hop header",
 		Data: ethernet(typeIPv6, ip6(protoHopByHop, options(protoTCP, 8, tcp(ack)))),
 		Want: isTCP(ack, seen6(6, 14+40+8+20)),
+	},
+	{
+		Name: "a jumbogram has its length in an option",
+		Data: payloadLength(0, ethernet(typeIPv6, ip6(protoHopByHop, jumbo(protoTCP, 70000, tcp(ack))))),
+		Want: isTCP(ack, seen6(6, 14+40+8+20)),
+	},
+	{
+		Name: "a jumbogram of UDP has no length at all, but in its option", // RFC 2675 4
+		Data: payloadLength(0, ethernet(typeIPv6, ip6(protoHopByHop, jumbo(protoUDP, 70000, udpLength(0, udp()))))),
+		Want: ports(seen6(17, 14+40+8+8)),
+	},
+	{
+		Name: "a jumbo option beside a payload length", // RFC 2675 3: an error
+		Data: ethernet(typeIPv6, ip6(protoHopByHop, jumbo(protoTCP, 70000, tcp(ack)))),
+		Want: isTCP(ack, seen6(6, 14+40+8+20)),
+	},
+	{
+		Name: "a payload length of 0 and no option that says another",
+		Data: payloadLength(0, ethernet(typeIPv6, ip6(protoTCP, tcp(ack)))),
+		Want: isTCP(ack, seen6(6, 14+40+20)),
+	},
+	{
+		Name: "a payload length of 0 and a hop-by-hop header without the option",
+		Data: payloadLength(0, ethernet(typeIPv6, ip6(protoHopByHop, options(protoUDP, 8, udp())))),
+		Want: ports(seen6(17, 14+40+8+8)),
 	},
 	{
 		Name: "a destination options header of three words",
@@ -90,6 +119,11 @@ var ipv6 = []Frame{
 		Name: "a later IPv6 fragment at the smallest offset, the last",
 		Data: ethernet(typeIPv6, ip6(protoFragment, fragment(protoUDP, 1, false, []byte{0xff}))),
 		Want: later(seen6(17, 14+40+8)),
+	},
+	{
+		Name: "a later IPv6 fragment that overlaps the TCP header",                              // RFC 5722: flags are not taken from it
+		Data: ethernet(typeIPv6, ip6(protoFragment, fragment(protoTCP, 1, true, tcp(syn)[8:]))), // offset 8: from the acknowledgement number on
+		Want: later(seen6(6, 14+40+8)),
 	},
 	{
 		Name: "a later IPv6 fragment ends the chain at an extension header",
@@ -198,6 +232,11 @@ var ipv6 = []Frame{
 		Data: ethernet(typeIPv6, ip6(protoICMP, icmp(8, 0))),
 		Want: seen6(1, 14+40),
 	},
+}
+
+// payloadLength overwrites the payload length of the IPv6 header behind Ethernet.
+func payloadLength(length uint16, frame []byte) []byte {
+	return slices.Replace(frame, 18, 20, u16(length)...)
 }
 
 // destinations is n destination options headers of 8 bytes, then next.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 )
 
 // Classic pcap, little endian, microseconds: draft-ietf-opsawg-pcap 4 and 5.
@@ -58,7 +59,8 @@ func pcapRecords(b []byte, l3 bool) ([]Frame, error) {
 	return all, nil
 }
 
-// WritePcap writes frames to a capture file. They must all have a link header or all have none.
+// WritePcap writes frames to a capture file, those with an offloaded tag as they were on the wire. They must all have a link
+// header or all have none.
 func WritePcap(path string, all []Frame) error {
 	linkType := uint32(pcapEthernet)
 	if len(all) > 0 && all[0].L3 {
@@ -73,11 +75,21 @@ func WritePcap(path string, all []Frame) error {
 		if f.L3 != all[0].L3 {
 			return errors.New("write pcap: frames with and without link header in one file")
 		}
-		b = binary.LittleEndian.AppendUint32(b, uint32(i))           // seconds
-		b = binary.LittleEndian.AppendUint32(b, 0)                   // microseconds
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(f.Data))) // captured
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(f.Data))) // on the wire
-		b = append(b, f.Data...)
+		data := f.onWire()
+		b = binary.LittleEndian.AppendUint32(b, uint32(i))         // seconds
+		b = binary.LittleEndian.AppendUint32(b, 0)                 // microseconds
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(data))) // captured
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(data))) // on the wire
+		b = append(b, data...)
 	}
 	return os.WriteFile(path, b, 0o600)
+}
+
+// onWire is f with its offloaded tag, of 802.1Q, in the bytes.
+func (f *Frame) onWire() []byte {
+	if !f.Tagged {
+		return f.Data
+	}
+	const addresses = 12
+	return slices.Concat(f.Data[:addresses], u16(typeVLAN), u16(f.VLANTCI), f.Data[addresses:])
 }

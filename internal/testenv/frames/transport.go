@@ -5,6 +5,7 @@ package frames
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 )
@@ -61,6 +62,11 @@ var transport = []Frame{
 		Want: ports(seen6(17, 14+40+8)),
 	},
 	{
+		Name: "a UDP length of 0",
+		Data: ethernet(typeIPv4, ip4(protoUDP, udpLength(0, udp([]byte("payload"))))),
+		Want: ports(seen4(17, 14+20+8)),
+	},
+	{
 		Name: "a UDP header one byte short",
 		Data: without(1, ethernet(typeIPv4, ip4(protoUDP, udp()))),
 		Want: unread(flow.ReasonShortTransport, typeIPv4),
@@ -110,6 +116,11 @@ var transport = []Frame{
 		Data: without(1, ethernet(typeIPv6, ip6(protoICMPv6, icmp(128, 0)))),
 		Want: unread(flow.ReasonShortTransport, typeIPv6),
 	},
+}
+
+// udpLength overwrites the length of a UDP header.
+func udpLength(length uint16, header []byte) []byte {
+	return slices.Replace(header, 4, 6, u16(length)...)
 }
 
 // icmpTypes is one frame for each type of ICMP and of ICMPv6, with code 5 and identifier 1.
