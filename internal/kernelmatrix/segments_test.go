@@ -27,6 +27,9 @@ var geneve = device{name: "geneve", inner: []int{4, 6}, link: func(a netlink.Lin
 func TestSegmentsInDevices(t *testing.T) {
 	testenv.Privileged(t)
 	for _, d := range append([]device{geneve}, devices[1:]...) {
+		if d.name == "wireguard" { // encrypts packet by packet: no buffer passes a hook whole
+			continue
+		}
 		for _, version := range d.inner {
 			t.Run(fmt.Sprintf("IPv%d in %s", version, d.name), func(t *testing.T) {
 				left, right := testenv.Pair(t, testenv.PairConfig{Offloads: true})
