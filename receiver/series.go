@@ -170,8 +170,8 @@ func (a *aggregator) add(key *seriesKey, v flow.Volume, now int64) {
 	s.traffic, s.changed = now, a.round
 }
 
-// find returns the series of key, or the overflow series. Slots share few series, and to compare with one of them takes a fifth of
-// looking it up in the map.
+// find returns the series of key, or the overflow series. Slots share few series, and to compare with one of them is
+// less than to hash a key of this size.
 func (a *aggregator) find(key *seriesKey) *series {
 	r := &a.recent[key.spread()%recentSeries]
 	if s := *r; s != nil && !s.dropped && s.key == *key {
