@@ -23,6 +23,9 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 )
 
+// building is patience with what `make run` compiles and links, on a busy machine.
+const building = 5 * time.Minute
+
 // The page's blocks of language console. A line that begins with "$ " is a command, the others are what it prints. In a block marked
 // "stays", the command goes on until a later such block has the line "^C"; what these blocks show is what it prints meanwhile.
 var consoleBlock = regexp.MustCompile("(?ms)^```console( stays)?\n(.*?)^```$")
@@ -184,13 +187,14 @@ func shown(line string) *regexp.Regexp {
 func (r *reader) await(line string) {
 	r.Helper()
 	pattern := shown(line)
-	require.Eventually(r, func() bool {
-		found := pattern.FindStringIndex(r.said.String()[r.seen:])
-		if found != nil {
+	for deadline := time.Now().Add(building); ; time.Sleep(50 * time.Millisecond) {
+		over := len(r.ended) > 0 || time.Now().After(deadline)
+		if found := pattern.FindStringIndex(r.said.String()[r.seen:]); found != nil {
 			r.seen += found[1]
+			return
 		}
-		return found != nil
-	}, patience, 50*time.Millisecond, "the page shows %q", line)
+		require.False(r, over, "%v ended or said nothing for %v; the page shows %q", r.stays, building, line)
+	}
 }
 
 // compare looks for a line in what the last command printed.
