@@ -26,8 +26,8 @@ type protocolLoad struct {
 	packets, begin int // of each in one burst
 }
 
-// getBurst is how many samples of a request the ring has room for, and some.
-const getBurst = 2048
+// getBurst is fewer than half of the samples of a request that the ring has room for: a signal may make a burst start again.
+const getBurst = 1024
 
 func protocolLoads() []protocolLoad {
 	data, ack := segment(1, bytes.Repeat([]byte("x"), 1400)), tcpFrame(0x10, 54)
