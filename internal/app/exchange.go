@@ -15,6 +15,9 @@ import (
 // not known.
 const blind = int64(2 * time.Second)
 
+// maxLooks is how often all questions of DNS are looked at between two calls of expire. Whoever sends what is no answer makes us look.
+const maxLooks = 64
+
 // How long a question waits for its answer.
 const (
 	dnsWait  = int64(5 * time.Second)  // as long as resolvers do before they ask again; resolv.conf(5)
@@ -31,6 +34,7 @@ type exchanges struct {
 	counts *Counts
 	oneWay bool
 	missed uint64 // moments at which an answer may have been missed
+	looks  int    // at all questions of DNS since the last expire
 	now    int64  // of the last expire; 0: none
 }
 
@@ -166,9 +170,14 @@ func (x *exchanges) doubt(k *flow.Key, d flow.Direction) {
 	}
 }
 
-// asked visits the questions of one half of c that wait. It looks at all of them, as seldom as what needs it comes.
+// asked visits the questions of one half of c that wait. It looks at all of them, so where that is needed too often, all are doubted
+// instead.
 func (x *exchanges) asked(c flow.Conversation, half uint8) iter.Seq[*entry[dnsQuestion, dnsAsked]] {
 	return func(yield func(*entry[dnsQuestion, dnsAsked]) bool) {
+		if x.looks++; x.looks > maxLooks {
+			x.missed++
+			return
+		}
 		for e := range x.dns.all() {
 			if e.key.half == half && e.key.Conversation == c && !yield(e) {
 				return
@@ -229,7 +238,7 @@ func (x *exchanges) expire(now int64, visit func(*Message)) {
 	if x.now != 0 && (now < x.now || now-x.now > blind) {
 		x.missed++
 	}
-	x.now = now
+	x.now, x.looks = now, 0
 	for e := x.dns.oldest(); e != nil && isOver(e.value.time, now, dnsWait); e = x.dns.oldest() {
 		m, known := unanswered(&e.key, &e.value), x.knows(&e.value)
 		x.dns.drop(e.key)

@@ -165,14 +165,19 @@ func TestAQuestionThatMayHaveBeenAnswered(t *testing.T) {
 		then    func(r *rig)
 		unknown uint64
 	}{
-		"nothing was missed":          {everything, udp, func(*rig) {}, 0},
-		"one direction is seen":       {oneWay, udp, func(*rig) {}, 1},
-		"a packet was missed":         {everything, udp, func(r *rig) { r.Missed() }, 1},
-		"one was missed late":         {everything, udp, func(r *rig) { r.wait(4 * time.Second); r.Missed() }, 1},
-		"nobody looked":               {everything, udp, func(r *rig) { r.skip(6 * time.Second) }, 1},
-		"the clock was set forward":   {everything, udp, func(r *rig) { r.skip(time.Hour) }, 1},
-		"the clock was set back":      {everything, udp, func(r *rig) { r.skip(-time.Hour) }, 1},
-		"an answer that is none":      {everything, udp, func(r *rig) { r.read(answer(udp, 0, "not of this kind")) }, 1},
+		"nothing was missed":        {everything, udp, func(*rig) {}, 0},
+		"one direction is seen":     {oneWay, udp, func(*rig) {}, 1},
+		"a packet was missed":       {everything, udp, func(r *rig) { r.Missed() }, 1},
+		"one was missed late":       {everything, udp, func(r *rig) { r.wait(4 * time.Second); r.Missed() }, 1},
+		"nobody looked":             {everything, udp, func(r *rig) { r.skip(6 * time.Second) }, 1},
+		"the clock was set forward": {everything, udp, func(r *rig) { r.skip(time.Hour) }, 1},
+		"the clock was set back":    {everything, udp, func(r *rig) { r.skip(-time.Hour) }, 1},
+		"an answer that is none":    {everything, udp, func(r *rig) { r.read(answer(udp, 0, "not of this kind")) }, 1},
+		"many of another question": {everything, udp, func(r *rig) {
+			for range maxLooks + 1 {
+				r.read(answer(elsewhere, 0, "not of this kind"))
+			}
+		}, 1},
 		"one of another question":     {everything, udp, func(r *rig) { r.read(answer(elsewhere, 0, "not of this kind")) }, 0},
 		"what is asked that is none":  {everything, udp, func(r *rig) { r.read(ask(udp, 0, "not of this kind")) }, 0},
 		"an answer cut in its header": {everything, udp, func(r *rig) { s := answer(udp, 0, header[:9]); s.Length = 90; r.read(s) }, 1},
