@@ -52,7 +52,7 @@ interfaces: {include: [left0]}
 namespaces: [host, "%s*"]
 collection_interval: 1s
 cardinality_limit: 6
-packets: {random_one_in: 10, max_per_second: 1000000, snap_length: 1500}
+packets: {random_one_in: 1, max_per_second: 1000000, snap_length: 1500}
 `, prefix))
 	p := startPrometheus(t, left.NetNS, hurriedRules(t))
 	s := left.NewSender()
@@ -173,12 +173,12 @@ func (c *collector) overrun(s *testenv.Sender, d *testenv.Datagrams) {
 	s.Datagrams(d, 0, 25_000)
 }
 
-// manySamples are large datagrams of few flows: one in ten is a sample, and the ring of 1 MiB has room for 700.
+// manySamples are large datagrams of few flows: each is a sample, and the ring of 16 MiB has room for 10,800.
 func manySamples(e *testenv.End) *testenv.Datagrams {
 	return &testenv.Datagrams{Flows: 10, Payloads: []int{1452}, Src: e.MAC, Dst: testenv.Nobody}
 }
 
-// manyFlows are small datagrams, each of a flow of its own: the ring has room for one in ten, a region for 16,384.
+// manyFlows are small datagrams, each of a flow of its own: the ring has room for all, a region for 16,384.
 func manyFlows(e *testenv.End) *testenv.Datagrams {
 	return &testenv.Datagrams{Flows: 25_000, Payloads: []int{0}, Src: e.MAC, Dst: testenv.Nobody}
 }
