@@ -281,7 +281,7 @@ func TestKubernetesMemory(t *testing.T) {
 		}
 	}
 	assert.Contains(t, page, fmt.Sprintf("`GOMEMLIMIT` is %d MiB", soft))
-	assert.Contains(t, page, fmt.Sprintf("pod's %d MiB, too: twice 61.7 MB, %d MiB, with 64 CPUs", limit, maps64))
+	assert.Contains(t, page, fmt.Sprintf("pod's %d MiB, too: %d MiB for both receivers with 64 CPUs", limit, maps64))
 	assert.Less(t, soft+maps64, limit)
 }
 
