@@ -108,9 +108,14 @@ func (r *messageReader) label(b *batch) {
 	for i := range b.flows {
 		f := &b.flows[i]
 		b.labels[i], _ = r.labels.Of(f.Key, f.Direction)
-		if f.EndReason != flow.EndReasonActiveTimeout {
-			r.labels.Forget(f.Key, f.Direction)
-		}
+		r.forget(f)
+	}
+}
+
+// forget drops what messages said of a flow that ended, told or not: the next one with its tuple may be another.
+func (r *messageReader) forget(f *flow.Record) {
+	if f.EndReason != flow.EndReasonActiveTimeout {
+		r.labels.Forget(f.Key, f.Direction)
 	}
 }
 

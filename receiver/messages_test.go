@@ -290,6 +290,32 @@ func TestLabelsOfFlows(t *testing.T) {
 	require.Equal(t, []string{"example.com", "example.com", ""}, names)
 }
 
+// A flow whose record is shed ended as well, a long one whose interim record is shed goes on.
+func TestLabelsOfFlowsThatAreNotTold(t *testing.T) {
+	for name, limit := range map[string]int64{"none is told": 0, "one is told": 1} {
+		t.Run(name, func(t *testing.T) {
+			c := messagesConfig("http")
+			c.Flows.ActiveTimeout = 10 * time.Second
+			b, tel := measured(t, c, nil, consumertest.NewNop())
+			drain := func(d time.Duration) {
+				b.drain.limit = recordLimit{1, limit * int64(time.Second), b.now.Add(d).UnixNano()}
+				b.after(d)
+			}
+			for i, from := range []string{"10.0.0.1:40000", "10.0.0.1:40001", "10.0.0.1:40002"} {
+				b.hand(segment{from, server, 1, request, 0, false, 0})
+				for _, at := range []float64{0, 11} {
+					b.host.count(tcp(from, server, flow.DirectionEgress, ack, 1, uint64(100+i), at, at))
+				}
+			}
+			drain(12 * time.Second)
+			assert.Equal(t, 3, b.messages.labels.Len())
+			drain(20 * time.Second)
+			assert.Equal(t, map[string]int64{"rate_limit": 6 - 2*limit}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_record_sheds", "cause"))
+			assert.Zero(t, b.messages.labels.Len(), "the next connection from the same port would have the name")
+		})
+	}
+}
+
 func TestWithoutProtocolsNothingIsRead(t *testing.T) {
 	b := newBench(t, testConfig(), newFakeHost("eth0"), nil, consumertest.NewNop())
 	require.Nil(t, b.messages)
