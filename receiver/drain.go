@@ -361,6 +361,10 @@ func (e *engine) readSamples() int {
 
 // takeSample adds the records of a sample to those that wait.
 func (e *engine) takeSample(s *packet.Sample, now int64) {
+	if !e.packetRecords { // of a message, for the records of flows
+		e.messages.read(s, func(*app.Message) {})
+		return
+	}
 	b := e.waiting(now)
 	if s.Reasons.Has(packet.KindProtocol) {
 		e.messages.add(b, s, now)
@@ -386,6 +390,9 @@ func (e *engine) expireMessages(now int64) {
 		return
 	}
 	e.messages.expire(now, func(m *app.Message) {
+		if !e.packetRecords {
+			return
+		}
 		b := e.waiting(now)
 		b.addMessage(m, now)
 		if b.full() {
@@ -413,7 +420,7 @@ func wrap(what string, err error) error {
 // finish says everything that was counted until Stop. It fails if that could not be taken from the kernel.
 func (e *engine) finish(ctx context.Context) error {
 	e.drain.final = ctx
-	if e.packetRecords {
+	if e.samples() {
 		e.readSamples()
 		e.sendSamples()
 	}

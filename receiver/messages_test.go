@@ -316,6 +316,38 @@ func TestLabelsOfFlowsThatAreNotTold(t *testing.T) {
 	}
 }
 
+// With the event off messages are read for the records of flows, and have none themselves: nor have questions without an answer, heads
+// that are cut, and other samples.
+func TestWithoutPacketRecordsFlowsSayWhatMessagesSaid(t *testing.T) {
+	c := messagesConfig("dns", "http")
+	c.LogsBuilder.Events.NetworkPacket.Enabled = false
+	b, tel := measured(t, c, nil, consumertest.NewNop())
+	b.hand(
+		segment{client, server, 1, request, 0, false, 0},
+		segment{client, server, 1 + uint32(len(request)), "GET /lost HTTP/1.1\r\nHost: a", 0, false, 0},
+		segment{client, resolver, 0, dnsQuestion(t), 0, false, 0},
+	)
+	b.host.count(
+		tcp(client, server, flow.DirectionEgress, ack, 1, 100, 0, 0),
+		udp(client, resolver, flow.DirectionEgress, 1, 60, 0, 0),
+	)
+	b.after(6 * time.Second)
+	b.hand()
+	b.after(20 * time.Second)
+	_, records := b.told()
+	require.Len(t, records, 2)
+	told := map[string]string{}
+	for _, r := range records {
+		require.Equal(t, eventFlow, r.EventName())
+		protocol, _ := r.Attributes().Get(attrProtocolName)
+		name, _ := r.Attributes().Get(attrFlowServerName)
+		told[protocol.Str()] = name.Str()
+	}
+	assert.Equal(t, map[string]string{"http": "example.com", "dns": ""}, told)
+	assert.Equal(t, map[string]int64{"http told": 2, "dns told": 1}, nonzero(valuesOf(t, tel, "otelcol_ebpfpackets_receiver_messages", "protocol", "outcome")))
+	assert.Equal(t, map[string]int64{"dns unanswered": 1}, nonzero(valuesOf(t, tel, "otelcol_ebpfpackets_receiver_requests", "protocol", "outcome")))
+}
+
 func TestWithoutProtocolsNothingIsRead(t *testing.T) {
 	b := newBench(t, testConfig(), newFakeHost("eth0"), nil, consumertest.NewNop())
 	require.Nil(t, b.messages)
