@@ -187,6 +187,19 @@ func TestAMessageKnowsItsFlowBetterThanTheRecordsBytes(t *testing.T) {
 	assert.Equal(t, "10.0.0.1", source.Str())
 }
 
+// tls.cipher must be a name that is registered.
+func TestACipherWithoutANameIsInTheBodyAlone(t *testing.T) {
+	s := carrier(t, "TCP without options")
+	b := &batch{view: eth0}
+	b.addSample(&s, 1)
+	b.attach(&app.Message{TLS: &app.TLS{Server: true, Version: 0x0303, Cipher: 0xcc13}})
+	w := logsWriter{resource: pcommon.NewResource()}
+	record := w.write(b).ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0)
+	_, found := record.Attributes().Get(attrTLSCipher)
+	assert.False(t, found)
+	assert.Contains(t, record.Body().Str(), "tls ServerHello 1.2 0xcc13")
+}
+
 // What no message comes of is no record, unless the packet was chosen for another reason, too.
 func TestSamplesWithoutAMessage(t *testing.T) {
 	b, tel := measured(t, messagesConfig("http"), nil, consumertest.NewNop())
