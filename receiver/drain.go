@@ -361,10 +361,6 @@ func (e *engine) readSamples() int {
 
 // takeSample adds the records of a sample to those that wait.
 func (e *engine) takeSample(s *packet.Sample, now int64) {
-	if !e.packetRecords { // of a message, for the records of flows
-		e.messages.read(s, func(*app.Message) {})
-		return
-	}
 	b := e.waiting(now)
 	if s.Reasons.Has(packet.KindProtocol) {
 		e.messages.add(b, s, now)
@@ -390,9 +386,6 @@ func (e *engine) expireMessages(now int64) {
 		return
 	}
 	e.messages.expire(now, func(m *app.Message) {
-		if !e.packetRecords {
-			return
-		}
 		b := e.waiting(now)
 		b.addMessage(m, now)
 		if b.full() {
@@ -402,8 +395,9 @@ func (e *engine) expireMessages(now int64) {
 	e.tel.setMessages(e.messages.counts())
 }
 
+// sendSamples queues what waits: nothing if no sample completed a message, or if they were read for the records of flows alone.
 func (e *engine) sendSamples() {
-	if b := e.drain.samples; b != nil && len(b.packets) > 0 { // none if no sample completed a message
+	if b := e.drain.samples; e.packetRecords && b != nil && len(b.packets) > 0 {
 		b.view = e.places.now() // now: an interface may have come since the first of them
 		e.send(b)
 	}

@@ -210,6 +210,23 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 	}
 }
 
+// queueLength is in messages. Full ones have room for every flow of a full table to end twice; those that each drain ends
+// are smaller.
+func queueLength(maxFlows int) int { return 16 + 2*maxFlows/maxRecords }
+
+func (e *engine) planMetrics(obs *receiverhelper.ObsReport, ephemeralLow uint16) {
+	if e.nextMetrics == nil {
+		e.log.Info("No metrics pipeline: no series")
+		return
+	}
+	e.metrics = newMetrics(e.cfg, e.drain.time, ephemeralLow)
+	if e.metrics == nil {
+		e.log.Info("All metrics are off: no series")
+		return
+	}
+	e.metricsPusher = newMetricsPusher(e.nextMetrics, obs, e.log)
+}
+
 // planSamples leaves out the samples of which no record would say anything. Of messages those of flows do.
 func (e *engine) planSamples(packetRecords bool) {
 	e.packets = e.cfg.Packets
@@ -233,23 +250,6 @@ func (e *engine) planSamples(packetRecords bool) {
 
 // samples reports whether packets are sampled, for whatever records.
 func (e *engine) samples() bool { return len(e.packets.kinds()) > 0 }
-
-// queueLength is in messages. Full ones have room for every flow of a full table to end twice; those that each drain ends
-// are smaller.
-func queueLength(maxFlows int) int { return 16 + 2*maxFlows/maxRecords }
-
-func (e *engine) planMetrics(obs *receiverhelper.ObsReport, ephemeralLow uint16) {
-	if e.nextMetrics == nil {
-		e.log.Info("No metrics pipeline: no series")
-		return
-	}
-	e.metrics = newMetrics(e.cfg, e.drain.time, ephemeralLow)
-	if e.metrics == nil {
-		e.log.Info("All metrics are off: no series")
-		return
-	}
-	e.metricsPusher = newMetricsPusher(e.nextMetrics, obs, e.log)
-}
 
 // attach attaches what it can in the time that Start has.
 func (e *engine) attach() error {
