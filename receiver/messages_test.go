@@ -404,8 +404,8 @@ func TestWithoutPacketRecordsFlowsSayWhatMessagesSaid(t *testing.T) {
 		tcp(client, server, flow.DirectionEgress, ack, 1, 100, 0, 0),
 		udp(client, resolver, flow.DirectionEgress, 1, 60, 0, 0),
 	)
-	b.after(6 * time.Second)
-	b.hand()
+	b.poll(6 * time.Second)
+	b.after(0)
 	b.after(20 * time.Second)
 	_, records := b.told()
 	require.Len(t, records, 2)
