@@ -165,7 +165,7 @@ func (e *engine) beginChoice() {
 	c := &e.drain.choice
 	c.begun, c.observed, c.view = true, e.drain.time, e.places.now()
 	c.room, c.cause = e.drain.limit.allowed(e.drain.time), metadata.AttributeCauseRateLimit
-	if free := (cap(e.logs.queue) - len(e.logs.queue)) * maxRecords; free < c.room && e.drain.final == nil {
+	if free := (cap(e.logs.queue) - len(e.logs.queue)) * maxRecords; free < c.room && !e.drain.ending {
 		c.room, c.cause = free, metadata.AttributeCauseQueueFull
 	}
 }

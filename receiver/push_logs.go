@@ -44,9 +44,7 @@ func (n tally) byEvent() iter.Seq2[string, int64] {
 }
 
 func (n tally) minus(o tally) tally {
-	return tally{n.flows - o.flows, n.packets - o.packets, flow.Volume{
-		Packets: n.volume.Packets - o.volume.Packets, Bytes: n.volume.Bytes - o.volume.Bytes,
-	}}
+	return tally{n.flows - o.flows, n.packets - o.packets, n.volume.Minus(o.volume)}
 }
 
 func (n tally) sum() int { return int(n.flows + n.packets) }
@@ -89,7 +87,7 @@ type logsPusher struct {
 
 	failing bool
 	offered atomic.Pointer[tally] // what the consumer has, and did not answer for; nil: nothing, or nobody waits for the answer
-	lost    atomic.Bool           // records were dropped because of the shutdown
+	lost    atomic.Int64          // records that were dropped because of the shutdown
 }
 
 // offer queues b, or drops and counts it if the consumer is too far behind.
@@ -112,9 +110,17 @@ func (p *logsPusher) offerUntil(ctx context.Context, b *batch) {
 
 func (p *logsPusher) shed(cause metadata.AttributeCause, n tally) {
 	if cause == metadata.AttributeCauseShutdown {
-		p.lost.Store(true)
+		p.lost.Add(int64(n.sum()))
 	}
 	p.tel.countShed(context.Background(), cause, n)
+}
+
+// finish queues the records of the end as soon as there is room, or drops and counts them when ctx is done.
+func (p *logsPusher) finish(ctx context.Context, last []*batch) {
+	for _, b := range last {
+		p.offerUntil(ctx, b)
+	}
+	close(p.queue)
 }
 
 // run pushes until the queue is closed and empty. When ctx is done, it drops and counts what is left.
