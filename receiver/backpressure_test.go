@@ -7,13 +7,14 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"runtime"
+	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -21,10 +22,12 @@ import (
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/app"
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
@@ -192,33 +195,64 @@ func TestAConsumerThatBlocksHoldsUpNothingAndGetsWhatFittedOnceAndInOrder(t *tes
 	})
 }
 
-// The bound that the README gives, in bytes.
-func TestWaitingRecordsTakeBoundedMemory(t *testing.T) {
-	c := testConfig()
-	c.Flows.MaxRecordsPerSecond = maxFlowRecords
-	b := newBench(t, c, newFakeHost("eth0"), nil, consumertest.NewNop())
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
+// What the README says of the memory of waiting records, in this order.
+var waitingSaid = regexp.MustCompile(`(?s)(\d+) messages and ([\d.]+) MB with default settings \(measured, full: ([\d.]+) MB of heap\).*` +
+	`A flow record takes (\d+) bytes, (\d+)\s+more with .packets.protocols., a sample (\d+).* up to ([\d.]+) MB as pdata`)
+
+func TestWaitingRecordsTakeTheMemoryThatTheReadmeSays(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	said := waitingSaid.FindStringSubmatch(string(readme))
+	require.NotNil(t, said)
+	number := func(i int) float64 {
+		n, err := strconv.ParseFloat(said[i], 64)
+		require.NoError(t, err)
+		return n
 	}
-	room := int64(cap(b.logs.queue)) * maxRecords
-	var r flow.Record
-	sizes := rand.New(rand.NewPCG(11, 12))
-	before := heap()
-	for len(b.logs.queue) < cap(b.logs.queue) { // nobody takes any
-		for range sizes.IntN(10 * maxRecords) {
-			b.endFlow(&r)
-		}
-		b.sendFlows()
+	c := createDefaultConfig().(*Config)
+	assert.EqualValues(t, queueLength(c.Flows.MaxFlows), number(1))
+	bound := float64(queueBytes(c.Flows.MaxFlows))
+	assert.InDelta(t, bound/1e6, number(2), 0.05)
+	for name, fill := range map[string]func(b *bench){
+		"flow records": func(b *bench) {
+			sizes := rand.New(rand.NewPCG(11, 12))
+			for range 50 {
+				for range sizes.IntN(10 * maxRecords) {
+					b.endFlow(&flow.Record{})
+				}
+				b.sendFlows()
+			}
+		},
+		"samples": func(b *bench) {
+			s := packet.Sample{Data: make([]byte, c.Packets.SnapLength)}
+			for range 200 * maxRecords {
+				b.takeSample(&s, 1)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := testConfig()
+			c.Flows.MaxRecordsPerSecond = maxFlowRecords
+			b := newBench(t, c, newFakeHost("eth0"), nil, consumertest.NewNop()) // nobody takes any
+			held := float64(heap(1, func() *bench { fill(b); return b }))
+			t.Logf("%d messages, %.1f MB of at most %.1f", len(b.logs.queue), held/1e6, bound/1e6)
+			assert.Greater(t, held, 0.9*bound, "the queue is full")
+			assert.Less(t, held, 1.1*bound)
+			if name == "flow records" {
+				assert.InEpsilon(t, held/1e6, number(3), 0.05)
+			}
+		})
 	}
-	held := heap() - before
-	bound := room * int64(unsafe.Sizeof(r))
-	t.Logf("%d messages of %d records of %d bytes: at most %.1f MB; held: %.1f MB", cap(b.logs.queue), maxRecords, unsafe.Sizeof(r), float64(bound)/1e6, float64(held)/1e6)
-	assert.Greater(t, held, bound/2, "the queue is full")
-	assert.Less(t, held, bound+bound/10)
-	runtime.KeepAlive(b)
+	assert.EqualValues(t, recordBytes, number(4))
+	assert.EqualValues(t, labelBytes, number(5))
+	assert.EqualValues(t, sampledBytes, number(6))
+	w := logsWriter{resource: pcommon.NewResource()}
+	largest := 0.0
+	for _, r := range recordsOfADay {
+		r.batch.view = eth0
+		largest = max(largest, float64(heap(10, func() plog.Logs { return w.write(r.batch) }))/10/1e6)
+	}
+	assert.InEpsilon(t, largest, number(7), 0.05)
 }
 
 // "Shutdown flushes within its bound", even if the consumer never returns, and counts what was lost.

@@ -361,6 +361,7 @@ func (b *bench) ended() {
 func (b *bench) batch() *batch {
 	select {
 	case q := <-b.logs.queue:
+		b.logs.waiting.Add(-q.bytes())
 		return q
 	default:
 		require.FailNow(b.t, "no batch queued")

@@ -165,7 +165,11 @@ func (e *engine) beginChoice() {
 	c := &e.drain.choice
 	c.begun, c.observed, c.view = true, e.drain.time, e.places.now()
 	c.room, c.cause = e.drain.limit.allowed(e.drain.time), metadata.AttributeCauseRateLimit
-	if free := (cap(e.logs.queue) - len(e.logs.queue)) * maxRecords; free < c.room && !e.drain.ending {
+	bytes := recordBytes
+	if e.messages != nil {
+		bytes += labelBytes
+	}
+	if free := e.logs.free(bytes); free < c.room && !e.drain.ending {
 		c.room, c.cause = free, metadata.AttributeCauseQueueFull
 	}
 }

@@ -83,29 +83,42 @@ type logsPusher struct {
 	log    *zap.Logger
 	delays []time.Duration
 	queue  chan *batch   // bounded; what finds no room is dropped and counted
+	room   int64         // bytes that may wait in it
 	ending chan struct{} // closed at shutdown: from then on everything is offered once
 
 	failing bool
+	waiting atomic.Int64          // bytes in queue
 	offered atomic.Pointer[tally] // what the consumer has, and did not answer for; nil: nothing, or nobody waits for the answer
 	lost    atomic.Int64          // records that were dropped because of the shutdown
 }
 
 // offer queues b, or drops and counts it if the consumer is too far behind.
 func (p *logsPusher) offer(b *batch) {
-	select {
-	case p.queue <- b:
-	default:
-		p.shed(metadata.AttributeCauseQueueFull, b.tally())
+	if p.waiting.Add(b.bytes()) <= p.room {
+		select {
+		case p.queue <- b:
+			return
+		default:
+		}
 	}
+	p.waiting.Add(-b.bytes())
+	p.shed(metadata.AttributeCauseQueueFull, b.tally())
 }
 
-// offerUntil queues b as soon as there is room, or drops and counts it when ctx is done.
+// offerUntil queues b as soon as the queue is not full, or drops and counts it when ctx is done. It does not look at bytes: b is in
+// memory in any case.
 func (p *logsPusher) offerUntil(ctx context.Context, b *batch) {
+	p.waiting.Add(b.bytes())
 	select {
 	case p.queue <- b:
 	case <-ctx.Done():
 		p.shed(metadata.AttributeCauseShutdown, b.tally())
 	}
+}
+
+// free returns for how many flow records of so many bytes there is room.
+func (p *logsPusher) free(bytes int64) int {
+	return min((cap(p.queue)-len(p.queue))*maxRecords, int(max(0, p.room-p.waiting.Load())/bytes))
 }
 
 func (p *logsPusher) shed(cause metadata.AttributeCause, n tally) {
@@ -126,6 +139,7 @@ func (p *logsPusher) finish(ctx context.Context, last []*batch) {
 // run pushes until the queue is closed and empty. When ctx is done, it drops and counts what is left.
 func (p *logsPusher) run(ctx context.Context) {
 	for b := range p.queue {
+		p.waiting.Add(-b.bytes())
 		if ctx.Err() != nil {
 			p.shed(metadata.AttributeCauseShutdown, b.tally())
 			continue

@@ -212,13 +212,15 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 			packets: packetWriter{oneIn: e.cfg.Packets.RandomOneIn, flowOneIn: e.cfg.Packets.FlowOneIn, payload: e.cfg.Packets.Payload},
 		},
 		obs: obs, tel: e.tel, log: e.log, delays: retryDelays,
-		queue: make(chan *batch, queueLength(e.cfg.Flows.MaxFlows)), ending: make(chan struct{}),
+		queue: make(chan *batch, queueLength(e.cfg.Flows.MaxFlows)), room: queueBytes(e.cfg.Flows.MaxFlows), ending: make(chan struct{}),
 	}
 }
 
-// queueLength is in messages. Full ones have room for every flow of a full table to end twice; those that each drain ends
-// are smaller.
+// queueLength is in messages. Few of them are full: those of samples come each second.
 func queueLength(maxFlows int) int { return 16 + 2*maxFlows/maxRecords }
+
+// queueBytes is room for every flow of a full table to end, and for samples.
+func queueBytes(maxFlows int) int64 { return 5e6 + int64(maxFlows)*recordBytes }
 
 func (e *engine) planMetrics(obs *receiverhelper.ObsReport, ephemeralLow uint16) {
 	if e.nextMetrics == nil {
