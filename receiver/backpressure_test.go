@@ -5,7 +5,6 @@ package receiver
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"os"
 	"regexp"
@@ -24,6 +23,8 @@ import (
 	"go.opentelemetry.io/collector/consumer/consumertest"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.uber.org/multierr"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/app"
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
@@ -79,6 +80,13 @@ func recordsOf(ld plog.Logs) plog.LogRecordSlice {
 func logsConsumer(t *testing.T, f consumer.ConsumeLogsFunc) consumer.Logs {
 	t.Helper()
 	c, err := consumer.NewLogs(f, consumer.WithCapabilities(consumer.Capabilities{MutatesData: true}))
+	require.NoError(t, err)
+	return c
+}
+
+func metricsConsumer(t *testing.T, f consumer.ConsumeMetricsFunc) consumer.Metrics {
+	t.Helper()
+	c, err := consumer.NewMetrics(f, consumer.WithCapabilities(consumer.Capabilities{MutatesData: true}))
 	require.NoError(t, err)
 	return c
 }
@@ -289,16 +297,26 @@ func TestShutdownBesideAConsumerThatNeverReturnsCountsWhatIsLost(t *testing.T) {
 }
 
 // fanOut does as the Collector where a receiver is in several pipelines: each gets a copy it may change, and their errors
-// are joined.
+// are joined by multierr, which hands a single one on as it is.
 func fanOut(t *testing.T, consumers ...consumer.Logs) consumer.Logs {
-	return logsConsumer(t, func(ctx context.Context, ld plog.Logs) error {
-		var errs []error
-		for _, c := range consumers[1:] {
+	return logsConsumer(t, func(ctx context.Context, ld plog.Logs) (errs error) {
+		for _, c := range consumers {
 			clone := plog.NewLogs()
 			ld.CopyTo(clone)
-			errs = append(errs, c.ConsumeLogs(ctx, clone))
+			errs = multierr.Append(errs, c.ConsumeLogs(ctx, clone))
 		}
-		return errors.Join(append(errs, consumers[0].ConsumeLogs(ctx, ld))...)
+		return errs
+	})
+}
+
+func fanOutMetrics(t *testing.T, consumers ...consumer.Metrics) consumer.Metrics {
+	return metricsConsumer(t, func(ctx context.Context, md pmetric.Metrics) (errs error) {
+		for _, c := range consumers {
+			clone := pmetric.NewMetrics()
+			md.CopyTo(clone)
+			errs = multierr.Append(errs, c.ConsumeMetrics(ctx, clone))
+		}
+		return errs
 	})
 }
 
@@ -310,26 +328,23 @@ func TestBehindAFanOutTheOtherPipelineGetsRefusedRecordsAgain(t *testing.T) {
 	partial := consumererror.NewLogs(errTest, rest)
 	for name, c := range map[string]struct {
 		answers         []error // of one pipeline; the other takes everything
-		copies          int     // that the other got
-		taken           int     // records that the one took
+		offered         []int   // records of each message that the other got
+		taken           int     // records of the messages that the one took whole
 		delivered, shed int64   // what is counted
 		cause           string
 	}{
-		"takes":                         {[]error{nil}, 1, 2, 2, 0, ""},
-		"refuses twice":                 {[]error{errTest, errTest, nil}, 3, 2, 2, 0, ""},
-		"refuses":                       {[]error{errTest}, 4, 0, 0, 2, "refused"},
-		"refuses for good":              {[]error{permanent}, 1, 0, 0, 2, "permanent"},
-		"takes a part and then all":     {[]error{partial, nil}, 2, 2, 2, 0, ""},
-		"takes a part and then nothing": {[]error{partial, errTest}, 4, 0, 0, 2, "refused"},
+		"takes":                         {[]error{nil}, []int{2}, 2, 2, 0, ""},
+		"refuses twice":                 {[]error{errTest, errTest, nil}, []int{2, 2, 2}, 2, 2, 0, ""},
+		"refuses":                       {[]error{errTest}, []int{2, 2, 2, 2}, 0, 0, 2, "refused"},
+		"refuses for good":              {[]error{permanent}, []int{2}, 0, 0, 2, "permanent"},
+		"takes a part and then all":     {[]error{partial, nil}, []int{2, 1}, 1, 2, 0, ""},
+		"takes a part and then nothing": {[]error{partial, errTest}, []int{2, 1, 1, 1}, 0, 1, 1, "refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			accepting, other := replies{answers: []error{nil}}, replies{answers: c.answers}
 			b, tel := measured(t, testConfig(), nil, fanOut(t, accepting.consumer(t), other.consumer(t), consumertest.NewNop()))
 			b.logs.push(t.Context(), twoFlows())
-			assert.Len(t, accepting.taken, c.copies)
-			for _, ld := range accepting.taken {
-				assert.Equal(t, 2, ld.LogRecordCount())
-			}
+			assert.Equal(t, c.offered, accepting.offered)
 			taken := 0
 			for _, ld := range other.taken {
 				taken += ld.LogRecordCount()
@@ -341,6 +356,60 @@ func TestBehindAFanOutTheOtherPipelineGetsRefusedRecordsAgain(t *testing.T) {
 				assert.Equal(t, map[string]int64{c.cause: c.shed}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_record_sheds", "cause"))
 			}
 		})
+	}
+}
+
+// "With deltas those that took the data count it twice", behind a fan-out or of a message that was taken in part, and nobody knows:
+// nothing was shed.
+func TestDeltasThatWereTakenAndRefusedCountTwice(t *testing.T) {
+	refuseOnce := func() *judge {
+		refused := false
+		return &judge{answer: func() error {
+			if refused {
+				return nil
+			}
+			refused = true
+			return errTest
+		}}
+	}
+	for name, c := range map[string]struct {
+		keep  int // series that the accepting pipeline takes of the first message, of two
+		twice flow.Volume
+	}{
+		"all":    {2, flow.Volume{Packets: 6, Bytes: 600}},
+		"a part": {1, flow.Volume{Packets: 3, Bytes: 300}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			accepting, refusing := taking(), refuseOnce()
+			first := true
+			accepted := accepting.consumer(t)
+			part := metricsConsumer(t, func(ctx context.Context, md pmetric.Metrics) error {
+				if first {
+					onlySeries(md, c.keep)
+					first = false
+				}
+				return accepted.ConsumeMetrics(ctx, md)
+			})
+			b, tel := measured(t, deltaConfig(), fanOutMetrics(t, part, refusing.consumer(t)), nil)
+			for _, to := range []string{"10.0.0.2:2000", "10.0.0.2:2001"} {
+				b.host.count(udp("10.0.0.1:1000", to, flow.DirectionEgress, 3, 300, 1, 1))
+			}
+			b.after(time.Second)
+			b.pushed(t.Context())
+			require.NoError(t, b.end(t.Context()))
+			want := flow.Volume{Packets: 6, Bytes: 600}
+			assert.Equal(t, want, volumeOf(&refusing.taken))
+			want.Add(c.twice)
+			assert.Equal(t, want, volumeOf(&accepting.taken))
+			assert.Zero(t, volumeShed(t, tel))
+		})
+	}
+}
+
+func onlySeries(md pmetric.Metrics, n int) {
+	for _, m := range md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().All() {
+		kept := 0
+		m.Sum().DataPoints().RemoveIf(func(pmetric.NumberDataPoint) bool { kept++; return kept > n })
 	}
 }
 
