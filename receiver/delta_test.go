@@ -377,7 +377,7 @@ func TestTheLastCollectionIsOfferedUntilItIsTaken(t *testing.T) {
 			require.NoError(t, b.end(t.Context()))
 			assert.Equal(t, 1+2+2+1, calls)
 			assert.Equal(t, flow.Volume{Packets: 18, Bytes: 1800}, volumeOf(&j.taken))
-			assert.Equal(t, 6, len(j.packetsOf()), "each once")
+			assert.Len(t, j.packetsOf(), 6, "each once")
 			assert.Zero(t, volumeShed(t, tel))
 			j.requireChains(t, 0)
 		})

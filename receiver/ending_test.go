@@ -31,8 +31,8 @@ var hangs = map[string]func(ctx context.Context, over <-chan struct{}) error{
 }
 
 // shutDownAmidTraffic lets b count for half a minute, with a sample and ten flows each second, and shuts it down
-// between two collections. It returns how that ended, and what the kernel counted.
-func shutDownAmidTraffic(t *testing.T, b *bench, halfway func()) (error, flow.Volume) {
+// between two collections. It returns what the kernel counted, and how that ended.
+func shutDownAmidTraffic(t *testing.T, b *bench, halfway func()) (flow.Volume, error) {
 	b.run()
 	for i := range amidFlows {
 		if i == 150 {
@@ -49,7 +49,7 @@ func shutDownAmidTraffic(t *testing.T, b *bench, halfway func()) (error, flow.Vo
 	began := time.Now()
 	err := b.shutdown(context.Background())
 	assert.LessOrEqual(t, time.Since(began), flushTimeout+time.Second)
-	return err, b.tel.ledger.Entries[flow.ReasonAccounted]
+	return b.tel.ledger.Entries[flow.ReasonAccounted], err
 }
 
 const amidFlows, amidSamples = 305, 31
@@ -89,7 +89,7 @@ func TestMetricsThatHangTakeNoRecordsWithThemAtTheEnd(t *testing.T) {
 				require.NoError(t, err)
 				var logs consumertest.LogsSink
 				b, tel := aliveForBoth(t, amidTraffic(), next, &logs)
-				ended, want := shutDownAmidTraffic(t, b, func() { hung.Store(true) })
+				want, ended := shutDownAmidTraffic(t, b, func() { hung.Store(true) })
 
 				var told flow.Volume
 				for _, ld := range logs.AllLogs() {
@@ -117,7 +117,7 @@ func TestRecordsThatHangTakeNoMetricsWithThemAtTheEnd(t *testing.T) {
 				next := logsConsumer(t, func(ctx context.Context, _ plog.Logs) error { return hang(ctx, over) })
 				var metrics consumertest.MetricsSink
 				b, tel := aliveForBoth(t, amidTraffic(), &metrics, next)
-				ended, want := shutDownAmidTraffic(t, b, func() {
+				want, ended := shutDownAmidTraffic(t, b, func() {
 					assert.Len(t, b.logs.queue, cap(b.logs.queue), "nothing finds room any more")
 				})
 

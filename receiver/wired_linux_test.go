@@ -29,7 +29,7 @@ var ours = regexp.MustCompile(`(?m)^(?:created by )?github\.com/ebpfpackets/ebpf
 func running() (all []string) {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
-	for _, stack := range strings.Split(string(stacks), "\n\n") {
+	for stack := range strings.SplitSeq(string(stacks), "\n\n") {
 		if functions := ours.FindAllStringSubmatch(stack, -1); functions != nil && !strings.Contains(stack, "_test.go:") {
 			all = append(all, functions[len(functions)-1][1])
 		}
