@@ -134,6 +134,60 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	require.Greater(t, checked, 50)
 }
 
+var (
+	sentenceEnd = regexp.MustCompile(`\.\s+|\n\n|\n(?:- |\|)`)
+	// figures are a number or two with a unit: "15 to 67 ns".
+	figures = regexp.MustCompile(`(\d[\d,.]*(?:(?: to |-)\d[\d,.]*)?) ?(%|(?:ns|µs|ms|s|B|kB|MB|MiB)\b)`)
+	number  = regexp.MustCompile(`\d[\d,.]*\d|\d`)
+	// source is a link to where the figures of its sentence or row are from: in parentheses, in a cell of its own, or one of them.
+	source = regexp.MustCompile(`(?:(?:\(|\| )\[[^\]]*|\[[\d.,]+\s[^\]]*)\]\(([\w./]*performance\.md)#([\w-]+)\)`)
+)
+
+// figuresIn returns the numbers in a text with the unit that each has.
+func figuresIn(text string) (all []string) {
+	for _, m := range figures.FindAllStringSubmatch(strings.Join(strings.Fields(text), " "), -1) {
+		for _, n := range number.FindAllString(m[1], -1) {
+			all = append(all, n+" "+m[2])
+		}
+	}
+	return all
+}
+
+// Figures that pages quote from performance.md, naming the section, are in that section.
+func TestFiguresAreThoseOfTheirSource(t *testing.T) {
+	all := pages(t)
+	checked := 0
+	for _, p := range all {
+		for _, sentence := range sentenceEnd.Split(p.prose, -1) {
+			for _, m := range source.FindAllStringSubmatch(sentence, -1) {
+				from := all[filepath.ToSlash(filepath.Join(filepath.Dir(p.path), m[1]))].section(t, m[2])
+				for _, figure := range figuresIn(markup.ReplaceAllString(sentence, "$1")) {
+					checked++
+					assert.Contains(t, figuresIn(from), figure, "%s: %q", p.path, sentence)
+				}
+			}
+		}
+	}
+	require.Greater(t, checked, 15)
+}
+
+// section returns the text below the heading that has an anchor, up to the next heading.
+func (p *page) section(t *testing.T, anchor string) string {
+	t.Helper()
+	headings := heading.FindAllStringIndex(p.prose, -1)
+	for i, at := range headings {
+		if !(&page{prose: p.prose[at[0]:at[1]]}).anchors()[anchor] {
+			continue
+		}
+		if i+1 < len(headings) {
+			return p.prose[at[1]:headings[i+1][0]]
+		}
+		return p.prose[at[1]:]
+	}
+	t.Fatalf("%s has no section %s", p.path, anchor)
+	return ""
+}
+
 // Whoever reads docs/README.md finds every page, those of examples perhaps by their own index.
 func TestTheIndexHasEveryPage(t *testing.T) {
 	all := pages(t)

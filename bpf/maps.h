@@ -27,7 +27,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__type(value, struct sample); // head of each record, for bpf2go; the kernel does not see it
-	__uint(max_entries, 1 << 20);
+	__uint(max_entries, 1 << 20); /* bytes; loaders size it */
 } samples SEC(".maps");
 
 /* Wakes the drain when a region is half full; at most one record for each region and flip. */

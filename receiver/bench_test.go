@@ -79,8 +79,8 @@ func BenchmarkFlowRecords(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/maxRecords, "ns/record")
 }
 
-// BenchmarkPacketRecords decodes and writes full messages of packet records; beside them, records that say nothing, and what
-// comes before pdata.
+// BenchmarkPacketRecords decodes and writes full messages of packet records, in turns with records that say nothing but their event and
+// times; beside them, what comes before pdata.
 func BenchmarkPacketRecords(b *testing.B) {
 	for _, of := range []struct {
 		name  string
@@ -94,30 +94,10 @@ func BenchmarkPacketRecords(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/payload=%t", of.name, payload), func(b *testing.B) {
 				w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3", packets: packetWriter{payload: payload}}
 				of.batch.view = eth0
-				b.ReportAllocs()
-				for b.Loop() {
-					w.write(of.batch)
-				}
-				perRecord(b, len(of.batch.packets))
+				inTurns(b, "record", len(of.batch.packets), "full", func() { w.write(of.batch) }, "empty", func() { writeEmpty(&w, len(of.batch.packets)) })
 			})
 		}
 	}
-	b.Run("empty", func(b *testing.B) {
-		w := logsWriter{resource: pcommon.NewResource(), version: "1.2.3"}
-		b.ReportAllocs()
-		for b.Loop() {
-			ld := w.write(&batch{})
-			records := ld.ResourceLogs().At(0).ScopeLogs().At(0).LogRecords()
-			records.EnsureCapacity(maxRecords)
-			for range maxRecords {
-				r := records.AppendEmpty()
-				r.SetEventName(eventPacket)
-				r.SetTimestamp(1)
-				r.SetObservedTimestamp(1)
-			}
-		}
-		perRecord(b, maxRecords)
-	})
 	b.Run("decode", func(b *testing.B) {
 		q := packetsOfADay(false)
 		var w packetWriter
@@ -132,14 +112,49 @@ func BenchmarkPacketRecords(b *testing.B) {
 				w.line = packet.AppendLine(w.line[:0], &s, &w.details)
 			}
 		}
-		perRecord(b, len(q.packets))
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(q.packets)), "ns/record")
 	})
 }
 
-func perRecord(b *testing.B, records int) {
-	ns := float64(b.Elapsed().Nanoseconds()) / float64(b.N) / float64(records)
-	b.ReportMetric(ns, "ns/record")
-	b.ReportMetric(1e9/ns, "records/s")
+// writeEmpty writes records that say no more than any does.
+func writeEmpty(w *logsWriter, n int) {
+	records := w.write(&batch{}).ResourceLogs().At(0).ScopeLogs().At(0).LogRecords()
+	records.EnsureCapacity(n)
+	for range n {
+		r := records.AppendEmpty()
+		r.SetEventName(eventPacket)
+		r.SetTimestamp(1)
+		r.SetObservedTimestamp(1)
+	}
+}
+
+// inTurns reports what two ways to make n of something take for each, and the one beside the other.
+func inTurns(b *testing.B, unit string, n int, name string, subject func(), other string, control func()) {
+	var subjects, controls []float64
+	for range 21 {
+		subjects = append(subjects, timeOf(subject)/float64(n))
+		controls = append(controls, timeOf(control)/float64(n))
+	}
+	compare(b, unit, name, subjects, other, controls)
+	b.ReportMetric(testing.AllocsPerRun(10, subject)/float64(n), name+"-allocs/"+unit)
+	b.ReportMetric(testing.AllocsPerRun(10, control)/float64(n), other+"-allocs/"+unit)
+}
+
+// compare reports the medians of times that were taken in turns, that of their ratios, and the middle half of these.
+func compare(b *testing.B, unit, name string, subjects []float64, other string, controls []float64) {
+	b.ReportMetric(0, "ns/op") // of the whole comparison: says nothing
+	ratios := make([]float64, len(subjects))
+	for i := range ratios {
+		ratios[i] = subjects[i] / controls[i]
+	}
+	for _, v := range [][]float64{subjects, controls, ratios} {
+		slices.Sort(v)
+	}
+	b.ReportMetric(subjects[len(subjects)/2], name+"-ns/"+unit)
+	b.ReportMetric(controls[len(controls)/2], other+"-ns/"+unit)
+	b.ReportMetric(ratios[len(ratios)/2], name+"/"+other)
+	b.ReportMetric(ratios[len(ratios)/4], "lower-quartile")
+	b.ReportMetric(ratios[len(ratios)*3/4], "upper-quartile")
 }
 
 // everyCarrier is a message of every kind of frame.
@@ -218,28 +233,10 @@ func collectNaively(m *metrics, now int64) []pmetric.Metrics {
 func BenchmarkCollect(b *testing.B) {
 	for _, n := range []int{100, 1000, 10000} {
 		b.Run(fmt.Sprintf("series=%d", n), func(b *testing.B) {
-			b.ReportMetric(0, "ns/op") // of the whole comparison: says nothing
 			m := fullMetrics(n)
 			require.Equal(b, 2*n, dataPoints(collectOnce(m, 3)))
 			require.Equal(b, 2*n, dataPoints(collectNaively(m, 3)))
-			var ours, naive []float64
-			for range 21 {
-				ours = append(ours, timeOf(func() { collectOnce(m, 3) })/float64(2*n))
-				naive = append(naive, timeOf(func() { collectNaively(m, 3) })/float64(2*n))
-			}
-			ratios := make([]float64, len(ours))
-			for i := range ours {
-				ratios[i] = ours[i] / naive[i]
-			}
-			for _, v := range [][]float64{ours, naive, ratios} {
-				slices.Sort(v)
-			}
-			middle := len(ratios) / 2
-			b.ReportMetric(ours[middle], "ours-ns/point")
-			b.ReportMetric(naive[middle], "naive-ns/point")
-			b.ReportMetric(ratios[middle], "ours/naive")
-			b.ReportMetric(testing.AllocsPerRun(10, func() { collectOnce(m, 3) })/float64(2*n), "ours-allocs/point")
-			b.ReportMetric(testing.AllocsPerRun(10, func() { collectNaively(m, 3) })/float64(2*n), "naive-allocs/point")
+			inTurns(b, "point", 2*n, "ours", func() { collectOnce(m, 3) }, "naive", func() { collectNaively(m, 3) })
 		})
 	}
 }

@@ -396,8 +396,9 @@ func (e *engine) expireMessages(now int64) {
 	e.tel.setMessages(e.messages.counts())
 }
 
+// sendSamples queues what waits: nothing if no sample completed a message, or if they were read for the records of flows alone.
 func (e *engine) sendSamples() {
-	if b := e.drain.samples; b != nil && len(b.packets) > 0 { // none if no sample completed a message
+	if b := e.drain.samples; e.packetRecords && b != nil && len(b.packets) > 0 {
 		b.view = e.places.now() // now: an interface may have come since the first of them
 		e.send(b)
 	}
@@ -415,7 +416,7 @@ func wrap(what string, err error) error {
 // that could not be taken from the kernel.
 func (e *engine) finish() error {
 	e.drain.ending = true
-	if e.packetRecords {
+	if e.samples() {
 		e.readSamples()
 		e.sendSamples()
 	}

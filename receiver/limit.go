@@ -48,11 +48,12 @@ type choice struct {
 	observed int64                   // of all batches
 	view     *view                   // of all batches
 
-	batches []*batch // all but the last are full
-	count   int      // records in them
-	heap    []uint32 // the numbers of all records, the worst first; empty until there are more than room
-	shed    tally    // what found no room
-	before  int      // records of the choice before
+	batches []*batch           // all but the last are full
+	count   int                // records in them
+	heap    []uint32           // the numbers of all records, the worst first; empty until there are more than room
+	shed    tally              // what found no room
+	forget  func(*flow.Record) // hears of that; nil: nobody does
+	before  int                // records of the choice before
 }
 
 // reset makes c ready for the next drain.
@@ -71,13 +72,21 @@ func (c *choice) add(r *flow.Record) {
 		c.order()
 	}
 	if c.room == 0 || compareRecords(r, c.at(c.heap[0])) <= 0 {
-		c.shed.add(r)
+		c.letGo(r)
 		return
 	}
 	worst := c.at(c.heap[0])
-	c.shed.add(worst)
+	c.letGo(worst)
 	*worst = *r
 	c.sink(0)
+}
+
+// letGo counts r, which is not told.
+func (c *choice) letGo(r *flow.Record) {
+	c.shed.add(r)
+	if c.forget != nil {
+		c.forget(r)
+	}
 }
 
 func (c *choice) append(r *flow.Record) {
@@ -164,6 +173,9 @@ func compareKeys(a, b *flow.Key) int {
 func (e *engine) beginChoice() {
 	c := &e.drain.choice
 	c.begun, c.observed, c.view = true, e.drain.time, e.places.now()
+	if e.messages != nil {
+		c.forget = e.messages.forget
+	}
 	c.room, c.cause = e.drain.limit.allowed(e.drain.time), metadata.AttributeCauseRateLimit
 	bytes := recordBytes
 	if e.messages != nil {

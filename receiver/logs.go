@@ -19,7 +19,7 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
-// schemaURL names the version of the names of tierSemconv.
+// schemaURL names the version of the names of tier 1, those of the semantic conventions (docs/data.md).
 const schemaURL = conventions.SchemaURL
 
 // maxRecords is how many log records one message holds: 2.2 to 2.7 MB of OTLP protobuf (bench: RecordSize). Receivers of OTLP by gRPC take 4 MiB

@@ -4,6 +4,7 @@
 package receiver
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 
@@ -108,9 +109,14 @@ func (r *messageReader) label(b *batch) {
 	for i := range b.flows {
 		f := &b.flows[i]
 		b.labels[i], _ = r.labels.Of(f.Key, f.Direction)
-		if f.EndReason != flow.EndReasonActiveTimeout {
-			r.labels.Forget(f.Key, f.Direction)
-		}
+		r.forget(f)
+	}
+}
+
+// forget drops what messages said of a flow that ended, told or not: the next one with its tuple may be another.
+func (r *messageReader) forget(f *flow.Record) {
+	if f.EndReason != flow.EndReasonActiveTimeout {
+		r.labels.Forget(f.Key, f.Direction)
 	}
 }
 
@@ -217,7 +223,7 @@ func putTLS(m pcommon.Map, t *app.TLS) {
 	if t.Server {
 		m.PutStr(attrTLSProtocolName, app.TLSProtocol(t.Version))
 		m.PutStr(attrTLSProtocolVersion, app.TLSVersion(t.Version))
-		m.PutStr(attrTLSCipher, app.TLSCipher(t.Cipher))
+		putStr(m, attrTLSCipher, app.TLSCipher(t.Cipher))
 		if t.KnowsResumed {
 			m.PutBool(attrTLSResumed, t.Resumed)
 		}
@@ -330,7 +336,11 @@ func appendTLS(b []byte, t *app.TLS) []byte {
 	case t.RetryRequest:
 		return append(b, "tls HelloRetryRequest"...)
 	case t.Server:
-		return appendPlace(append(b, "tls ServerHello"...), app.TLSVersion(t.Version), app.TLSCipher(t.Cipher), t.ChosenALPN)
+		cipher := app.TLSCipher(t.Cipher)
+		if cipher == "" {
+			cipher = fmt.Sprintf("%#04x", t.Cipher)
+		}
+		return appendPlace(append(b, "tls ServerHello"...), app.TLSVersion(t.Version), cipher, t.ChosenALPN)
 	}
 	return appendPlace(append(b, "tls ClientHello"...), t.ServerName, t.JA4)
 }

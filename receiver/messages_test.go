@@ -187,6 +187,19 @@ func TestAMessageKnowsItsFlowBetterThanTheRecordsBytes(t *testing.T) {
 	assert.Equal(t, "10.0.0.1", source.Str())
 }
 
+// tls.cipher must be a name that is registered.
+func TestACipherWithoutANameIsInTheBodyAlone(t *testing.T) {
+	s := carrier(t, "TCP without options")
+	b := &batch{view: eth0}
+	b.addSample(&s, 1)
+	b.attach(&app.Message{TLS: &app.TLS{Server: true, Version: 0x0303, Cipher: 0xcc13}})
+	w := logsWriter{resource: pcommon.NewResource()}
+	record := w.write(b).ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0)
+	_, found := record.Attributes().Get(attrTLSCipher)
+	assert.False(t, found)
+	assert.Contains(t, record.Body().Str(), "tls ServerHello 1.2 0xcc13")
+}
+
 // What no message comes of is no record, unless the packet was chosen for another reason, too.
 func TestSamplesWithoutAMessage(t *testing.T) {
 	b, tel := measured(t, messagesConfig("http"), nil, consumertest.NewNop())
@@ -288,6 +301,64 @@ func TestLabelsOfFlows(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{"example.com", "example.com", ""}, names)
+}
+
+// A flow whose record is shed ended as well, a long one whose interim record is shed goes on.
+func TestLabelsOfFlowsThatAreNotTold(t *testing.T) {
+	for name, limit := range map[string]int64{"none is told": 0, "one is told": 1} {
+		t.Run(name, func(t *testing.T) {
+			c := messagesConfig("http")
+			c.Flows.ActiveTimeout = 10 * time.Second
+			b, tel := measured(t, c, nil, consumertest.NewNop())
+			drain := func(d time.Duration) {
+				b.drain.limit = recordLimit{1, limit * int64(time.Second), b.now.Add(d).UnixNano()}
+				b.after(d)
+			}
+			for i, from := range []string{"10.0.0.1:40000", "10.0.0.1:40001", "10.0.0.1:40002"} {
+				b.hand(segment{from, server, 1, request, 0, false, 0})
+				for _, at := range []float64{0, 11} {
+					b.host.count(tcp(from, server, flow.DirectionEgress, ack, 1, uint64(100+i), at, at))
+				}
+			}
+			drain(12 * time.Second)
+			assert.Equal(t, 3, b.messages.labels.Len())
+			drain(20 * time.Second)
+			assert.Equal(t, map[string]int64{"rate_limit": 6 - 2*limit}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_record_sheds", "cause"))
+			assert.Zero(t, b.messages.labels.Len(), "the next connection from the same port would have the name")
+		})
+	}
+}
+
+// With the event off messages are read for the records of flows, and have none themselves: nor have questions without an answer, heads
+// that are cut, and other samples.
+func TestWithoutPacketRecordsFlowsSayWhatMessagesSaid(t *testing.T) {
+	c := messagesConfig("dns", "http")
+	c.LogsBuilder.Events.NetworkPacket.Enabled = false
+	b, tel := measured(t, c, nil, consumertest.NewNop())
+	b.hand(
+		segment{client, server, 1, request, 0, false, 0},
+		segment{client, server, 1 + uint32(len(request)), "GET /lost HTTP/1.1\r\nHost: a", 0, false, 0},
+		segment{client, resolver, 0, dnsQuestion(t), 0, false, 0},
+	)
+	b.host.count(
+		tcp(client, server, flow.DirectionEgress, ack, 1, 100, 0, 0),
+		udp(client, resolver, flow.DirectionEgress, 1, 60, 0, 0),
+	)
+	b.after(6 * time.Second)
+	b.hand()
+	b.after(20 * time.Second)
+	_, records := b.told()
+	require.Len(t, records, 2)
+	told := map[string]string{}
+	for _, r := range records {
+		require.Equal(t, eventFlow, r.EventName())
+		protocol, _ := r.Attributes().Get(attrProtocolName)
+		name, _ := r.Attributes().Get(attrFlowServerName)
+		told[protocol.Str()] = name.Str()
+	}
+	assert.Equal(t, map[string]string{"http": "example.com", "dns": ""}, told)
+	assert.Equal(t, map[string]int64{"http told": 2, "dns told": 1}, nonzero(valuesOf(t, tel, "otelcol_ebpfpackets_receiver_messages", "protocol", "outcome")))
+	assert.Equal(t, map[string]int64{"dns unanswered": 1}, nonzero(valuesOf(t, tel, "otelcol_ebpfpackets_receiver_requests", "protocol", "outcome")))
 }
 
 func TestWithoutProtocolsNothingIsRead(t *testing.T) {

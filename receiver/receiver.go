@@ -63,6 +63,7 @@ type engine struct {
 	metricsPusher *metricsPusher
 	flowRecords   bool
 	packetRecords bool
+	packets       PacketsConfig  // with the kinds of samples that a record says something of; none without logs pipeline
 	messages      *messageReader // nil: none are read
 
 	drain  drainState
@@ -147,7 +148,7 @@ func (e *engine) load() error {
 	}
 	e.source, err = e.host.load(sourceConfig{
 		filters: filters, tunnels: e.cfg.Tunnels == tunnelsInner, quotes: e.flowRecords,
-		samples: e.packetRecords, packets: e.cfg.Packets, idle: e.cfg.Flows.IdleTimeout,
+		samples: e.samples(), packets: e.packets, idle: e.cfg.Flows.IdleTimeout,
 		last: e.cfg.AttachOrder == attachLast, once: e.cfg.Interfaces.Deduplicate, enter: e.cfg.observesOthers(),
 	}, func(what string) { e.log.Warn("Kernel: " + what) })
 	if err == nil {
@@ -187,21 +188,14 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 	}
 	events := &e.cfg.LogsBuilder.Events
 	e.flowRecords = events.NetworkFlow.Enabled
-	e.packetRecords = events.NetworkPacket.Enabled && len(e.cfg.Packets.kinds()) > 0
 	if !e.flowRecords {
 		e.log.Info("Event network.flow is off: no flow records")
 	}
-	switch {
-	case e.packetRecords:
-	case events.NetworkPacket.Enabled:
-		e.log.Info("packets.random_one_in, flow_one_in and first_per_flow are 0, and protocols is empty: no samples")
-	default:
-		e.log.Info("Event network.packet is off: no samples")
-	}
+	e.planSamples(events.NetworkPacket.Enabled)
 	if !e.flowRecords && !e.packetRecords {
 		return
 	}
-	if e.packetRecords && len(e.cfg.Packets.Protocols) > 0 {
+	if len(e.packets.Protocols) > 0 {
 		e.messages = newMessageReader(e.cfg, e.flowRecords)
 	}
 	e.drain.limit = newRecordLimit(e.cfg.Flows.MaxRecordsPerSecond, e.drain.time)
@@ -235,6 +229,30 @@ func (e *engine) planMetrics(obs *receiverhelper.ObsReport, ephemeralLow uint16)
 	e.metricsPusher = newMetricsPusher(e.nextMetrics, obs, e.log)
 }
 
+// planSamples leaves out the samples of which no record would say anything. Of messages those of flows do.
+func (e *engine) planSamples(packetRecords bool) {
+	e.packets = e.cfg.Packets
+	if !packetRecords {
+		e.packets.RandomOneIn, e.packets.FlowOneIn, e.packets.FirstPerFlow = 0, 0, 0
+		if !e.flowRecords {
+			e.packets.Protocols = nil
+		}
+	}
+	e.packetRecords = packetRecords && e.samples()
+	switch {
+	case e.packetRecords:
+	case packetRecords:
+		e.log.Info("packets.random_one_in, flow_one_in and first_per_flow are 0, and protocols is empty: no samples")
+	case e.samples():
+		e.log.Info("Event network.packet is off: no samples but of messages, which flow records name the protocol and the server of")
+	default:
+		e.log.Info("Event network.packet is off: no samples")
+	}
+}
+
+// samples reports whether packets are sampled, for whatever records.
+func (e *engine) samples() bool { return len(e.packets.kinds()) > 0 }
+
 // attach attaches what it can in the time that Start has.
 func (e *engine) attach() error {
 	selector, err := iface.ParseSelector(e.cfg.Interfaces.Include, e.cfg.Interfaces.Exclude)
@@ -263,11 +281,9 @@ func (e *engine) asked() asked {
 		memory: e.source.MemoryBytes(), slots: e.source.SlotLimit(), namespaces: e.namespaces,
 		maxSeries: e.cfg.CardinalityLimit,
 	}
-	if e.packetRecords {
-		o.kinds = e.cfg.Packets.kinds()
-	}
+	o.kinds = e.packets.kinds()
 	if e.messages != nil {
-		o.protocols = e.cfg.Packets.Protocols
+		o.protocols = e.packets.Protocols
 	}
 	if e.table != nil {
 		o.maxFlows = e.cfg.Flows.MaxFlows
@@ -293,7 +309,7 @@ func (e *engine) run() {
 		e.push.done.Go(func() { e.metricsPusher.run(pushCtx) })
 	}
 	e.loops.Go(func() { e.drainLoop(ctx) })
-	if e.packetRecords {
+	if e.samples() {
 		e.loops.Go(func() { e.sampleLoop(ctx) })
 	}
 	e.namespaces.run(ctx)

@@ -107,6 +107,10 @@ func TestOnlyWhatAPipelineNeedsIsBuilt(t *testing.T) {
 		c.LogsBuilder.Events.NetworkFlow.Enabled, c.LogsBuilder.Events.NetworkPacket.Enabled = false, false
 	}
 	flowsOff := func(c *Config) { c.LogsBuilder.Events.NetworkFlow.Enabled = false }
+	packetsOff := func(c *Config) {
+		c.LogsBuilder.Events.NetworkPacket.Enabled, c.Packets.Protocols = false, []string{"tls"}
+		c.Packets.FlowOneIn, c.Packets.FirstPerFlow = 10, 1
+	}
 	noMetrics := func(c *Config) {
 		m := &c.MetricsBuilder.Metrics
 		m.NetworkFlowActive.Enabled, m.NetworkFlowIo.Enabled, m.NetworkFlowPackets.Enabled = false, false, false
@@ -120,13 +124,22 @@ func TestOnlyWhatAPipelineNeedsIsBuilt(t *testing.T) {
 		metrics, logs           bool
 		change                  func(*Config)
 		samples, records, table bool
+		kinds                   []packet.Kind // if not random alone
 		series                  bool
 		info                    []string
 	}{
-		"both":              {metrics: true, logs: true, samples: true, records: true, table: true, series: true},
-		"metrics only":      {metrics: true, table: true, series: true, info: []string{"No logs pipeline: no flow records, no samples"}},
-		"logs only":         {logs: true, samples: true, records: true, table: true, info: []string{"No metrics pipeline: no series"}},
-		"events off":        {metrics: true, logs: true, change: off, table: true, series: true, info: []string{"Event network.flow is off: no flow records", "Event network.packet is off: no samples"}},
+		"both":         {metrics: true, logs: true, samples: true, records: true, table: true, series: true},
+		"metrics only": {metrics: true, table: true, series: true, info: []string{"No logs pipeline: no flow records, no samples"}},
+		"logs only":    {logs: true, samples: true, records: true, table: true, info: []string{"No metrics pipeline: no series"}},
+		"events off":   {metrics: true, logs: true, change: off, table: true, series: true, info: []string{"Event network.flow is off: no flow records", "Event network.packet is off: no samples"}},
+		"messages for flows": {
+			metrics: true, logs: true, change: packetsOff, samples: true, kinds: []packet.Kind{packet.KindProtocol}, records: true, table: true, series: true,
+			info: []string{"Event network.packet is off: no samples but of messages, which flow records name the protocol and the server of"},
+		},
+		"messages for nobody": {
+			metrics: true, logs: true, change: func(c *Config) { packetsOff(c); off(c) }, table: true, series: true,
+			info: []string{"Event network.flow is off: no flow records", "Event network.packet is off: no samples"},
+		},
 		"metrics off":       {metrics: true, logs: true, change: noMetrics, samples: true, records: true, table: true, info: []string{"All metrics are off: no series"}},
 		"nobody asks roles": {metrics: true, change: withoutRoles, series: true, info: []string{"No logs pipeline: no flow records, no samples"}},
 		"sampling off":      {logs: true, change: func(c *Config) { c.Packets.RandomOneIn = 0 }, records: true, table: true, info: []string{"packets.random_one_in, flow_one_in and first_per_flow are 0, and protocols is empty: no samples", "No metrics pipeline: no series"}},
@@ -153,6 +166,10 @@ func TestOnlyWhatAPipelineNeedsIsBuilt(t *testing.T) {
 			require.NoError(t, e.load())
 			defer func() { require.NoError(t, e.release()) }()
 			assert.Equal(t, c.samples, h.loaded[0].samples)
+			if c.kinds == nil && c.samples {
+				c.kinds = []packet.Kind{packet.KindRandom}
+			}
+			assert.Equal(t, c.kinds, h.loaded[0].packets.kinds())
 			assert.Equal(t, c.records, e.flowRecords)
 			assert.Equal(t, c.records || c.samples, e.logs != nil)
 			assert.Equal(t, c.table, e.table != nil)

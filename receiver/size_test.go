@@ -160,18 +160,31 @@ func TestTheReadmeSaysWhatADayOfRecordsWeighs(t *testing.T) {
 	c := createDefaultConfig().(*Config)
 	assert.Equal(t, 500, c.Flows.MaxRecordsPerSecond)
 	assert.Equal(t, 100, c.Packets.MaxPerSecond)
+	var protobuf, zipped float64 // GB a day of both events, IPv4
 	for _, r := range recordsOfADay {
 		row := regexp.MustCompile("\\| `" + r.event + "`, " + r.family + ` \| (\d+) B \| (\d+) B \| (\d+) B \| ([\d.]+) million \| ([\d.]+) GB \| ([\d.]+) GB \|`)
 		quoted := row.FindSubmatch(readme)
 		require.NotNil(t, quoted, "%s, %s", r.event, r.family)
+		var numbers [6]float64
 		s := measureSize(t, r.batch)
 		for i, c := range []struct{ measured, tolerance float64 }{
 			{s.protobuf, 0.03}, {s.json, 0.03}, {s.gzip, 0.2}, {r.perDay / 1e6, 0.01}, {s.protobuf * r.perDay / 1e9, 0.03}, {s.gzip * r.perDay / 1e9, 0.2},
 		} {
-			n, err := strconv.ParseFloat(string(quoted[1+i]), 64)
+			numbers[i], err = strconv.ParseFloat(string(quoted[1+i]), 64)
 			require.NoError(t, err)
-			assert.InEpsilon(t, c.measured, n, c.tolerance, "%s, %s: number %d of the row", r.event, r.family, i+1)
+			assert.InEpsilon(t, c.measured, numbers[i], c.tolerance, "%s, %s: number %d of the row", r.event, r.family, i+1)
 		}
+		if r.family == "IPv4" {
+			protobuf, zipped = protobuf+numbers[4], zipped+numbers[5]
+		}
+	}
+	for page, sum := range map[string]string{
+		"../README.md":     fmt.Sprintf("%.1f GB of OTLP, %.1f GB compressed, a day", protobuf, zipped),
+		"../docs/fleet.md": fmt.Sprintf("| %.1f GB | %.1f GB |", zipped, protobuf),
+	} {
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		assert.Contains(t, string(text), sum, page)
 	}
 }
 

@@ -4,7 +4,6 @@
 package app
 
 import (
-	"cmp"
 	"math"
 	"sync"
 	"time"
@@ -108,7 +107,8 @@ func (m *Message) Label() (l Label) {
 	return l
 }
 
-// learn adds what m says. What speaks another protocol than before, as TLS through a proxy, is another label.
+// learn adds what m says. What speaks another protocol than before, as TLS through a proxy, is another label. A ClientHello or a
+// request without a name leaves none: that of an earlier connection with the same tuple would be wrong.
 func (l *Label) learn(m *Message) {
 	if p := labelProtocol(m); l.Protocol != p {
 		*l = Label{Protocol: p}
@@ -118,11 +118,13 @@ func (l *Label) learn(m *Message) {
 		if !m.TLS.RetryRequest {
 			l.Version = TLSVersion(m.TLS.Version)
 		}
-	case m.TLS != nil:
-		l.ServerName = cmp.Or(m.TLS.ServerName, l.ServerName)
+	case m.TLS != nil: // a second hello names the same; RFC 8446 4.1.2
+		l.ServerName = m.TLS.ServerName
 	case m.HTTP != nil:
 		l.Version = m.HTTP.Version
-		l.ServerName = cmp.Or(m.HTTP.Host, l.ServerName)
+		if m.HTTP.Host != "" || !m.HTTP.Response && !m.Cut {
+			l.ServerName = m.HTTP.Host
+		}
 	}
 }
 

@@ -20,8 +20,12 @@ func TestLabels(t *testing.T) {
 	client := Message{Key: k, Direction: out, TLS: &TLS{ServerName: "a.example"}}
 	retry := Message{Key: k.Reversed(), Direction: in, TLS: &TLS{Server: true, Version: tls.VersionTLS12, RetryRequest: true}}
 	server := Message{Key: k.Reversed(), Direction: in, TLS: &TLS{Server: true, Version: tls.VersionTLS13}}
+	nameless := Message{Key: k, Direction: out, TLS: &TLS{}}
 	request := Message{Key: k, Direction: out, HTTP: &HTTP{Version: "1.1", Host: "b.example"}}
 	response := Message{Key: k.Reversed(), Direction: in, HTTP: &HTTP{Version: "1.0", Response: true}}
+	other := Message{Key: k, Direction: out, HTTP: &HTTP{Version: "1.1", Host: "c.example"}}
+	hostless := Message{Key: k, Direction: out, HTTP: &HTTP{Version: "1.0"}}
+	cut := Message{Key: k, Direction: out, HTTP: &HTTP{Version: "1.1"}, Cut: true}
 	dns := func(v DNSVariant) Message {
 		return Message{Key: k, Direction: out, DNS: &DNS{Variant: v, Name: "secret.example"}}
 	}
@@ -34,7 +38,13 @@ func TestLabels(t *testing.T) {
 		{"a retry", []Message{client, retry}, Label{"tls", "", "a.example"}},
 		{"a handshake", []Message{client, server}, Label{"tls", "1.3", "a.example"}},
 		{"a handshake out of order", []Message{server, client}, Label{"tls", "1.3", "a.example"}},
+		{"a handshake with a retry", []Message{client, retry, client, server}, Label{"tls", "1.3", "a.example"}},
+		{"another hello, without a name", []Message{client, nameless}, Label{"tls", "", ""}},
+		{"a hello without a name, then one with", []Message{nameless, client}, Label{"tls", "", "a.example"}},
 		{"HTTP", []Message{request, response}, Label{"http", "1.0", "b.example"}},
+		{"requests to two hosts", []Message{request, response, other}, Label{"http", "1.1", "c.example"}},
+		{"another request, without a host", []Message{request, response, hostless}, Label{"http", "1.0", ""}},
+		{"another request, cut before its host", []Message{request, cut}, Label{"http", "1.1", "b.example"}},
 		{"TLS through a proxy", []Message{request, response, client}, Label{"tls", "", "a.example"}},
 		{"DNS", []Message{dns(VariantDNS)}, Label{"dns", "", ""}},
 		{"mDNS", []Message{dns(VariantMDNS)}, Label{"mdns", "", ""}},

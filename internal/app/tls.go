@@ -348,6 +348,3 @@ func TLSVersion(version uint16) string {
 }
 
 const versionSSL3 = 0x0300 // RFC 6101
-
-// TLSCipher is the name of a cipher suite in IANA's registry, if Go knows it; else its code in hexadecimal.
-func TLSCipher(cipher uint16) string { return tls.CipherSuiteName(cipher) }

@@ -364,8 +364,13 @@ func TestTLSNames(t *testing.T) {
 	} {
 		assert.Equal(t, want, [2]string{TLSProtocol(version), TLSVersion(version)})
 	}
-	assert.Equal(t, "TLS_AES_128_GCM_SHA256", TLSCipher(0x1301))
-	assert.Equal(t, "0xC0AC", TLSCipher(0xc0ac))
+	for _, suite := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
+		assert.Equal(t, suite.Name, TLSCipher(suite.ID))
+	}
+	assert.Equal(t, "TLS_DHE_RSA_WITH_AES_256_GCM_SHA384", TLSCipher(0x009f))
+	for name, cipher := range map[string]uint16{"reserved": 0x0060, "GREASE": 0x0a0a, "of a draft": 0xcc13, "reserved, of NSS": 0xfeff, "private": 0xff01} {
+		assert.Empty(t, TLSCipher(cipher), name)
+	}
 }
 
 func BenchmarkTLS(b *testing.B) {

@@ -7,6 +7,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -20,6 +21,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -41,21 +44,22 @@ func TestTheAlertRulesPassTheirUnitTests(t *testing.T) {
 	}
 }
 
-// TestEachAlertFiresForItsCause gives one collector seven troubles, one after the other. Prometheus evaluates the expressions
+// TestEachAlertFiresForItsCause gives one collector nine troubles, one after the other. Prometheus evaluates the expressions
 // that are shipped. Each cause must make its alert fire, which had not fired before, and no other.
 func TestEachAlertFiresForItsCause(t *testing.T) {
 	t.Parallel() // it mostly waits
 	left, right := testenv.Pair(t, testenv.PairConfig{})
 	prefix := fmt.Sprintf("/run/netns/ebpfpackets-alerts-%d-", os.Getpid())
 	c := start(t, left.NetNS, fmt.Sprintf(`
-interfaces: {include: [left0]}
+interfaces: {include: [left0, "crowded*"]}
 namespaces: [host, "%s*"]
 collection_interval: 1s
 cardinality_limit: 6
-packets: {random_one_in: 10, max_per_second: 1000000, snap_length: 1500}
+packets: {random_one_in: 1, max_per_second: 1000000, snap_length: 1500}
 `, prefix))
 	p := startPrometheus(t, left.NetNS, hurriedRules(t))
 	s := left.NewSender()
+	crowd := newCrowd(t, left.NetNS)
 	fired := []string{}
 	for _, trouble := range []struct {
 		alert  string
@@ -66,6 +70,8 @@ packets: {random_one_in: 10, max_per_second: 1000000, snap_length: 1500}
 		{"EbpfpacketsRingFull", func() { c.overrun(s, manySamples(left)) }, true},
 		{"EbpfpacketsOverflow", func() { c.overrun(s, manyFlows(left)) }, true},
 		{"EbpfpacketsSeriesLimit", func() { sendManySeries(s, left, right) }, true},
+		{"EbpfpacketsDataLost", func() { c.fileIsFull(); s.Datagrams(manySamples(left), 0, 100) }, true},
+		{"EbpfpacketsInterfaceFailed", crowd.add, true},
 		{"EbpfpacketsNamespacesNotObserved", func() { mountTooMany(t, prefix) }, false},
 		{"EbpfpacketsNoInterface", func() { left.Run(testenv.Tool(t, "ip"), "link", "delete", left.Name) }, false},
 		{"EbpfpacketsDrainsFail", func() { require.NoError(t, c.bpfMap("barrier").Freeze()) }, false},
@@ -127,6 +133,50 @@ func (c *collector) miscount() {
 	}
 }
 
+// fileIsFull makes every write to a file fail from now on.
+func (c *collector) fileIsFull() {
+	c.t.Helper()
+	require.NoError(c.t, unix.Prlimit(c.cmd.Process.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{}, nil))
+}
+
+// crowd are as many programs as the kernel lets be at one hook: BPF_MPROG_MAX, less one for the end of the list.
+type crowd struct {
+	*testenv.NetNS
+	t        *testing.T
+	programs [63]*ebpf.Program
+	made     int
+}
+
+func newCrowd(t *testing.T, ns *testenv.NetNS) *crowd {
+	t.Helper()
+	c := &crowd{NetNS: ns, t: t}
+	for i := range c.programs {
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}, // TCX_NEXT
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { p.Close() })
+		c.programs[i] = p
+	}
+	return c
+}
+
+// add makes an interface with a hook that has no room: its programs are there before it has a name that is chosen.
+func (c *crowd) add() {
+	c.t.Helper()
+	ip, name := testenv.Tool(c.t, "ip"), fmt.Sprintf("crowded%d", c.made)
+	c.made++
+	c.Run(ip, "link", "add", "crowd", "type", "bridge")
+	c.Do(func() {
+		device, err := net.InterfaceByName("crowd")
+		require.NoError(c.t, err)
+		for _, p := range c.programs {
+			require.NoError(c.t, link.RawAttachProgram(link.RawAttachProgramOptions{Target: device.Index, Program: p, Attach: ebpf.AttachTCXEgress}))
+		}
+	})
+	c.Run(ip, "link", "set", "crowd", "name", name)
+}
+
 // bpfMap returns a map that the collector holds.
 func (c *collector) bpfMap(name string) *ebpf.Map {
 	c.t.Helper()
@@ -173,12 +223,12 @@ func (c *collector) overrun(s *testenv.Sender, d *testenv.Datagrams) {
 	s.Datagrams(d, 0, 25_000)
 }
 
-// manySamples are large datagrams of few flows: one in ten is a sample, and the ring of 1 MiB has room for 700.
+// manySamples are large datagrams of few flows: each is a sample, and the ring of 16 MiB has room for 10,800.
 func manySamples(e *testenv.End) *testenv.Datagrams {
 	return &testenv.Datagrams{Flows: 10, Payloads: []int{1452}, Src: e.MAC, Dst: testenv.Nobody}
 }
 
-// manyFlows are small datagrams, each of a flow of its own: the ring has room for one in ten, a region for 16,384.
+// manyFlows are small datagrams, each of a flow of its own: the ring has room for all, a region for 16,384.
 func manyFlows(e *testenv.End) *testenv.Datagrams {
 	return &testenv.Datagrams{Flows: 25_000, Payloads: []int{0}, Src: e.MAC, Dst: testenv.Nobody}
 }

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -252,6 +253,43 @@ func probesAskHealthCheck(t *testing.T, w workload) {
 		}
 		assert.Equal(t, fmt.Sprintf("%s:%d", host, port), parsed(t, w.config, "extensions", "health_check", "endpoint"))
 	}
+}
+
+// TestKubernetesMemory compares the sum that the page draws with the manifests: the queues' part of it is of a test in receiver/,
+// the tables' is compared with docs/performance.md by one in the root package.
+func TestKubernetesMemory(t *testing.T) {
+	c := manifests(t)
+	agent, gateway := agentWorkload(t, c), gatewayWorkload(t, c)
+	text, err := os.ReadFile(kubernetesExample + "/README.md")
+	require.NoError(t, err)
+	page := strings.Join(strings.Fields(string(text)), " ")
+
+	assert.EqualValues(t, 16384, parsed(t, agent.config, "receivers", "ebpfpackets/node", "flows", "max_flows"))
+	assert.Contains(t, page, "16,384 at the network cards")
+	const queues, pods, node, idle, maps64 = 110, 90, 34, 39, 118 // MiB
+	assert.Contains(t, page, fmt.Sprintf("that is %d MiB. `memory_limiter` refuses from %d MiB", queues+pods+node+idle, refusesFrom(t, agent)))
+	assert.Less(t, queues+pods+node+idle, refusesFrom(t, agent))
+	assert.Contains(t, page, fmt.Sprintf("its `memory_limiter` refuses from %d MiB", refusesFrom(t, gateway)))
+
+	container := agent.template.Spec.Containers[0]
+	limit := container.Resources.Limits.Memory().Value() >> 20
+	var soft int64
+	for _, e := range container.Env {
+		if e.Name == "GOMEMLIMIT" {
+			soft, err = strconv.ParseInt(strings.TrimSuffix(e.Value, "MiB"), 10, 64)
+			require.NoError(t, err)
+		}
+	}
+	assert.Contains(t, page, fmt.Sprintf("`GOMEMLIMIT` is %d MiB", soft))
+	assert.Contains(t, page, fmt.Sprintf("pod's %d MiB, too: %d MiB for both receivers with 64 CPUs", limit, maps64))
+	assert.Less(t, soft+maps64, limit)
+}
+
+// refusesFrom is the memory, in MiB, from which on the memory_limiter of a pod refuses.
+func refusesFrom(t *testing.T, w workload) int {
+	t.Helper()
+	limit := parsed(t, w.config, "processors", "memory_limiter", "limit_mib").(float64)
+	return int(limit - parsed(t, w.config, "processors", "memory_limiter", "spike_limit_mib").(float64))
 }
 
 // TestKubernetesPrivileges asks the pod security standards, as the API server's admission does, and says the rest itself.

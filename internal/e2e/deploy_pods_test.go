@@ -69,6 +69,8 @@ func TestFlowsGetTheirPod(t *testing.T) {
 		assert.Equal(t, []string{"host.name"}, slices.Collect(maps.Keys(told[port])), name)
 	}
 
+	assert.Equal(t, map[string]bool{"node-1 node-1": true}, instances(gateway.read()), "host.name and service.instance.id of own telemetry")
+
 	endQuietly(t, agent, gateway)
 	assert.Regexp(t, ledgerLine, agent.log.String())
 	assert.ElementsMatch(t, server.allowed(), server.used(), "the cluster role allows what is asked for, and no more")
@@ -153,6 +155,24 @@ func resourcesOfFlows(o *otlpcheck.Output) map[uint16]map[string]any {
 				for _, r := range sl.LogRecords().All() {
 					if port, ok := r.Attributes().Get("destination.port"); ok && r.EventName() == otlpcheck.EventFlow {
 						found[uint16(port.Int())] = rl.Resource().Attributes().AsRaw()
+					}
+				}
+			}
+		}
+	}
+	return found
+}
+
+// instances returns how the collectors are called whose own account is in o.
+func instances(o *otlpcheck.Output) map[string]bool {
+	found := map[string]bool{}
+	for _, md := range o.Metrics {
+		for _, rm := range md.ResourceMetrics().All() {
+			for _, sm := range rm.ScopeMetrics().All() {
+				for _, m := range sm.Metrics().All() {
+					if strings.HasPrefix(m.Name(), "otelcol_ebpfpackets_receiver_") {
+						resource := rm.Resource().Attributes().AsRaw()
+						found[fmt.Sprint(resource["host.name"], " ", resource["service.instance.id"])] = true
 					}
 				}
 			}

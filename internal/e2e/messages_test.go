@@ -220,6 +220,22 @@ func TestEveryMessageThatBeganIsAccountedFor(t *testing.T) {
 	}
 }
 
+// Records of flows say what messages said, with no records of packets, too.
+func TestMessagesForRecordsOfFlowsAlone(t *testing.T) {
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	l := right.ListenTCP(true, 8443)
+	go discard(l)
+	c := start(t, left.NetNS, messageSettings+"events: {network.packet: {enabled: false}}\n")
+	conn := dial(t, left, l.Addr().(*net.TCPAddr))
+	_, err := conn.Write(clientHello(t))
+	require.NoError(t, err)
+	conn.Close()
+	out := c.stop()
+	assert.Empty(t, out.Packets())
+	f := out.only(t, map[string]any{"destination.port": int64(8443)})
+	requireAttributes(t, &f, map[string]any{"network.protocol.name": "tls", "flow.server.name": "split.example"})
+}
+
 // dial connects from an end.
 func dial(t *testing.T, from *testenv.End, to *net.TCPAddr) (conn *net.TCPConn) {
 	t.Helper()

@@ -115,7 +115,8 @@ func (f *Flow) Server() (addr Addr, port uint16, ok bool) {
 }
 
 // Answered reports whether the server sent anything but RST: whether somebody listens there. While the roles are unknown,
-// whether both sides did. A slot that holds a RST counts only if its flags cannot all come from RST packets.
+// whether both sides did. A slot that holds a RST counts only if its flags cannot all come from RST packets. SCTP's ABORT is not
+// told from its other packets: slots have flags of TCP only.
 func (f *Flow) Answered() bool {
 	if f.initiator == InitiatorUnknown {
 		return f.answered[0] && f.answered[1]

@@ -199,6 +199,18 @@ func TestAnswered(t *testing.T) {
 	}
 }
 
+// A limit, not a wish: slots have no flags of SCTP, so the ABORT of a closed port is an answer like any other. Of UDP a closed
+// port answers by ICMP, which is another flow.
+func TestAnyPacketAnswersWithoutFlags(t *testing.T) {
+	for _, proto := range []uint8{protoUDP, protoSCTP} {
+		there, back := sent(0, 0, 0, 0), received(0, 0, 0, 0)
+		there.Proto, back.Proto = proto, proto
+		table := NewTable(testConfig)
+		assert.False(t, table.added(there, nil).Answered(), proto)
+		assert.True(t, table.added(back, nil).Answered(), proto)
+	}
+}
+
 func TestRecordTellsWhatTheSlotsSaid(t *testing.T) {
 	table, got := NewTable(testConfig), records(nil)
 	slots := []*Slot{

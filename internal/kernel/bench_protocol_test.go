@@ -96,7 +96,7 @@ func (r *rig) protocolSubjects(b *testing.B) []protocolSubject {
 	cfg := func(form object, of Protocols, perSecond int) Config {
 		return Config{
 			Samples: true, RandomOneIn: 1 << 30, Protocols: of, SnapLength: sampleSnap, MaxPerSecond: perSecond,
-			Seed: [32]byte{1}, object: form, cpus: []int{0},
+			Seed: [32]byte{1}, object: form, ring: minRing, cpus: []int{0},
 		}
 	}
 	nothing := func(*testing.B) {}

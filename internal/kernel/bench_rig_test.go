@@ -229,7 +229,7 @@ func (r *rig) sampled(b *testing.B, w *workload, cfg Config) *subject {
 	if !w.each {
 		return r.ours(load(b, cfg), "sampled")
 	}
-	cfg.RandomOneIn, cfg.SnapLength, cfg.MaxPerSecond = 1, sampleSnap, 100*unlimited
+	cfg.RandomOneIn, cfg.SnapLength, cfg.MaxPerSecond, cfg.ring = 1, sampleSnap, 100*unlimited, minRing
 	k := load(b, cfg)
 	s := r.ours(k, "sampled")
 	take := s.take

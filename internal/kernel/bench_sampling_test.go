@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	sampleBurst = 4096 // packets between two readings of a ring: it has room for 5,957 samples of 128 bytes
+	sampleBurst = 4096 // packets between two readings of a ring: it has room for 5,698 samples of 128 bytes
 	sampleSnap  = 128  // COPY of bpf/bench/bench.bpf.c
 	sampleFrame = 200  // bytes of a packet: more than are copied
 )
@@ -64,7 +64,7 @@ func BenchmarkSampling(b *testing.B) {
 func (r *rig) samplingSubjects(b *testing.B) []samplingSubject {
 	b.Helper()
 	cfg := func(oneIn, perSecond int) Config {
-		return Config{Samples: oneIn > 0, RandomOneIn: oneIn, SnapLength: sampleSnap, MaxPerSecond: perSecond, Seed: [32]byte{1}, cpus: []int{0}}
+		return Config{Samples: oneIn > 0, RandomOneIn: oneIn, SnapLength: sampleSnap, MaxPerSecond: perSecond, Seed: [32]byte{1}, ring: minRing, cpus: []int{0}}
 	}
 	ofFlows := func(flowOneIn, first int) Config {
 		return Config{Samples: true, FlowOneIn: flowOneIn, FirstPerFlow: first, SnapLength: sampleSnap, MaxPerSecond: 1, cpus: []int{0}}

@@ -46,6 +46,7 @@ type Config struct {
 	injected  bool           // frames come from BPF_PROG_TEST_RUN, which makes a protocol up
 	object    object         // which programs, whatever this kernel and the rest of the configuration need
 	flowSeed  uint64         // 0: that of bpf/config.h
+	ring      int            // bytes of the ring of samples; 0: sampleRing
 	firsts    int            // beginnings of flows remembered; 0: firstFlows
 	clsact    bool           // even if this kernel has tcx; Load sets it where there is none
 	lease     time.Duration  // of a clsact filter; 0: defaultLease
@@ -64,6 +65,10 @@ const (
 
 	// MessageSnap is how many bytes are copied of a packet that is part of a message.
 	MessageSnap = 2048
+
+	minRing    = 1 << 20
+	maxRing    = 16 << 20
+	ringHeader = 8 // BPF_RINGBUF_HDR_SZ of linux/bpf.h
 
 	follows      = 1024             // FOLLOWS of bpf/config.h
 	firstFlows   = 65536            // beginnings of flows remembered

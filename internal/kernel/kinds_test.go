@@ -416,7 +416,7 @@ func TestEachKindHasItsBudget(t *testing.T) {
 func TestFullRingIsCountedForEachKind(t *testing.T) {
 	const buffers = 2000
 	cfg := flows(Config{RandomOneIn: 1, FlowOneIn: 1, FirstPerFlow: 1000, cpus: []int{0}})
-	cfg.SnapLength = 1500
+	cfg.SnapLength, cfg.ring = 1500, minRing
 	k := load(t, cfg)
 	pin(t, 0)
 	frame := udpFrame(1, 2, 3, 4, 1500)

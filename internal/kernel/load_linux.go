@@ -202,11 +202,31 @@ func sizeMaps(spec *ebpf.CollectionSpec, cfg Config) {
 	if cfg.Deduplicate {
 		spec.Maps[bpfMapStackings].MaxEntries = maxStackings
 	}
+	spec.Maps[bpfMapSamples].MaxEntries = sampleRing(cfg)
 	if !cfg.sampling() { // nothing is ever written to these
 		spec.Maps[bpfMapSamples].MaxEntries = page
 		scratch := spec.Maps[bpfMapScratch]
 		scratch.ValueSize, scratch.Value = 8, nil
 	}
+}
+
+// sampleRing is the size of the ring in bytes, a power of two as the kernel demands: what the budgets of all kinds allow in a second, within
+// bounds. It is read every 90 ms, every 500 ms after a pause.
+func sampleRing(cfg Config) uint32 {
+	if cfg.ring > 0 {
+		return uint32(cfg.ring)
+	}
+	second := 0
+	add := func(on bool, captured int) {
+		if on {
+			second += cfg.MaxPerSecond * (ringHeader + int(unsafe.Sizeof(bpfSample{})) + captured)
+		}
+	}
+	add(cfg.RandomOneIn > 0, cfg.SnapLength)
+	add(cfg.FlowOneIn > 0, cfg.SnapLength)
+	add(cfg.FirstPerFlow > 0, cfg.SnapLength)
+	add(cfg.Protocols != 0, max(cfg.SnapLength, MessageSnap))
+	return 1 << bits.Len(uint(min(max(second, minRing), maxRing)-1))
 }
 
 const maxCPUs = 4096 // MAX_CPUS of bpf/config.h

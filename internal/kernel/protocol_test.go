@@ -87,6 +87,19 @@ var heads = []string{
 	"HTTP/1.1 200 OK", "HTTP/1.0 404", "PRI * HTTP/2.0",
 }
 
+// A buffer that segmentation offload made larger than what is copied of messages is read where samples are as long.
+func TestLongSamplesHaveLongMessages(t *testing.T) {
+	cfg := messages(ProtocolTLS)
+	cfg.SnapLength = 2 * MessageSnap
+	f := segment(40000, hello(1, MessageSnap+1000))
+	eachForm(t, cfg, func(t *testing.T, k *Kernel) {
+		inject(t, k.objects.EgressL2, f, nil)
+		got := read(t, k)
+		require.Len(t, got, 1)
+		require.Equal(t, f, got[0].Message)
+	})
+}
+
 func TestBeginningsOfMessagesAreFound(t *testing.T) {
 	const dns, tls, http = ProtocolDNS, ProtocolTLS, ProtocolHTTP
 	type frame struct {

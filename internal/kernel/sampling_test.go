@@ -109,7 +109,7 @@ func TestSamplesOverTheBudgetAreCounted(t *testing.T) {
 // A reader that does not come costs samples, never packets, and each one is counted.
 func TestFullRingIsCounted(t *testing.T) {
 	const buffers = 2000
-	k := load(t, Config{Samples: true, RandomOneIn: 1, SnapLength: 1500, MaxPerSecond: unlimited, cpus: []int{0}})
+	k := load(t, Config{Samples: true, RandomOneIn: 1, SnapLength: 1500, MaxPerSecond: unlimited, ring: minRing, cpus: []int{0}})
 	pin(t, 0)
 	frame := udpFrame(1, 2, 3, 4, 1500)
 	for range buffers {
@@ -119,6 +119,39 @@ func TestFullRingIsCounted(t *testing.T) {
 	require.Positive(t, got.Samples[packet.KindRandom].RingFull)
 	require.Equal(t, uint64(buffers), got.Ledger.Seen.Packets)
 	require.Len(t, read(t, k), int(got.Samples[packet.KindRandom].Emitted))
+}
+
+// The ring has room for what the budget allows until it is read.
+func TestTheRingHasRoomForTheBudget(t *testing.T) {
+	const second = 20_000
+	k := load(t, Config{Samples: true, RandomOneIn: 1, SnapLength: 1500, MaxPerSecond: second, cpus: []int{0}})
+	pin(t, 0)
+	frame := udpFrame(1, 2, 3, 4, 1500)
+	for range second / 10 { // what is granted at first
+		inject(t, k.objects.EgressL2, frame, nil)
+	}
+	got := drain(t, k).Samples[packet.KindRandom]
+	require.Zero(t, got.RingFull)
+	require.Greater(t, got.Emitted*1500, uint64(minRing), "more than the least ring holds")
+	require.Len(t, read(t, k), int(got.Emitted))
+}
+
+func TestSizeOfTheRing(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		cfg  Config
+		want uint32
+	}{
+		{"default settings", sampled(2), 1 << 20},
+		{"all kinds at the default rate", Config{RandomOneIn: 1, FlowOneIn: 1, FirstPerFlow: 1, Protocols: allProtocols, SnapLength: 256, MaxPerSecond: 100}, 1 << 20},
+		{"rate", Config{RandomOneIn: 1, SnapLength: 256, MaxPerSecond: 10_000}, 4 << 20},
+		{"rates of two kinds", Config{RandomOneIn: 1, FirstPerFlow: 1, SnapLength: 256, MaxPerSecond: 10_000}, 8 << 20},
+		{"messages are longer", Config{Protocols: ProtocolDNS, SnapLength: 64, MaxPerSecond: 1_000}, 4 << 20},
+		{"snap length", Config{Protocols: ProtocolDNS, SnapLength: MaxSnapLength, MaxPerSecond: 1_000}, 16 << 20},
+		{"the most", Config{RandomOneIn: 1, SnapLength: MaxSnapLength, MaxPerSecond: 1_000_000}, 16 << 20},
+	} {
+		require.Equal(t, c.want, sampleRing(c.cfg), c.name)
+	}
 }
 
 func TestSkipsAreGeometric(t *testing.T) {

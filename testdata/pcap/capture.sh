@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the captures of this directory anew, all but linux.pcap, as root: tools that are not ours talk through network
 # namespaces, tcpdump listens at the left one. Needs iproute2, iputils-ping, dnsutils, tcpdump, tshark, iperf3,
-# nmap, tcpreplay, python3-scapy.
+# nmap, tcpreplay, python3-scapy; dnsmasq-base, openssl and curl for conversations.
 #
 #   left 192.0.2.1, 2001:db8::1 -- router .2, ::2; 198.51.100.2, 2001:db8:1::2 -- right 198.51.100.1, 2001:db8:1::1
 set -euo pipefail
@@ -9,10 +9,15 @@ cd "$(dirname "$0")"
 
 left=capture-left router=capture-router right=capture-right
 log=$(mktemp)
-trap 'for ns in $left $router $right; do ip netns del $ns 2>/dev/null || true; done; rm -f "$log"' EXIT
+work=$(mktemp -d)
+trap 'for ns in $left $router $right; do
+	ip netns pids $ns 2>/dev/null | xargs -r kill
+	ip netns del $ns 2>/dev/null || true
+done; rm -rf "$log" "$work"' EXIT
 
 in_left() { ip netns exec $left "$@"; }
 in_router() { ip netns exec $router "$@"; }
+in_right() { ip netns exec $right "$@"; }
 
 # address NAMESPACE DEVICE IPv4 IPv6: without segmentation offload, so that what is captured is what crosses a wire.
 address() {
@@ -153,6 +158,81 @@ multicast() {
 	in_left ping -c 1 -W 1 -I eth0 ff0e::db8:0:9
 }
 
+# What conversations need at right: a resolver, with a name that has more addresses than a datagram without EDNS holds; servers of TLS with a
+# certificate, a key share that clients do not offer first, and a suite that Go does not know; pages.
+conversation_servers() {
+	for n in {1..40}; do echo "203.0.113.$n many.example.com"; done >"$work/hosts"
+	in_right dnsmasq --no-daemon --conf-file=/dev/null --no-resolv --no-hosts --addn-hosts="$work/hosts" --local=/example.com/ \
+		--host-record=www.example.com,203.0.113.80,2001:db8:2::80 --cname=alias.example.com,www.example.com \
+		--mx-host=example.com,mail.example.com --user=root --pid-file= &
+	for kind in 'ec -pkeyopt ec_paramgen_curve:P-256' rsa:2048; do
+		# shellcheck disable=SC2086 # options
+		openssl req -x509 -newkey $kind -nodes -subj /CN=example.com -keyout "$work/${kind::2}.key" -out "$work/${kind::2}.pem"
+	done
+	serve_tls() { in_right openssl s_server -quiet -key "$work/$1.key" -cert "$work/$1.pem" "${@:2}" </dev/null & }
+	serve_tls ec -accept '[2001:db8:1::1]:443' -alpn h2,http/1.1
+	serve_tls ec -accept 198.51.100.1:443 -groups P-384
+	serve_tls rs -accept 198.51.100.3:443 -tls1_2 -cipher DHE-RSA-AES256-GCM-SHA384 -alpn http/1.1 -no_ticket
+	in_right /usr/bin/python3 -c '
+import http.server, socket, time
+class Pages(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        time.sleep(0.03 if "slow" in self.path else 0)
+        body = b"page\n" * (300 if self.path == "/long" else 1)
+        self.send_response({"/missing": 404, "/same": 304}.get(self.path, 200))
+        if self.path == "/long":
+            self.send_header("X-Long", "x" * 300)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        if self.path == "/chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+            body = b"5\r\npage\n\r\n0\r\n\r\n"
+        else:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD" and self.path != "/same":
+            self.wfile.write(body)
+    do_HEAD = do_POST = do_GET
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+Server(("", 80), Pages).serve_forever()' &
+	sleep 2
+}
+
+# connect ADDRESS OPTION...: a handshake.
+connect() { in_left timeout 1 openssl s_client -connect "$@" -servername www.example.com </dev/null; }
+
+# DNS over UDP and TCP, TLS with a retry and sessions that are taken up, HTTP with connections that are used again, and with requests
+# that do not wait for their answers. Over IPv6 in segments of 300 bytes at most: hellos, heads and answers are split.
+conversations() {
+	for over in +notcp +tcp; do
+		for to in 198.51.100.1 2001:db8:1::1; do
+			in_left dig @$to $over +tries=1 www.example.com A
+			in_left dig @$to $over +tries=1 alias.example.com AAAA
+			in_left dig @$to $over +tries=1 +noedns many.example.com A # over UDP truncated, and asked again over TCP
+			in_left dig @$to $over +tries=1 missing.example.com A
+			in_left dig @$to $over +tries=1 +keepopen example.com MX www.example.org A
+		done
+	done
+	for session in -sess_out -sess_in; do
+		connect '[2001:db8:1::1]:443' -alpn h2,http/1.1 $session "$work/session"
+	done
+	connect 198.51.100.1:443 -groups X25519:P-384
+	for session in -sess_out -sess_in; do
+		connect 198.51.100.3:443 -tls1_2 -alpn http/1.1 $session "$work/session"
+	done
+	for to in 198.51.100.1 '[2001:db8:1::1]'; do
+		in_left curl -A "$(printf 'agent/%d ' {1..30})" "http://$to/" "http://$to/slow?a=b" "http://$to/long" "http://$to/missing"
+		in_left curl -u user:password -H 'Content-Type: application/json' -d '{"a": 1}' "http://$to/things" --next -I "http://$to/long" \
+			--next "http://$to/same" --next "http://$to/chunked" --next "http://$to/a"
+	done
+	# shellcheck disable=SC2016 # the inner shell's
+	in_left bash -c 'exec 3<>/dev/tcp/198.51.100.1/80
+		printf "GET /%s HTTP/1.1\r\nHost: www.example.com\r\n\r\n" 1 slow 3 | cat >&3
+		timeout 1 cat <&3'
+}
+
 network
 capture tcp.pcap 'tcp' tcp
 capture fragments.pcap 'udp or icmp or ip[6:2] & 0x1fff != 0 or ip6 proto 44' fragments
@@ -160,6 +240,12 @@ capture tunnels.pcap 'udp port 4789 or ip6 proto 43' tunnels
 capture errors.pcap 'ip or ip6' errors
 capture scans.pcap 'ip host 198.51.100.1 or ip6 host 2001:db8:1::1 or icmp' scans
 capture multicast.pcap 'ip multicast or ip6 multicast or igmp' multicast
+
+ip -n $right address add 198.51.100.3/24 dev eth0
+ip -n $left route change default via 2001:db8::2 advmss 300
+ip -n $right route change default via 2001:db8:1::2 advmss 300
+conversation_servers >/dev/null 2>&1
+capture messages/conversations.pcap 'tcp or udp' conversations
 
 # Made of captures, again by tools that are not ours: tags, and a device without link header.
 tag() { tcprewrite --enet-vlan=add --enet-vlan-tag="$1" --enet-vlan-pri="$2" --enet-vlan-cfi=0 --enet-vlan-proto="$3" -i "$4" -o "$5"; }

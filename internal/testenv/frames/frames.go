@@ -20,6 +20,7 @@ type Frame struct {
 	L3      bool          // Data starts at the IP header: a device without link header
 	Tagged  bool          // VLANTCI is the outermost tag, offloaded: set only in Offloaded
 	VLANTCI uint16        // priority 3, DEI 1, id 12 bits; host byte order
+	Time    int64         // ns since 1970, of a capture; microseconds are known
 	Data    []byte        // read-only
 	Want    packet.Packet // of a sample whose IfIndex and NetNS are 0
 }

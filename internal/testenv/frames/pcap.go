@@ -48,12 +48,13 @@ func pcapRecords(b []byte, l3 bool) ([]Frame, error) {
 		if len(b) < pcapRecordLen {
 			return nil, io.ErrUnexpectedEOF
 		}
+		seconds, micros := int64(binary.LittleEndian.Uint32(b)), int64(binary.LittleEndian.Uint32(b[4:]))
 		captured := int(binary.LittleEndian.Uint32(b[8:]))
 		b = b[pcapRecordLen:]
 		if captured > len(b) {
 			return nil, io.ErrUnexpectedEOF
 		}
-		all = append(all, Frame{Name: fmt.Sprintf("frame %d", len(all)+1), L3: l3, Data: b[:captured:captured]})
+		all = append(all, Frame{Name: fmt.Sprintf("frame %d", len(all)+1), L3: l3, Time: seconds*1e9 + micros*1e3, Data: b[:captured:captured]})
 		b = b[captured:]
 	}
 	return all, nil

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -41,11 +42,7 @@ func run(collector, config, out string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
-		return err
-	}
-	// Made here, so that it is the caller's even if the collector runs as root.
-	lines, err := os.OpenFile(out, os.O_RDONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	lines, err := create(out)
 	if err != nil {
 		return err
 	}
@@ -96,6 +93,19 @@ func run(collector, config, out string) error {
 			return nil
 		}
 	}
+}
+
+// create makes the file that the collector writes to: here, so that it is the caller's even if the collector runs as root, and
+// for nobody else, since names and paths of everybody on this machine are in it. The one of an earlier run goes, so that
+// whoever has that open does not read on.
+func create(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_RDONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 // tail reads the whole lines of a growing file.
