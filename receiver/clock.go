@@ -31,7 +31,7 @@ func (e *engine) advance(now int64) {
 	}
 	e.drain.watched = nil // watching begins anew, too
 	e.drain.time, e.drain.collected = now, now
-	if e.metrics != nil && len(e.metrics.former) > 0 && e.drain.final == nil {
+	if e.metrics != nil && len(e.metrics.former) > 0 && !e.drain.ending {
 		e.offerPoints() // of the old time
 	}
 }

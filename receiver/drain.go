@@ -60,7 +60,8 @@ type drainState struct {
 	watched   map[flow.Place]watch // of each attached interface
 	low       map[uint16]uint16    // what the table and the metrics know of ports
 	samples   *batch               // not sent yet; the sample loop's
-	final     context.Context      // not nil: shutting down, wait for room in queues until it is done
+	ending    bool                 // shutting down: nothing is counted any more
+	last      []*batch             // records of the end, until deliver queues them
 }
 
 // watch is since when every packet at an interface was counted.
@@ -146,7 +147,7 @@ func (e *engine) drainOnce() bool {
 // second: it looks at every flow. After the last drain it is done in any case.
 func (e *engine) expireFlows() {
 	since := e.drain.time - e.drain.expired
-	if e.drain.final == nil && since >= 0 && since < int64(min(expireInterval, e.cfg.drainInterval())) {
+	if !e.drain.ending && since >= 0 && since < int64(min(expireInterval, e.cfg.drainInterval())) {
 		return
 	}
 	e.drain.expired = e.drain.time
@@ -310,10 +311,10 @@ func (e *engine) sendFlows() {
 	c.reset()
 }
 
-// send queues b. While running it never waits; at the end it does, since nothing is counted any more.
+// send queues b, or drops it if there is no room. At the end it keeps b, for deliver to wait for room.
 func (e *engine) send(b *batch) {
-	if e.drain.final != nil {
-		e.logs.offerUntil(e.drain.final, b)
+	if e.drain.ending {
+		e.drain.last = append(e.drain.last, b)
 		return
 	}
 	e.logs.offer(b)
@@ -411,9 +412,10 @@ func wrap(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// finish says everything that was counted until Stop. It fails if that could not be taken from the kernel.
-func (e *engine) finish(ctx context.Context) error {
-	e.drain.final = ctx
+// finish makes points and records of everything that was counted until Stop, and waits for no consumer: deliver does. It fails if
+// that could not be taken from the kernel.
+func (e *engine) finish() error {
+	e.drain.ending = true
 	if e.samples() {
 		e.readSamples()
 		e.sendSamples()
@@ -423,7 +425,9 @@ func (e *engine) finish(ctx context.Context) error {
 		drained = e.drainOnce()
 	}
 	e.drain.time = max(e.drain.time, e.drain.collected+1) // whatever happened, there is a last collection
-	e.collect()
+	if e.metrics != nil {
+		e.metrics.end(e.drain.time, e.drain.time, e.table, e.places.now()) // it counts conversations, which the table still has
+	}
 	if e.table != nil {
 		e.table.Flush(flow.EndReasonForcedEnd, e.endFlow)
 		e.sendFlows()

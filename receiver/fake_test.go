@@ -349,10 +349,19 @@ func (b *bench) taken() []pmetric.Metrics {
 	return messages
 }
 
+// ended ends everything, and queues the last records; there is room for them.
+func (b *bench) ended() {
+	require.NoError(b.t, b.finish())
+	if b.logs != nil {
+		b.logs.finish(b.t.Context(), b.drain.last)
+	}
+}
+
 // batch returns the next queued batch of records.
 func (b *bench) batch() *batch {
 	select {
 	case q := <-b.logs.queue:
+		b.logs.waiting.Add(-q.bytes())
 		return q
 	default:
 		require.FailNow(b.t, "no batch queued")
