@@ -8,6 +8,7 @@ package receiver
 import (
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"regexp"
 	"runtime"
@@ -147,6 +148,50 @@ func TestInterfacesAreFollowed(t *testing.T) {
 		want[fmt.Sprintf("a%d transmit", n)] += 10
 	}
 	assert.Equal(t, want, f.totals("network.flow.packets"))
+}
+
+// Without a device kind:uplink goes where the default route goes, and counts there and nowhere else.
+func TestUplinkFollowsTheDefaultRoute(t *testing.T) {
+	testenv.Privileged(t)
+	ns := testenv.NewNetNS(t)
+	ends := []*testenv.End{ns.AddVeth("left0", "right0")[0], ns.AddVeth("left1", "right1")[0]}
+	f := follow(t, ns, "kind:uplink")
+	followTheDefaultRoute(t, ns, ends, func(index int) bool { return f.attachedAs(index) != "" })
+	require.NoError(t, f.shutdown(t.Context()))
+	assert.Equal(t, map[string]int64{"left0 transmit": 20, "left1 transmit": 10}, f.totals("network.flow.packets"))
+}
+
+// followTheDefaultRoute adds a default route long after the last change of a link, moves it to the second interface, withdraws it, and
+// adds it again. Each time all interfaces send ten packets. Nothing but a route changes, and the next look is lookInterval away.
+func followTheDefaultRoute(t *testing.T, ns *testenv.NetNS, ends []*testenv.End, attached func(index int) bool) {
+	t.Helper()
+	_, everywhere, err := net.ParseCIDR("0.0.0.0/0")
+	require.NoError(t, err)
+	via := func(n int) *netlink.Route {
+		return &netlink.Route{LinkIndex: ends[n].Index, Dst: everywhere, Scope: netlink.SCOPE_LINK}
+	}
+	at := func(want ...bool) {
+		t.Helper()
+		began := time.Now()
+		require.Eventually(t, func() bool { return attached(ends[0].Index) == want[0] && attached(ends[1].Index) == want[1] },
+			lookInterval/6, time.Millisecond, "attached at the two interfaces: %v", want)
+		t.Logf("followed after %v", time.Since(began))
+		for _, e := range ends {
+			s := e.NewSender()
+			s.Datagrams(&testenv.Datagrams{Flows: 1, Payloads: []int{100}, Src: e.MAC, Dst: testenv.Nobody}, 0, 10)
+			s.Close()
+		}
+	}
+	time.Sleep(time.Second)
+	at(false, false)
+	require.NoError(t, ns.Link().RouteAdd(via(0)))
+	at(true, false)
+	require.NoError(t, ns.Link().RouteReplace(via(1)))
+	at(false, true)
+	require.NoError(t, ns.Link().RouteDel(via(1)))
+	at(false, false)
+	require.NoError(t, ns.Link().RouteAdd(via(0)))
+	at(true, false)
 }
 
 // used is what a process takes of the kernel.
