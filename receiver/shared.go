@@ -15,8 +15,9 @@ import (
 )
 
 // patience is how long after the end of an engine another one goes on for the signal that was not shut down. A collector that
-// stops needs less between its two calls of Shutdown, but for what exporters between them take.
-const patience = time.Second
+// stops ends the exporters of one signal before the receivers of the next, and some of those take seconds; and an exporter that
+// both share (file) must hear nothing more then.
+const patience = 10 * time.Second
 
 // engines holds the engine of every configuration in use. The service makes one receiver for each signal from the same
 // *Config; counting the same packets for each would cost twice.
@@ -53,8 +54,8 @@ func (e *engines) remove(cfg *Config) {
 
 // shared is what the components of one configuration have in common: an engine, which the first Start starts for all of them.
 //
-// The first Shutdown ends it for all of them, at one moment and within one time: nearly always the others are shut down next. One
-// that is not stays in a collector that reloads receivers (a feature gate of the service). Then another engine goes on for it.
+// The first Shutdown ends it for all of them, at one moment and within one time: nearly always the others follow. One that does not
+// stays in a collector that reloads receivers (a feature gate of the service). Then another engine goes on for it.
 type shared struct {
 	create func(otelreceiver.Settings) *engine
 	remove func()
