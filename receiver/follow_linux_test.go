@@ -86,25 +86,71 @@ func (f *follower) totals(metric string) map[string]int64 {
 	return sums
 }
 
+// attachedNames returns the names of the interfaces that are counted at.
+func (f *follower) attachedNames() []string {
+	now := f.places.now()
+	var names []string
+	for at, yes := range now.attached {
+		if yes {
+			names = append(names, now.names[at].iface)
+		}
+	}
+	return names
+}
+
+// firstSeen returns when each of so many interfaces was first seen to be counted at, and gives up after patience without a new one.
+func (f *follower) firstSeen(count int, patience time.Duration) map[string]time.Time {
+	seen := map[string]time.Time{}
+	for last := time.Now(); len(seen) < count && time.Since(last) < patience; time.Sleep(time.Millisecond) {
+		for _, name := range f.attachedNames() {
+			if _, ok := seen[name]; !ok {
+				last = time.Now()
+				seen[name] = last
+			}
+		}
+	}
+	return seen
+}
+
+// addSteadily adds count veths a0 b0, a1 b1 and so on, twenty in a second, and waits for none of them. Each a must be attached within one
+// second of when its turn was, beside so many interfaces that are attached already.
+func (f *follower) addSteadily(count, beside int) {
+	f.t.Helper()
+	const pace = time.Second / 20
+	seen := make(chan map[string]time.Time)
+	go func() { seen <- f.firstSeen(beside+count, 10*time.Second) }()
+	var longest, late time.Duration
+	began := time.Now().Add(pace)
+	turn := func(n int) time.Time { return began.Add(time.Duration(n) * pace) }
+	for n := range count {
+		time.Sleep(time.Until(turn(n)))
+		late = max(late, time.Since(turn(n)))
+		f.ns.LinkAddVeth(fmt.Sprint("a", n), fmt.Sprint("b", n))
+	}
+	at := <-seen
+	for n := range count {
+		name := fmt.Sprint("a", n)
+		require.Contains(f.t, at, name)
+		longest = max(longest, at[name].Sub(turn(n)))
+	}
+	f.t.Logf("of %d interfaces, 20 a second, each was attached at most %v after its turn; %v late it was begun to be added", count, longest, late)
+	assert.Less(f.t, longest, time.Second)
+}
+
 // Twenty new interfaces a second are attached within one, and their first packet is counted. Then some are renamed, made anew under
 // the same name, moved away and back, set down and up; what passes them is counted while they are ours and under the name that they have.
 func TestInterfacesAreFollowed(t *testing.T) {
 	testenv.Privileged(t)
 	ns, other := testenv.NewNetNS(t), testenv.NewNetNS(t)
+	const count = 60
 	f := follow(t, ns, "a*")
+	f.addSteadily(count, 0)
 	var ends []*testenv.End
-	var longest time.Duration
-	for began, n := time.Now(), 0; n < 20; n++ {
-		time.Sleep(time.Until(began.Add(time.Duration(n) * 50 * time.Millisecond)))
-		created := time.Now()
-		e := ns.AddVeth(fmt.Sprint("a", n), fmt.Sprint("b", n))[0]
+	for n := range count {
+		e := ns.SetUp(fmt.Sprint("a", n), fmt.Sprint("b", n))[0]
 		ends = append(ends, e)
-		f.await(e.Index, e.Name)
-		longest = max(longest, time.Since(created))
 		f.send(e, 1)
 	}
-	t.Logf("attached at most %v after it was created", longest)
-	assert.Less(t, longest, time.Second)
 
 	rename := func(e *testenv.End, name string) {
 		l := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: e.Index}}
@@ -141,13 +187,27 @@ func TestInterfacesAreFollowed(t *testing.T) {
 
 	require.NoError(t, f.shutdown(t.Context()))
 	want := map[string]int64{"a100 transmit": 10}
-	for n := range 20 {
+	for n := range count {
 		want[fmt.Sprintf("a%d transmit", n)] = 1
 	}
 	for _, n := range []int{1, 2, 3} {
 		want[fmt.Sprintf("a%d transmit", n)] += 10
 	}
 	assert.Equal(t, want, f.totals("network.flow.packets"))
+}
+
+// Where two hundred are attached, each look at the interfaces is longer, and new ones are attached as soon.
+func TestInterfacesAreFollowedBesideMany(t *testing.T) {
+	testenv.Privileged(t)
+	const beside = 200
+	ns := testenv.NewNetNS(t)
+	for n := range beside / 2 {
+		ns.LinkAddVeth(fmt.Sprint("many", n), fmt.Sprint("many", n+beside/2))
+	}
+	f := follow(t, ns, "a*", "many*")
+	require.Eventually(t, func() bool { return len(f.attachedNames()) == beside }, time.Minute, 10*time.Millisecond)
+	f.addSteadily(60, beside)
+	require.NoError(t, f.shutdown(t.Context()))
 }
 
 // Without a device kind:uplink goes where the default route goes, and counts there and nowhere else.
