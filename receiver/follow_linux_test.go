@@ -23,6 +23,7 @@ import (
 	"go.opentelemetry.io/collector/consumer/consumertest"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/iface"
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 )
 
@@ -112,29 +113,79 @@ func (f *follower) firstSeen(count int, patience time.Duration) map[string]time.
 	return seen
 }
 
-// addSteadily adds count veths a0 b0, a1 b1 and so on, twenty in a second, and waits for none of them. Each a must be attached within one
-// second of when its turn was, beside so many interfaces that are attached already.
-func (f *follower) addSteadily(count, beside int) {
+const (
+	steady = 60               // interfaces, added one after the other
+	pace   = time.Second / 20 // of adding
+)
+
+// followsSteadily adds veths a0 b0, a1 b1 and so on, twenty in a second, and waits for none of them. Each a must be attached within one
+// second of when its turn was, beside so many interfaces that are attached already. It returns how many were added.
+//
+// Everybody on this machine who attaches holds the same lock. So it may last as long as plain attaching to as many takes at that time, if
+// that is more; and three attempts are made.
+func (f *follower) followsSteadily(beside int) (count int) {
 	f.t.Helper()
-	const pace = time.Second / 20
+	for count < 3*steady {
+		longest := f.addSteadily(count, beside+count)
+		count += steady
+		if longest < time.Second {
+			return count
+		}
+		plain := f.attachPlainly(count-steady, count)
+		f.t.Logf("that is more than a second; plain attaching to the %d other ends takes %v", steady, plain)
+		if longest < plain {
+			return count
+		}
+	}
+	require.Fail(f.t, "new interfaces are not attached as fast as they come")
+	return count
+}
+
+// attachPlainly returns how long attaching takes, one after the other, to the other ends of those with these numbers.
+func (f *follower) attachPlainly(from, to int) (took time.Duration) {
+	f.t.Helper()
+	s, err := linux{}.load(sourceConfig{packets: PacketsConfig{SnapLength: 64}}, nil)
+	require.NoError(f.t, err)
+	defer func() { require.NoError(f.t, s.Close()) }()
+	all, err := elsewhere{ns: f.ns}.interfaces()
+	require.NoError(f.t, err)
+	byName := map[string]iface.Interface{}
+	for _, i := range all {
+		byName[i.Name] = i
+	}
+	f.ns.Do(func() {
+		began := time.Now()
+		for n := from; n < to; n++ {
+			i := byName[fmt.Sprint("b", n)]
+			require.NoError(f.t, s.Attach(i, flow.DirectionIngress))
+			require.NoError(f.t, s.Attach(i, flow.DirectionEgress))
+		}
+		took = time.Since(began)
+	})
+	return took
+}
+
+// addSteadily adds veths from a number on, and returns how long after its turn one of them was attached at most.
+func (f *follower) addSteadily(first, beside int) (longest time.Duration) {
+	f.t.Helper()
 	seen := make(chan map[string]time.Time)
-	go func() { seen <- f.firstSeen(beside+count, 10*time.Second) }()
-	var longest, late time.Duration
+	go func() { seen <- f.firstSeen(beside+steady, 10*time.Second) }()
 	began := time.Now().Add(pace)
+	var late time.Duration
 	turn := func(n int) time.Time { return began.Add(time.Duration(n) * pace) }
-	for n := range count {
+	for n := range steady {
 		time.Sleep(time.Until(turn(n)))
 		late = max(late, time.Since(turn(n)))
-		f.ns.LinkAddVeth(fmt.Sprint("a", n), fmt.Sprint("b", n))
+		f.ns.LinkAddVeth(fmt.Sprint("a", first+n), fmt.Sprint("b", first+n))
 	}
 	at := <-seen
-	for n := range count {
-		name := fmt.Sprint("a", n)
+	for n := range steady {
+		name := fmt.Sprint("a", first+n)
 		require.Contains(f.t, at, name)
 		longest = max(longest, at[name].Sub(turn(n)))
 	}
-	f.t.Logf("of %d interfaces, 20 a second, each was attached at most %v after its turn; %v late it was begun to be added", count, longest, late)
-	assert.Less(f.t, longest, time.Second)
+	f.t.Logf("of %d interfaces, 20 a second, each was attached at most %v after its turn; adding one began at most %v after it", steady, longest, late)
+	return longest
 }
 
 // Twenty new interfaces a second are attached within one, and their first packet is counted. Then some are renamed, made anew under
@@ -142,9 +193,8 @@ func (f *follower) addSteadily(count, beside int) {
 func TestInterfacesAreFollowed(t *testing.T) {
 	testenv.Privileged(t)
 	ns, other := testenv.NewNetNS(t), testenv.NewNetNS(t)
-	const count = 60
 	f := follow(t, ns, "a*")
-	f.addSteadily(count, 0)
+	count := f.followsSteadily(0)
 	var ends []*testenv.End
 	for n := range count {
 		e := ns.SetUp(fmt.Sprint("a", n), fmt.Sprint("b", n))[0]
@@ -162,8 +212,8 @@ func TestInterfacesAreFollowed(t *testing.T) {
 	rename(ends[0], "c0")
 	f.await(ends[0].Index, "")
 	f.send(ends[0], 100)
-	rename(ends[0], "a100")
-	f.await(ends[0].Index, "a100")
+	rename(ends[0], "again")
+	f.await(ends[0].Index, "again")
 	f.send(ends[0], 10)
 
 	ends[1].Delete()
@@ -186,7 +236,7 @@ func TestInterfacesAreFollowed(t *testing.T) {
 	f.send(ends[3], 10)
 
 	require.NoError(t, f.shutdown(t.Context()))
-	want := map[string]int64{"a100 transmit": 10}
+	want := map[string]int64{"again transmit": 10}
 	for n := range count {
 		want[fmt.Sprintf("a%d transmit", n)] = 1
 	}
@@ -206,7 +256,7 @@ func TestInterfacesAreFollowedBesideMany(t *testing.T) {
 	}
 	f := follow(t, ns, "a*", "many*")
 	require.Eventually(t, func() bool { return len(f.attachedNames()) == beside }, time.Minute, 10*time.Millisecond)
-	f.addSteadily(60, beside)
+	f.followsSteadily(beside)
 	require.NoError(t, f.shutdown(t.Context()))
 }
 

@@ -8,6 +8,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,6 +26,8 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv/otlpcheck"
 )
+
+const attachedInterfaces = `otelcol_ebpfpackets_receiver_interfaces\{[^}]*state="attached"[^}]*\}`
 
 // reload gives a running collector another configuration, and SIGHUP.
 func (c *collector) reload(config string) {
@@ -141,8 +144,7 @@ func TestReloads(t *testing.T) {
 			senders[i].Datagrams(&testenv.Datagrams{Flows: 10, Payloads: []int{0, 1000}, Src: e.MAC, Dst: testenv.Nobody}, 0, 1000+100*i+n)
 		}
 		sent = append(sent, [2]flow.Volume{senders[0].Sent, senders[1].Sent})
-		attached := `otelcol_ebpfpackets_receiver_interfaces\{[^}]*state="attached"[^}]*\}`
-		assert.EqualValues(t, map[bool]int{false: 1, true: 2}[l.both], sample(t, scrape(t, left.NetNS), attached))
+		assert.EqualValues(t, map[bool]int{false: 1, true: 2}[l.both], sample(t, scrape(t, left.NetNS), attachedInterfaces))
 	}
 	c.stop()
 	requireGone(t, programs, maps)
@@ -201,12 +203,28 @@ func oursAmong(t *testing.T, e *testenv.End, others []*stranger, behind bool) (o
 	return ours
 }
 
-// alone is a configuration whose signals have the receiver or not, and which differ in nothing else: a collector with the feature gate
-// for it reloads receivers alone.
-func (c *collector) alone(metrics, logs string) string {
+// TestAReloadThatFailsLosesNothing gives a collector a configuration that is none: it ends, and has told what it counted.
+func TestAReloadThatFailsLosesNothing(t *testing.T) {
+	left, _ := testenv.Pair(t, testenv.PairConfig{})
+	c := start(t, left.NetNS, "interfaces: {include: [left0]}\n")
+	s := left.NewSender()
+	s.Datagrams(&testenv.Datagrams{Flows: 10, Payloads: []int{0, 1000}, Src: left.MAC, Dst: testenv.Nobody}, 0, 1000)
+	c.reload(c.config("interfaces: {include: []}\n"))
+	var exit *exec.ExitError
+	require.ErrorAs(t, c.awaitExit(), &exit)
+	assert.Contains(t, c.log.String(), "interfaces.include must name at least one interface")
+	out := result{Output: c.read()}
+	assert.Equal(t, s.Sent, sum(out))
+	assert.Len(t, out.Flows(), 10)
+	assert.Empty(t, attached(t, left))
+}
+
+// alone is a configuration whose signals have the receiver or not, and of which nothing but receivers changes: a collector with the
+// feature gate for it reloads them alone.
+func (c *collector) alone(interval, metrics, logs string) string {
 	return fmt.Sprintf(`
 receivers:
-  ebpfpackets: {interfaces: {include: [left0]}, collection_interval: 100ms}
+  ebpfpackets: {interfaces: {include: [left0]}, collection_interval: %[4]s}
   otlp: {protocols: {grpc: {endpoint: "localhost:4317"}}}
 exporters:
   file: {path: %[1]s, flush_interval: 100ms}
@@ -216,11 +234,12 @@ service:
   pipelines:
     metrics: {receivers: [%[2]s], exporters: [file]}
     logs: {receivers: [%[3]s], exporters: [file/logs]}
-`, c.output, metrics, logs)
+`, c.output, metrics, logs, interval)
 }
 
 // TestASignalIsTakenAwayAndGivenBack has a collector reload receivers alone, where one signal no longer has ours: what was counted until
-// then is told by both, the other goes on with all that comes later, and says so in its telemetry. Given back, it counts for itself.
+// then is told by both, the other goes on with all that comes later, and says so in its telemetry. Given back, it counts for itself, until the
+// settings of the receiver change.
 func TestASignalIsTakenAwayAndGivenBack(t *testing.T) {
 	testenv.Privileged(t)
 	for _, gone := range []string{"metrics", "logs"} {
@@ -229,7 +248,7 @@ func TestASignalIsTakenAwayAndGivenBack(t *testing.T) {
 			left, _ := testenv.Pair(t, testenv.PairConfig{})
 			c := launchAs(t, left.NetNS, func(c *collector) string {
 				c.args = []string{"--feature-gates=service.partialReload"}
-				return c.alone("ebpfpackets, otlp", "ebpfpackets, otlp")
+				return c.alone("100ms", "ebpfpackets, otlp", "ebpfpackets, otlp")
 			})
 			c.awaitReady()
 			s := left.NewSender()
@@ -238,22 +257,27 @@ func TestASignalIsTakenAwayAndGivenBack(t *testing.T) {
 			before := s.Sent
 
 			if gone == "metrics" {
-				c.reload(c.alone("otlp", "ebpfpackets, otlp"))
+				c.reload(c.alone("100ms", "otlp", "ebpfpackets, otlp"))
 			} else {
-				c.reload(c.alone("ebpfpackets, otlp", "otlp"))
+				c.reload(c.alone("100ms", "ebpfpackets, otlp", "otlp"))
 			}
 			c.awaitLog("Partial receiver reload completed successfully")
 			c.awaitTimes("Counting at interface", 2)
 			require.Len(t, attached(t, left), 2)
 			s.Datagrams(d, 0, 500)
-			attached := `otelcol_ebpfpackets_receiver_interfaces\{[^}]*state="attached"[^}]*\}`
-			assert.EqualValues(t, 1, sample(t, scrape(t, left.NetNS), attached))
+			assert.EqualValues(t, 1, sample(t, scrape(t, left.NetNS), attachedInterfaces))
 			between := s.Sent
 
-			c.reload(c.alone("ebpfpackets, otlp", "ebpfpackets, otlp"))
+			c.reload(c.alone("100ms", "ebpfpackets, otlp", "ebpfpackets, otlp"))
 			c.awaitTimes("Partial receiver reload completed successfully", 2)
 			c.awaitTimes("Counting at interface", 3)
+			require.Len(t, attached(t, left), 4, "each signal has its own")
 			s.Datagrams(d, 0, 700)
+
+			c.reload(c.alone("200ms", "ebpfpackets, otlp", "ebpfpackets, otlp"))
+			c.awaitTimes("Partial receiver reload completed successfully", 3)
+			require.Len(t, attached(t, left), 2, "new settings are both signals'")
+			s.Datagrams(d, 0, 300)
 			out := c.stop()
 			require.NotContains(t, c.log.String(), "Two receivers count at the same interface")
 
