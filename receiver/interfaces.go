@@ -266,7 +266,7 @@ func (s *interfaces) attachHook(ctx context.Context, a *attachment, d flow.Direc
 // warn says which other receivers count at a, once for each of them.
 func (s *interfaces) warn(a *attachment) {
 	for _, other := range s.observers.add(s.observed(a.Index), s.receiver) {
-		if s.warned[other] {
+		if s.warned[other] || other == s.receiver { // one of its name has the other signal: the Collector rebuilt one of the two
 			continue
 		}
 		if s.warned == nil {

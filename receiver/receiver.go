@@ -315,10 +315,12 @@ func (e *engine) run() {
 	e.namespaces.run(ctx)
 }
 
+func (e *engine) running() bool { return e.cancel != nil }
+
 // shutdown stops counting, then says everything that was counted, as far as ctx and flushTimeout allow, then lets go of
 // the kernel.
 func (e *engine) shutdown(ctx context.Context) error {
-	if e.cancel == nil { // never started, or failed to
+	if !e.running() { // never started, or failed to
 		return e.release()
 	}
 	e.cancel()

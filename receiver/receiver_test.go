@@ -53,7 +53,6 @@ func TestBothPipelinesShareOneEngine(t *testing.T) {
 	var metrics consumertest.MetricsSink
 	var logs consumertest.LogsSink
 	p := create(t, h, testConfig(), nopSettings(), &metrics, &logs)
-	require.Same(t, p.metrics, p.logs)
 	require.NoError(t, p.metrics.Start(t.Context(), componenttest.NewNopHost()))
 	require.NoError(t, p.logs.Start(t.Context(), componenttest.NewNopHost()))
 	require.Len(t, h.loaded, 1)

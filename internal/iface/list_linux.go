@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -251,23 +252,51 @@ func isDefault(r *netlink.Route) bool {
 	return ones == 0
 }
 
-// Listener hears when interfaces of one network namespace may have come, gone or changed.
+// Listener hears when interfaces of one network namespace may have come, gone or changed, and when a default route may have.
 type Listener struct{ socket *nl.NetlinkSocket }
 
 // Listen opens its socket in the network namespace of the calling thread. Watch must follow, or Close.
 func Listen() (*Listener, error) {
-	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("subscribe to link events: %w", err)
+		return nil, fmt.Errorf("subscribe to link and route events: %w", err)
+	}
+	if err := dropRoutes(socket.GetFd()); err != nil {
+		socket.Close()
+		return nil, fmt.Errorf("drop events of routes that are no default route: %w", err)
 	}
 	return &Listener{socket}, nil
+}
+
+// dropRoutes lets the kernel drop the events of routes that do not lead everywhere: a router may have a million, and
+// many changes a second. The filter is a socket's (classic BPF), asks for no privilege, and looks at the only message of
+// an event: struct nlmsghdr, then struct rtmsg.
+func dropRoutes(fd int) error {
+	const (
+		nlmsgType = 4                                       // offset, host byte order: little-endian on amd64 and arm64
+		rtmDstLen = unix.SizeofNlMsghdr + 1                 // offset, bits of the prefix
+		load16    = unix.BPF_LD | unix.BPF_H | unix.BPF_ABS // in network byte order
+		load8     = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS
+		ifEqual   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		keep      = unix.BPF_RET | unix.BPF_K
+	)
+	filter := []unix.SockFilter{
+		{Code: load16, K: nlmsgType},
+		{Code: ifEqual, K: uint32(nl.Swap16(unix.RTM_NEWROUTE)), Jt: 1},
+		{Code: ifEqual, K: uint32(nl.Swap16(unix.RTM_DELROUTE)), Jf: 2},
+		{Code: load8, K: rtmDstLen},
+		{Code: ifEqual, K: 0, Jf: 1},
+		{Code: keep, K: math.MaxUint32},
+		{Code: keep, K: 0},
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
 // Close is for who does not watch.
 func (l *Listener) Close() { l.socket.Close() }
 
-// Watch calls changed, from this goroutine, whenever interfaces may have come, gone or changed, until ctx is done; then
-// it returns nil. It calls it once at the beginning, so nothing that happens after Listen was called is missed, then
+// Watch calls changed, from this goroutine, whenever interfaces or default routes may have come, gone or changed, until
+// ctx is done; then it returns nil. It calls it once at the beginning, so nothing that happens after Listen was called is missed, then
 // at once for a first event and at most ten times a second for many.
 func (l *Listener) Watch(ctx context.Context, changed func()) error {
 	socket := l.socket
@@ -306,7 +335,7 @@ func receive(ctx context.Context, socket *nl.NetlinkSocket, events chan<- struct
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 			continue
 		default:
-			return fmt.Errorf("receive link events: %w", err)
+			return fmt.Errorf("receive link and route events: %w", err)
 		}
 		select {
 		case events <- struct{}{}:
