@@ -57,6 +57,7 @@ type fakeHost struct {
 	quotesLost uint64
 	own        map[uint32]iface.Counters // of the interfaces themselves
 	attached   map[uint32]int            // hooks by ifindex
+	hwTypes    []uint16                  // of the interfaces that were attached, one for each hook
 	lost       map[uint32]int            // hooks by ifindex that somebody else emptied
 	stacks     map[uint32]iface.Stacking // what the programs were told last
 	stackErr   error
@@ -170,6 +171,7 @@ func (s fakeSource) Attach(i iface.Interface, _ flow.Direction) error {
 		return err
 	}
 	s.attached[i.Index]++
+	s.hwTypes = append(s.hwTypes, i.HWType)
 	if s.onAttach != nil {
 		s.onAttach()
 	}

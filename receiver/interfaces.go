@@ -149,8 +149,7 @@ func (s *interfaces) sync() error {
 			a = &attachment{}
 			s.byIndex[i.Index] = a
 		}
-		a.Interface = i // it may have been renamed
-		s.check(a)
+		s.check(a, i)
 	}
 	for index, a := range s.byIndex {
 		switch {
@@ -158,9 +157,7 @@ func (s *interfaces) sync() error {
 		case a.gone.IsZero():
 			a.gone = now
 			s.observers.remove(s.observed(index), s.receiver)
-			if err := s.source.Detach(index); err != nil {
-				s.log.Debug("Detaching from an interface failed; it may be gone", zap.String("interface", a.Name), zap.Error(err))
-			}
+			s.detach(a)
 			s.log.Info("No longer counting at interface", zap.String("interface", a.Name))
 		case now.Sub(a.gone) > s.keepNames:
 			delete(s.byIndex, index)
@@ -170,8 +167,11 @@ func (s *interfaces) sync() error {
 	return nil
 }
 
-// check finds out whether the programs at a are still there.
-func (s *interfaces) check(a *attachment) {
+// check makes a what the host says that it is now, which may have another name, and finds out whether the programs there are still the
+// right ones.
+func (s *interfaces) check(a *attachment, now iface.Interface) {
+	was := a.LinkHeader()
+	a.Interface = now
 	if a.state != stateAttached {
 		return
 	}
@@ -179,14 +179,26 @@ func (s *interfaces) check(a *attachment) {
 	if err != nil {
 		s.log.Debug("Looking for the programs at an interface failed", zap.String("interface", a.Name), zap.Error(err))
 	}
-	if lost == 0 {
+	switch {
+	case lost > 0:
+		s.tel.EbpfpacketsReceiverAttachmentsLost.Add(context.Background(), int64(lost), s.tel.with())
+		s.log.Warn("Programs at an interface were gone and are attached again: the interface was made anew, or somebody else detached them, and then packets are missing",
+			zap.String("interface", a.Name), zap.Int("programs", lost))
+	case a.LinkHeader() != was: // a modem that is set to raw IP, for one
+		s.detach(a)
+		s.log.Warn("Packets at an interface begin with something else now and get the programs for that; those that passed meanwhile were misread",
+			zap.String("interface", a.Name), zap.Uint16("hardware type", a.HWType))
+	default:
 		return
 	}
 	a.state, a.tries = statePending, 0
 	s.observers.remove(s.observed(a.Index), s.receiver)
-	s.tel.EbpfpacketsReceiverAttachmentsLost.Add(context.Background(), int64(lost), s.tel.with())
-	s.log.Warn("Programs at an interface were gone and are attached again: the interface was made anew, or somebody else detached them, and then packets are missing",
-		zap.String("interface", a.Name), zap.Int("programs", lost))
+}
+
+func (s *interfaces) detach(a *attachment) {
+	if err := s.source.Detach(a.Index); err != nil {
+		s.log.Debug("Detaching from an interface failed; it may be gone", zap.String("interface", a.Name), zap.Error(err))
+	}
 }
 
 // attach attaches what is not, until the deadline; it reports whether something is still pending.
