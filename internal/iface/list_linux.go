@@ -10,7 +10,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -151,11 +153,29 @@ func parseLink(data []byte) (Interface, error) {
 			}
 		}
 	}
+	i.OuterFirst = keepsOuter() && slices.Contains(decapsulating, i.Kind)
 	i.Device = i.Device || deviceInSysfs(sysClassNet, &i, address)
 	if !elsewhere {
 		i.join(link)
 	}
 	return i, nil
+}
+
+// decapsulating are the kinds whose drivers say only since Linux 5.14 that a packet begins behind the outer headers (skb_reset_mac_header,
+// commits 99c8719b7981, 7ad136fd288c, 730eed2772e7, aab1e898c26c, da5a2e49f064 and b2d898c8a523). Before it the tc hook sees those, too.
+var decapsulating = []string{"bareudp", "ipip", "sit", "gre", "ip6gre", "ip6tnl", "gtp"}
+
+// keepsOuter reports whether this kernel is so old. Its version is all that tells.
+var keepsOuter = sync.OnceValue(func() bool {
+	var name unix.Utsname
+	err := unix.Uname(&name)
+	return err == nil && below514(unix.ByteSliceToString(name.Release[:]))
+})
+
+func below514(release string) bool {
+	var major, minor int
+	_, err := fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return err == nil && (major < 5 || major == 5 && minor < 14)
 }
 
 // join notes what IFLA_LINK means. A tunnel's is the interface that its packets leave through, and those are other packets.

@@ -131,6 +131,18 @@ func TestParseLinkRefusesShortMessages(t *testing.T) {
 	require.Error(t, err)
 }
 
+func TestTunnelsBelow514HaveNoHeaderInCommon(t *testing.T) {
+	for release, want := range map[string]bool{
+		"5.10.0-46-cloud-amd64": true, "5.13.19": true, "5.14.0-427.el9.x86_64": false, "6.1.192": false, "10.0-rc1": false, "4.19.0": true, "": false,
+	} {
+		assert.Equal(t, want, below514(release), release)
+	}
+	tunnel := Interface{Kind: "sit", HWType: unix.ARPHRD_SIT}
+	assert.Equal(t, LinkHeaderNone, tunnel.LinkHeader())
+	tunnel.OuterFirst = true
+	assert.Equal(t, LinkHeaderUnknown, tunnel.LinkHeader())
+}
+
 func TestADefaultRouteLeadsEverywhere(t *testing.T) {
 	_, v4, _ := net.ParseCIDR("0.0.0.0/0")
 	_, v6, _ := net.ParseCIDR("::/0")
