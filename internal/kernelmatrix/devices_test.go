@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -78,6 +79,7 @@ func TestDevices(t *testing.T) {
 	k, err := kernel.Load(kernel.Config{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, k.Close()) })
+	sampler := sync.OnceValue(func() *kernel.Kernel { return sampling(t) })
 	for _, d := range devices {
 		t.Run(d.name, func(t *testing.T) {
 			left, right := testenv.Pair(t, testenv.PairConfig{})
@@ -86,7 +88,7 @@ func TestDevices(t *testing.T) {
 				return
 			}
 			if d.outer != 0 && below514(t) {
-				d.beginsInTwoWays(t, left, right, l, r)
+				d.beginsInTwoWays(t, sampler(), left, right, l, r)
 				return
 			}
 			observe(t, k, l)
@@ -148,9 +150,8 @@ func below514(t *testing.T) bool {
 
 // beginsInTwoWays wants that the device is not attached, and shows why: what it sends begins with the inner header, what it receives with
 // one of the outer packet.
-func (d *device) beginsInTwoWays(t *testing.T, left, right, l, r *testenv.End) {
+func (d *device) beginsInTwoWays(t *testing.T, k *kernel.Kernel, left, right, l, r *testenv.End) {
 	t.Helper()
-	k := sampling(t)
 	i := find(t, l.NetNS, l.Name)
 	require.Equal(t, iface.LinkHeaderUnknown, i.LinkHeader())
 	l.Do(func() { require.ErrorContains(t, k.Attach(i, flow.DirectionIngress), "link header not supported") })
