@@ -85,7 +85,7 @@ type interfaces struct {
 	warned  map[component.ID]bool // receivers that count at one of our interfaces
 	unstack string                // why the programs do not know how interfaces are joined; empty: they do
 	looked  time.Time
-	unknown bool // listing failed: the host may have changed since
+	unknown bool // listing failed, or was not complete: the host may be another one
 	current atomic.Pointer[spaceView]
 	counts  [stateCount]atomic.Int64
 }
@@ -133,6 +133,9 @@ func (s *interfaces) sync() error {
 	all, err := s.host.interfaces()
 	now := s.clock()
 	s.unknown, s.looked = err != nil, now
+	if errors.Is(err, iface.ErrIncomplete) {
+		all, err = s.completed(all), nil
+	}
 	if err != nil {
 		s.tel.EbpfpacketsReceiverWatchErrors.Add(context.Background(), 1, s.tel.with())
 		return fmt.Errorf("list interfaces: %w", err)
@@ -165,6 +168,22 @@ func (s *interfaces) sync() error {
 	}
 	s.publish()
 	return nil
+}
+
+// completed returns all, and what may be missing there as it was the last time: nothing goes that is not known to have gone.
+func (s *interfaces) completed(all []iface.Interface) []iface.Interface {
+	listed := make(map[uint32]int, len(all))
+	for n := range all {
+		listed[all[n].Index] = n
+	}
+	for _, was := range s.all {
+		if n, ok := listed[was.Index]; ok {
+			all[n].DefaultRoute = all[n].DefaultRoute || was.DefaultRoute
+		} else {
+			all = append(all, was)
+		}
+	}
+	return all
 }
 
 // check makes a what the host says that it is now, which may have another name, and finds out whether the programs there are still the

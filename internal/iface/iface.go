@@ -5,6 +5,8 @@
 // attaches nothing.
 package iface
 
+import "errors"
+
 // Interface is what the kernel says about one network interface.
 type Interface struct {
 	Index        uint32
@@ -21,6 +23,9 @@ type Interface struct {
 	Device       bool   // backed by a device: NIC, virtio, VF, wifi
 	DefaultRoute bool   // holds a default route of the main table; looked up only where no interface is backed by a device
 }
+
+// ErrIncomplete comes with a list that may lack something which is there: it changed while it was read.
+var ErrIncomplete = errors.New("incomplete")
 
 // Counters is what an interface has counted itself, in packets, as far as its hooks should have seen them. What segmentation
 // makes of a buffer is one packet to some drivers (veth, bridge), to others what crosses the wire.

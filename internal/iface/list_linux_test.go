@@ -156,7 +156,7 @@ func TestADefaultRouteLeadsEverywhere(t *testing.T) {
 
 func TestDumpTriesAgainWhenInterrupted(t *testing.T) {
 	calls := 0
-	all, err := dump(func() ([]int, error) {
+	all, whole, err := dump(func() ([]int, error) {
 		calls++
 		if calls < 3 {
 			return []int{calls}, netlink.ErrDumpInterrupted
@@ -165,13 +165,15 @@ func TestDumpTriesAgainWhenInterrupted(t *testing.T) {
 	})
 	require.NoError(t, err)
 	assert.Equal(t, []int{3}, all)
+	assert.True(t, whole)
 
-	all, err = dump(func() ([]int, error) { return []int{7}, netlink.ErrDumpInterrupted })
+	all, whole, err = dump(func() ([]int, error) { return []int{7}, netlink.ErrDumpInterrupted })
 	require.NoError(t, err, "what changed meanwhile is announced to Watch")
 	assert.Equal(t, []int{7}, all)
+	assert.False(t, whole, "others may be missing")
 
 	broken := errors.New("broken")
-	_, err = dump(func() ([]int, error) { return nil, broken })
+	_, _, err = dump(func() ([]int, error) { return nil, broken })
 	require.ErrorIs(t, err, broken)
 }
 
