@@ -66,8 +66,12 @@ func (k *Kernel) flip() error {
 	return nil
 }
 
-func (k *Kernel) readClock() (err error) {
-	k.drain.at, err = k.clock.now()
+// readClock keeps the last reading if it fails.
+func (k *Kernel) readClock() error {
+	at, err := k.clock.now()
+	if err == nil {
+		k.drain.at = at
+	}
 	return err
 }
 
@@ -75,7 +79,11 @@ func (k *Kernel) readClock() (err error) {
 func (k *Kernel) stopCounting() error {
 	atomic.StoreUint32(&k.control.Active, stopped)
 	k.drain.stopped = true
-	if err := errors.Join(k.readClock(), k.barrier.wait()); err != nil {
+	clockErr := k.readClock()
+	if clockErr != nil { // nobody reads it again: what is left must not bear the time of the last drain
+		k.drain.at = k.drain.at.later()
+	}
+	if err := errors.Join(clockErr, k.barrier.wait()); err != nil {
 		return fmt.Errorf("stop counting: %w", err)
 	}
 	return nil
