@@ -49,6 +49,7 @@ type drainState struct {
 	limited   shedding        // by limit
 	crowded   shedding        // out of the queue of records
 	time      int64           // ns since 1970 of the last drain, at first of Start; runs backwards only with a new life of all series
+	booted    int64           // kernel.Drained.Booted of that drain; 0: there was none
 	expired   int64           // ns since 1970 of the last drain after which flows were looked at
 	collected int64           // ns since 1970 of the drain of the last collection
 	failing   bool            // drains
@@ -119,7 +120,7 @@ func (e *engine) drainOnce() bool {
 	if err != nil {
 		return false
 	}
-	e.advance(d.Time)
+	e.advance(d)
 	e.watchInterfaces()
 	e.learnPorts()
 	e.attribute(d)

@@ -48,6 +48,7 @@ type fakeHost struct {
 	loaded    []sourceConfig
 	clock     func() time.Time
 
+	booted     int64       // kernel.Drained.Booted
 	slots      []flow.Slot // what the next drain takes
 	classes    []kernel.Class
 	samples    []packet.Sample
@@ -221,7 +222,7 @@ func (s fakeSource) Drain(visit func(*flow.Slot)) (*kernel.Drained, error) {
 		s.failures--
 		return nil, errTest
 	}
-	d := &kernel.Drained{Time: s.clock().UnixNano(), Classes: s.classes, Slots: len(s.slots), Mismatches: s.mismatches, Samples: s.sampled, LateCPU: s.lateCPU}
+	d := &kernel.Drained{Time: s.clock().UnixNano(), Booted: s.booted, Classes: s.classes, Slots: len(s.slots), Mismatches: s.mismatches, Samples: s.sampled, LateCPU: s.lateCPU}
 	d.Quotes, d.QuotesLost, s.quotes, s.quotesLost = s.quotes, s.quotesLost, nil, 0
 	for i := range s.slots {
 		d.Ledger.Entries[flow.ReasonAccounted].Add(s.slots[i].Volume)

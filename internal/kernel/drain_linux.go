@@ -41,7 +41,7 @@ func (k *Kernel) Drain(visit func(*flow.Slot)) (*Drained, error) {
 	if err := k.flip(); err != nil {
 		return nil, err
 	}
-	d := &Drained{Time: k.drain.at.unix}
+	d := &Drained{Time: k.drain.at.unix, Booted: k.drain.at.booted}
 	k.take(1-k.drain.active, visit, d)
 	k.drain.flipped = false
 	if k.drain.stopped {
