@@ -43,6 +43,7 @@ const (
 	statePending attachState = iota
 	stateAttached
 	stateFailed
+	stateGone // no longer there or selected; its name is kept for the flows that it left behind
 	stateCount
 )
 
@@ -53,8 +54,8 @@ type attachment struct {
 	attaching uint64 // number of the last
 	err       error
 	tries     int       // since it was found
-	retry     time.Time // when it failed: next attempt to attach
-	gone      time.Time // when it was no longer there or selected; its name is kept for the flows that it left behind
+	retry     time.Time // stateFailed: of the next attempt to attach
+	gone      time.Time // stateGone: since when
 }
 
 // interfaces keeps the selected interfaces of one network namespace attached. One goroutine calls its methods, except names and count.
@@ -148,7 +149,7 @@ func (s *interfaces) sync() error {
 	for _, i := range s.selector.Select(all) {
 		selected[i.Index] = true
 		a, ok := s.byIndex[i.Index]
-		if !ok || !a.gone.IsZero() {
+		if !ok || a.state == stateGone {
 			a = &attachment{}
 			s.byIndex[i.Index] = a
 		}
@@ -157,8 +158,8 @@ func (s *interfaces) sync() error {
 	for index, a := range s.byIndex {
 		switch {
 		case selected[index]:
-		case a.gone.IsZero():
-			a.gone = now
+		case a.state != stateGone:
+			a.state, a.gone = stateGone, now
 			s.observers.remove(s.observed(index), s.receiver)
 			s.detach(a)
 			s.log.Info("No longer counting at interface", zap.String("interface", a.Name))
@@ -239,13 +240,13 @@ func (s *interfaces) attach(ctx context.Context, deadline time.Time) (pending bo
 
 // due reports whether a is to be attached now. Waiting does not teach us a link header that we do not know.
 func (s *interfaces) due(a *attachment) bool {
-	switch {
-	case !a.gone.IsZero(), a.state == stateAttached:
-		return false
-	case a.state == statePending:
+	switch a.state {
+	case statePending:
 		return true
+	case stateFailed:
+		return a.supported() && !s.clock().Before(a.retry)
 	}
-	return a.supported() && !s.clock().Before(a.retry)
+	return false
 }
 
 // supported reports whether packets at a begin with something that the kernel program knows.
@@ -342,12 +343,10 @@ func (s *interfaces) publish() {
 	counts := &n.counts
 	for index, a := range s.byIndex {
 		n.names[index] = a.Name
-		if a.gone.IsZero() {
-			counts[a.state]++
-			if a.state == stateAttached {
-				n.attached[index] = true
-				n.attachings[index] = a.attaching
-			}
+		counts[a.state]++
+		if a.state == stateAttached {
+			n.attached[index] = true
+			n.attachings[index] = a.attaching
 		}
 	}
 	s.say(n)
@@ -363,7 +362,7 @@ func (s *interfaces) problem() error {
 	failed := 0
 	attached := s.places.attached() > 0
 	for _, a := range s.byIndex {
-		if a.gone.IsZero() && a.state == stateFailed && (a.supported() || !attached) {
+		if a.state == stateFailed && (a.supported() || !attached) {
 			failed++
 			if first == nil || text(a.err) < text(first) {
 				first = a.err

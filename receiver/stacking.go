@@ -34,7 +34,7 @@ func (s *interfaces) hooks() map[uint32]iface.Hooks {
 	}
 	hooks := map[uint32]iface.Hooks{}
 	for index, a := range s.byIndex {
-		if a.gone.IsZero() && a.state == stateAttached {
+		if a.state == stateAttached {
 			hooks[index] = counts
 		}
 	}
