@@ -70,12 +70,12 @@ type watch struct {
 	since     int64  // ns since 1970 of the first drain after that
 }
 
+// drainLoop drains at each interval and at each collection, which keep their times however long a drain takes.
 func (e *engine) drainLoop(ctx context.Context) {
-	collect := time.NewTicker(e.cfg.CollectionInterval)
-	defer collect.Stop()
-	interval := e.cfg.drainInterval()
-	between := time.NewTicker(interval)
-	defer between.Stop()
+	interval := e.cfg.drainInterval() // never longer than that of collections
+	collection := time.Now().Add(e.cfg.CollectionInterval)
+	next := time.NewTimer(interval)
+	defer next.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -83,20 +83,14 @@ func (e *engine) drainLoop(ctx context.Context) {
 		case <-e.source.Pressure():
 			e.drainOnce() // at once: interfaces are asked when there is time
 			continue
-		case <-collect.C:
-		case <-between.C:
-			select {
-			case <-collect.C: // at the same time
-			default:
-				if interval < e.cfg.CollectionInterval { // else collections alone are often enough
-					e.drainAndCompare()
-				}
-				continue
-			}
+		case <-next.C:
 		}
 		e.drainAndCompare()
-		e.collect()
-		between.Reset(interval) // else it fires again at once where one interval is a multiple of the other
+		if late := time.Since(collection); late >= 0 {
+			e.collect()
+			collection = collection.Add(late.Truncate(e.cfg.CollectionInterval) + e.cfg.CollectionInterval) // those that were missed are not made up for
+		}
+		next.Reset(min(interval, time.Until(collection)))
 	}
 }
 
