@@ -49,6 +49,7 @@ type drainState struct {
 	limited   shedding        // by limit
 	crowded   shedding        // out of the queue of records
 	time      int64           // ns since 1970 of the last drain, at first of Start; runs backwards only with a new life of all series
+	booted    int64           // kernel.Drained.Booted of that drain; 0: there was none
 	expired   int64           // ns since 1970 of the last drain after which flows were looked at
 	collected int64           // ns since 1970 of the drain of the last collection
 	failing   bool            // drains
@@ -70,12 +71,12 @@ type watch struct {
 	since     int64  // ns since 1970 of the first drain after that
 }
 
+// drainLoop drains at each interval and at each collection, which keep their times however long a drain takes.
 func (e *engine) drainLoop(ctx context.Context) {
-	collect := time.NewTicker(e.cfg.CollectionInterval)
-	defer collect.Stop()
-	interval := e.cfg.drainInterval()
-	between := time.NewTicker(interval)
-	defer between.Stop()
+	interval := e.cfg.drainInterval() // never longer than that of collections
+	collection := time.Now().Add(e.cfg.CollectionInterval)
+	next := time.NewTimer(interval)
+	defer next.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -83,20 +84,14 @@ func (e *engine) drainLoop(ctx context.Context) {
 		case <-e.source.Pressure():
 			e.drainOnce() // at once: interfaces are asked when there is time
 			continue
-		case <-collect.C:
-		case <-between.C:
-			select {
-			case <-collect.C: // at the same time
-			default:
-				if interval < e.cfg.CollectionInterval { // else collections alone are often enough
-					e.drainAndCompare()
-				}
-				continue
-			}
+		case <-next.C:
 		}
 		e.drainAndCompare()
-		e.collect()
-		between.Reset(interval) // else it fires again at once where one interval is a multiple of the other
+		if late := time.Since(collection); late >= 0 {
+			e.collect()
+			collection = collection.Add(late.Truncate(e.cfg.CollectionInterval) + e.cfg.CollectionInterval) // those that were missed are not made up for
+		}
+		next.Reset(min(interval, time.Until(collection)))
 	}
 }
 
@@ -120,7 +115,7 @@ func (e *engine) drainOnce() bool {
 	if err != nil {
 		return false
 	}
-	e.advance(d.Time)
+	e.advance(d)
 	e.watchInterfaces()
 	e.learnPorts()
 	e.attribute(d)

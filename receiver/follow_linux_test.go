@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"regexp"
 	"runtime"
@@ -21,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"go.opentelemetry.io/collector/consumer/consumertest"
+	"golang.org/x/sys/unix"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/iface"
@@ -302,6 +304,37 @@ func followTheDefaultRoute(t *testing.T, ns *testenv.NetNS, ends []*testenv.End,
 	at(false, false)
 	require.NoError(t, ns.Link().RouteAdd(via(0)))
 	at(true, false)
+}
+
+// A tun that says for a while that it is Ethernet is read as such for as long, and no longer. Nobody else is told that its type changed.
+func TestATunThatChangesItsTypeIsReadRight(t *testing.T) {
+	testenv.Privileged(t)
+	ns := testenv.NewNetNS(t)
+	tun := ns.NewTap("tun0", testenv.TapConfig{L3: true})
+	f := follow(t, ns, "tun0")
+	f.await(tun.Index, "tun0")
+	frame := testenv.Frame{
+		L3: true, Proto: unix.IPPROTO_UDP, Payload: 100,
+		From: netip.MustParseAddrPort("10.0.0.1:1"), To: netip.MustParseAddrPort("10.0.0.2:2"),
+	}
+	write := func(n int) {
+		for range n {
+			tun.Write(frame.AppendTo(nil))
+		}
+	}
+	change := func(hwType int) {
+		attaching := func() uint64 { return f.places.now().attachings[flow.Place{IfIndex: uint32(tun.Index)}] }
+		before := attaching()
+		tun.SetType(hwType)
+		soon(t, func() bool { return attaching() > before })
+	}
+	write(10)
+	change(unix.ARPHRD_ETHER)
+	write(100)
+	change(unix.ARPHRD_NONE)
+	write(10)
+	require.NoError(t, f.shutdown(t.Context()))
+	assert.Equal(t, map[string]int64{"tun0 receive": 20}, f.totals("network.flow.packets"))
 }
 
 // used is what a process takes of the kernel.

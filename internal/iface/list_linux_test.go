@@ -132,6 +132,18 @@ func TestParseLinkRefusesShortMessages(t *testing.T) {
 	require.Error(t, err)
 }
 
+func TestTunnelsBelow514HaveNoHeaderInCommon(t *testing.T) {
+	for release, want := range map[string]bool{
+		"5.10.0-46-cloud-amd64": true, "5.13.19": true, "5.14.0-427.el9.x86_64": false, "6.1.192": false, "10.0-rc1": false, "4.19.0": true, "": false,
+	} {
+		assert.Equal(t, want, below514(release), release)
+	}
+	tunnel := Interface{Kind: "sit", HWType: unix.ARPHRD_SIT}
+	assert.Equal(t, LinkHeaderNone, tunnel.LinkHeader())
+	tunnel.OuterFirst = true
+	assert.Equal(t, LinkHeaderUnknown, tunnel.LinkHeader())
+}
+
 func TestADefaultRouteLeadsEverywhere(t *testing.T) {
 	_, v4, _ := net.ParseCIDR("0.0.0.0/0")
 	_, v6, _ := net.ParseCIDR("::/0")
@@ -145,7 +157,7 @@ func TestADefaultRouteLeadsEverywhere(t *testing.T) {
 
 func TestDumpTriesAgainWhenInterrupted(t *testing.T) {
 	calls := 0
-	all, err := dump(func() ([]int, error) {
+	all, whole, err := dump(func() ([]int, error) {
 		calls++
 		if calls < 3 {
 			return []int{calls}, netlink.ErrDumpInterrupted
@@ -154,13 +166,15 @@ func TestDumpTriesAgainWhenInterrupted(t *testing.T) {
 	})
 	require.NoError(t, err)
 	assert.Equal(t, []int{3}, all)
+	assert.True(t, whole)
 
-	all, err = dump(func() ([]int, error) { return []int{7}, netlink.ErrDumpInterrupted })
+	all, whole, err = dump(func() ([]int, error) { return []int{7}, netlink.ErrDumpInterrupted })
 	require.NoError(t, err, "what changed meanwhile is announced to Watch")
 	assert.Equal(t, []int{7}, all)
+	assert.False(t, whole, "others may be missing")
 
 	broken := errors.New("broken")
-	_, err = dump(func() ([]int, error) { return nil, broken })
+	_, _, err = dump(func() ([]int, error) { return nil, broken })
 	require.ErrorIs(t, err, broken)
 }
 

@@ -54,14 +54,14 @@ var (
 var kernels = []row{
 	{ // the floor
 		name: "5.10", suite: "bullseye", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestRealTimeKernelsAreRefused"},
+		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestRealTimeKernelsAreRefused", "TestDevices", "TestDevicesThatAreNot"},
 		attach: slices.Concat(attachTests, privilegeTests, []string{"TestNamespacesNeverMix", "TestNamespacesNeverMix/clsact"}), built: builtTests,
-		modules: slices.Concat(attachModules, builtModules),
+		modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{
 		name: "6.1", suite: "bookworm", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests: []string{"TestLoad", "TestACPUThatComesLaterIsCounted"}, attach: slices.Concat(attachTests, privilegeTests), built: builtTests,
-		modules: slices.Concat(attachModules, builtModules),
+		tests: []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestDevices", "TestDevicesThatAreNot"}, attach: slices.Concat(attachTests, privilegeTests), built: builtTests,
+		modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{
 		name: "6.12", suite: "trixie", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
