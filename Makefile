@@ -52,15 +52,17 @@ $(FULL): examples/distribution/builder-config.yaml $(SOURCES)
 
 ##@ Ship
 
+ARCHITECTURES := amd64 arm64
+
 # $(call image,directory with the collector's source,its name,options). The tag is VERSION, or the version that the program says.
 define image
-	@for arch in amd64 arm64; do \
+	@for arch in $(ARCHITECTURES); do \
 		echo "building $(2) for $$arch"; \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -C $(1) -trimpath -ldflags="-s -w" -o $(CURDIR)/_build/image/$$arch/$(2) .; \
 	done
 	@go -C internal/tools build -o $(CURDIR)/_build/image/pack ./image
 	@_build/image/pack -o _build/$(2).image.tar -name $(2) -version "$(or $(VERSION:v%=%),$$($< --version | cut -d' ' -f3))" \
-		-revision "$$(git rev-parse HEAD)" -created "$$(git log -1 --format=%cI)" $(3) _build/image/{amd64,arm64}/$(2)
+		-revision "$$(git rev-parse HEAD)" -created "$$(git log -1 --format=%cI)" $(3) $(ARCHITECTURES:%=_build/image/%/$(2))
 	@echo "packed _build/$(2).image.tar: examples/container/README.md says how to load it"
 endef
 

@@ -5,15 +5,16 @@ package receiver
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"math/rand/v2"
-	"runtime"
+	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -21,10 +22,14 @@ import (
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.uber.org/multierr"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/app"
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
+	"github.com/ebpfpackets/ebpfpackets/internal/packet"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
 
@@ -33,10 +38,13 @@ import (
 
 // alive is a bench that runs by itself, in a bubble of testing/synctest.
 func alive(t *testing.T, c *Config, next consumer.Logs) (*bench, *componenttest.Telemetry) {
-	b, tel := measured(t, c, nil, next)
+	return aliveForBoth(t, c, nil, next)
+}
+
+func aliveForBoth(t *testing.T, c *Config, metrics consumer.Metrics, logs consumer.Logs) (*bench, *componenttest.Telemetry) {
+	time.Sleep(time.Until(epoch)) // when the bench begins
+	b, tel := measured(t, c, metrics, logs)
 	b.engine.clock, b.host.clock = time.Now, time.Now
-	b.drain.time = time.Now().UnixNano()
-	b.drain.limit = newRecordLimit(c.Flows.MaxRecordsPerSecond, b.drain.time)
 	b.logs.delays = retryDelays
 	return b, tel
 }
@@ -73,6 +81,13 @@ func recordsOf(ld plog.Logs) plog.LogRecordSlice {
 func logsConsumer(t *testing.T, f consumer.ConsumeLogsFunc) consumer.Logs {
 	t.Helper()
 	c, err := consumer.NewLogs(f, consumer.WithCapabilities(consumer.Capabilities{MutatesData: true}))
+	require.NoError(t, err)
+	return c
+}
+
+func metricsConsumer(t *testing.T, f consumer.ConsumeMetricsFunc) consumer.Metrics {
+	t.Helper()
+	c, err := consumer.NewMetrics(f, consumer.WithCapabilities(consumer.Capabilities{MutatesData: true}))
 	require.NoError(t, err)
 	return c
 }
@@ -189,33 +204,64 @@ func TestAConsumerThatBlocksHoldsUpNothingAndGetsWhatFittedOnceAndInOrder(t *tes
 	})
 }
 
-// The bound that the README gives, in bytes.
-func TestWaitingRecordsTakeBoundedMemory(t *testing.T) {
-	c := testConfig()
-	c.Flows.MaxRecordsPerSecond = maxFlowRecords
-	b := newBench(t, c, newFakeHost("eth0"), nil, consumertest.NewNop())
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
+// What the README says of the memory of waiting records, in this order.
+var waitingSaid = regexp.MustCompile(`(?s)(\d+) messages and ([\d.]+) MB with default settings \(measured, full: ([\d.]+) MB of heap\).*` +
+	`A flow record takes (\d+) bytes, (\d+)\s+more with .packets.protocols., a sample (\d+).* up to ([\d.]+) MB as pdata`)
+
+func TestWaitingRecordsTakeTheMemoryThatTheReadmeSays(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	said := waitingSaid.FindStringSubmatch(string(readme))
+	require.NotNil(t, said)
+	number := func(i int) float64 {
+		n, err := strconv.ParseFloat(said[i], 64)
+		require.NoError(t, err)
+		return n
 	}
-	room := int64(cap(b.logs.queue)) * maxRecords
-	var r flow.Record
-	sizes := rand.New(rand.NewPCG(11, 12))
-	before := heap()
-	for len(b.logs.queue) < cap(b.logs.queue) { // nobody takes any
-		for range sizes.IntN(10 * maxRecords) {
-			b.endFlow(&r)
-		}
-		b.sendFlows()
+	c := createDefaultConfig().(*Config)
+	assert.Equal(t, strconv.Itoa(queueLength(c.Flows.MaxFlows)), said[1])
+	bound := float64(queueBytes(c.Flows.MaxFlows))
+	assert.InDelta(t, bound/1e6, number(2), 0.05)
+	for name, fill := range map[string]func(b *bench){
+		"flow records": func(b *bench) {
+			sizes := rand.New(rand.NewPCG(11, 12))
+			for range 50 {
+				for range sizes.IntN(10 * maxRecords) {
+					b.endFlow(&flow.Record{})
+				}
+				b.sendFlows()
+			}
+		},
+		"samples": func(b *bench) {
+			s := packet.Sample{Data: make([]byte, c.Packets.SnapLength)}
+			for range 200 * maxRecords {
+				b.takeSample(&s, 1)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := testConfig()
+			c.Flows.MaxRecordsPerSecond = maxFlowRecords
+			b := newBench(t, c, newFakeHost("eth0"), nil, consumertest.NewNop()) // nobody takes any
+			held := float64(heap(1, func() *bench { fill(b); return b }))
+			t.Logf("%d messages, %.1f MB of at most %.1f", len(b.logs.queue), held/1e6, bound/1e6)
+			assert.Greater(t, held, 0.9*bound, "the queue is full")
+			assert.Less(t, held, 1.1*bound)
+			if name == "flow records" {
+				assert.InEpsilon(t, held/1e6, number(3), 0.05)
+			}
+		})
 	}
-	held := heap() - before
-	bound := room * int64(unsafe.Sizeof(r))
-	t.Logf("%d messages of %d records of %d bytes: at most %.1f MB; held: %.1f MB", cap(b.logs.queue), maxRecords, unsafe.Sizeof(r), float64(bound)/1e6, float64(held)/1e6)
-	assert.Greater(t, held, bound/2, "the queue is full")
-	assert.Less(t, held, bound+bound/10)
-	runtime.KeepAlive(b)
+	assert.Equal(t, fmt.Sprint(recordBytes), said[4])
+	assert.Equal(t, fmt.Sprint(labelBytes), said[5])
+	assert.Equal(t, fmt.Sprint(sampledBytes), said[6])
+	w := logsWriter{resource: pcommon.NewResource()}
+	largest := 0.0
+	for _, r := range recordsOfADay {
+		r.batch.view = eth0
+		largest = max(largest, float64(heap(10, func() plog.Logs { return w.write(r.batch) }))/10/1e6)
+	}
+	assert.InEpsilon(t, largest, number(7), 0.05)
 }
 
 // "Shutdown flushes within its bound", even if the consumer never returns, and counts what was lost.
@@ -235,7 +281,7 @@ func TestShutdownBesideAConsumerThatNeverReturnsCountsWhatIsLost(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		began := time.Now()
-		require.ErrorContains(t, b.shutdown(context.Background()), "flush: context deadline exceeded")
+		require.ErrorContains(t, b.shutdown(context.Background()), "flush log records: ")
 		assert.LessOrEqual(t, time.Since(began), flushTimeout+time.Second)
 		lost := func() map[string]int64 {
 			sheds := valuesOf(t, tel, "otelcol_ebpfpackets_receiver_record_sheds", "cause")
@@ -252,16 +298,26 @@ func TestShutdownBesideAConsumerThatNeverReturnsCountsWhatIsLost(t *testing.T) {
 }
 
 // fanOut does as the Collector where a receiver is in several pipelines: each gets a copy it may change, and their errors
-// are joined.
+// are joined by multierr, which hands a single one on as it is.
 func fanOut(t *testing.T, consumers ...consumer.Logs) consumer.Logs {
-	return logsConsumer(t, func(ctx context.Context, ld plog.Logs) error {
-		var errs []error
-		for _, c := range consumers[1:] {
+	return logsConsumer(t, func(ctx context.Context, ld plog.Logs) (errs error) {
+		for _, c := range consumers {
 			clone := plog.NewLogs()
 			ld.CopyTo(clone)
-			errs = append(errs, c.ConsumeLogs(ctx, clone))
+			errs = multierr.Append(errs, c.ConsumeLogs(ctx, clone))
 		}
-		return errors.Join(append(errs, consumers[0].ConsumeLogs(ctx, ld))...)
+		return errs
+	})
+}
+
+func fanOutMetrics(t *testing.T, consumers ...consumer.Metrics) consumer.Metrics {
+	return metricsConsumer(t, func(ctx context.Context, md pmetric.Metrics) (errs error) {
+		for _, c := range consumers {
+			clone := pmetric.NewMetrics()
+			md.CopyTo(clone)
+			errs = multierr.Append(errs, c.ConsumeMetrics(ctx, clone))
+		}
+		return errs
 	})
 }
 
@@ -273,26 +329,23 @@ func TestBehindAFanOutTheOtherPipelineGetsRefusedRecordsAgain(t *testing.T) {
 	partial := consumererror.NewLogs(errTest, rest)
 	for name, c := range map[string]struct {
 		answers         []error // of one pipeline; the other takes everything
-		copies          int     // that the other got
-		taken           int     // records that the one took
+		offered         []int   // records of each message that the other got
+		taken           int     // records of the messages that the one took whole
 		delivered, shed int64   // what is counted
 		cause           string
 	}{
-		"takes":                         {[]error{nil}, 1, 2, 2, 0, ""},
-		"refuses twice":                 {[]error{errTest, errTest, nil}, 3, 2, 2, 0, ""},
-		"refuses":                       {[]error{errTest}, 4, 0, 0, 2, "refused"},
-		"refuses for good":              {[]error{permanent}, 1, 0, 0, 2, "permanent"},
-		"takes a part and then all":     {[]error{partial, nil}, 2, 2, 2, 0, ""},
-		"takes a part and then nothing": {[]error{partial, errTest}, 4, 0, 0, 2, "refused"},
+		"takes":                         {[]error{nil}, []int{2}, 2, 2, 0, ""},
+		"refuses twice":                 {[]error{errTest, errTest, nil}, []int{2, 2, 2}, 2, 2, 0, ""},
+		"refuses":                       {[]error{errTest}, []int{2, 2, 2, 2}, 0, 0, 2, "refused"},
+		"refuses for good":              {[]error{permanent}, []int{2}, 0, 0, 2, "permanent"},
+		"takes a part and then all":     {[]error{partial, nil}, []int{2, 1}, 1, 2, 0, ""},
+		"takes a part and then nothing": {[]error{partial, errTest}, []int{2, 1, 1, 1}, 0, 1, 1, "refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			accepting, other := replies{answers: []error{nil}}, replies{answers: c.answers}
 			b, tel := measured(t, testConfig(), nil, fanOut(t, accepting.consumer(t), other.consumer(t), consumertest.NewNop()))
 			b.logs.push(t.Context(), twoFlows())
-			assert.Len(t, accepting.taken, c.copies)
-			for _, ld := range accepting.taken {
-				assert.Equal(t, 2, ld.LogRecordCount())
-			}
+			assert.Equal(t, c.offered, accepting.offered)
 			taken := 0
 			for _, ld := range other.taken {
 				taken += ld.LogRecordCount()
@@ -304,6 +357,60 @@ func TestBehindAFanOutTheOtherPipelineGetsRefusedRecordsAgain(t *testing.T) {
 				assert.Equal(t, map[string]int64{c.cause: c.shed}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_record_sheds", "cause"))
 			}
 		})
+	}
+}
+
+// "With deltas those that took the data count it twice", behind a fan-out or of a message that was taken in part, and nobody knows:
+// nothing was shed.
+func TestDeltasThatWereTakenAndRefusedCountTwice(t *testing.T) {
+	refuseOnce := func() *judge {
+		refused := false
+		return &judge{answer: func() error {
+			if refused {
+				return nil
+			}
+			refused = true
+			return errTest
+		}}
+	}
+	for name, c := range map[string]struct {
+		keep  int // series that the accepting pipeline takes of the first message, of two
+		twice flow.Volume
+	}{
+		"all":    {2, flow.Volume{Packets: 6, Bytes: 600}},
+		"a part": {1, flow.Volume{Packets: 3, Bytes: 300}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			accepting, refusing := taking(), refuseOnce()
+			first := true
+			accepted := accepting.consumer(t)
+			part := metricsConsumer(t, func(ctx context.Context, md pmetric.Metrics) error {
+				if first {
+					onlySeries(md, c.keep)
+					first = false
+				}
+				return accepted.ConsumeMetrics(ctx, md)
+			})
+			b, tel := measured(t, deltaConfig(), fanOutMetrics(t, part, refusing.consumer(t)), nil)
+			for _, to := range []string{"10.0.0.2:2000", "10.0.0.2:2001"} {
+				b.host.count(udp("10.0.0.1:1000", to, flow.DirectionEgress, 3, 300, 1, 1))
+			}
+			b.after(time.Second)
+			b.pushed(t.Context())
+			require.NoError(t, b.end(t.Context()))
+			want := flow.Volume{Packets: 6, Bytes: 600}
+			assert.Equal(t, want, volumeOf(&refusing.taken))
+			want.Add(c.twice)
+			assert.Equal(t, want, volumeOf(&accepting.taken))
+			assert.Zero(t, volumeShed(t, tel))
+		})
+	}
+}
+
+func onlySeries(md pmetric.Metrics, n int) {
+	for _, m := range md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().All() {
+		kept := 0
+		m.Sum().DataPoints().RemoveIf(func(pmetric.NumberDataPoint) bool { kept++; return kept > n })
 	}
 }
 

@@ -193,7 +193,7 @@ func fullKey(port uint16) seriesKey {
 
 func collectOnce(m *metrics, now int64) []pmetric.Metrics {
 	w := metricsWriter{resource: pcommon.NewResource(), version: "1.2.3"}
-	m.collect(&w, now, nil, &view{}, false)
+	m.collect(&w, now, nil, &view{})
 	messages := w.finished()
 	m.settle(make([]outcome, len(messages)))
 	return messages

@@ -112,6 +112,56 @@ func TestPointsAfterTheClockWasSetBack(t *testing.T) {
 	}
 }
 
+// set sets the wall clock.
+func (b *bench) set(by time.Duration) {
+	b.now = b.now.Add(by)
+	b.host.booted += int64(by)
+}
+
+// The first point of a new life counts what was counted since the drain before, so that is where it begins.
+func TestSeriesBeginBeforeWhatTheyCountAfterTheClockWasSetBack(t *testing.T) {
+	for _, offered := range []bool{true, false} {
+		b := newBench(t, testConfig(), newFakeHost("eth0"), consumertest.NewNop(), nil)
+		b.host.booted = 1
+		b.talk()
+		if offered {
+			b.points()
+			b.talk()
+		}
+		drained := b.now
+		b.set(-time.Hour)
+		b.talk()
+		if offered {
+			b.taken() // the last word of the old life
+		}
+		p := pointsOf(b.pointsAfter(time.Second), instrumentPackets.name).At(0)
+		assert.Equal(t, drained.Add(-time.Hour).UTC(), p.StartTimestamp().AsTime())
+		assert.Equal(t, b.now.UTC(), p.Timestamp().AsTime())
+	}
+}
+
+// A flow that ended at the step forward may go on: it seems to have been silent for longer than it was.
+func TestNobodyWasFirstBeforeTheClockWasSetForward(t *testing.T) {
+	b := newBench(t, testConfig(), newFakeHost("eth0"), nil, consumertest.NewNop())
+	b.host.booted = 1
+	const client, server = "10.0.0.1:51820", "10.0.0.2:51820"
+	at := func() float64 { return b.now.Sub(epoch).Seconds() + 4 }
+	b.host.count(udp(client, server, flow.DirectionEgress, 1, 100, at(), at()))
+	b.after(5 * time.Second)
+	b.set(10 * time.Minute)
+	b.after(5 * time.Second)
+	require.Len(t, b.records(), 1)
+
+	for _, want := range []flow.Initiator{flow.InitiatorUnknown, flow.InitiatorFirstPacket} {
+		b.host.count(udp(server, client, flow.DirectionIngress, 1, 100, at(), at()))
+		b.after(5 * time.Second)
+		b.after(3 * time.Minute)
+		all := b.records()
+		require.Len(t, all, 1)
+		assert.Equal(t, want, all[0].Initiator)
+	}
+}
+
 func TestABusyConsumerGetsTheLastPointsBeforeTheClockWasSetBack(t *testing.T) {
 	b := newBench(t, testConfig(), newFakeHost("eth0"), consumertest.NewNop(), nil)
 	b.talk()

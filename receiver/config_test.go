@@ -6,6 +6,8 @@ package receiver
 import (
 	"net/netip"
 	"path/filepath"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,7 +46,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	cfg, err := loadConfig(t, "config.yaml", "all")
 	require.NoError(t, err)
 	want := createDefaultConfig().(*Config)
-	want.Interfaces = InterfacesConfig{Include: []string{"eth0", "wlan*", "kind:veth"}, Exclude: []string{"eth1"}}
+	want.Interfaces = InterfacesConfig{Include: []string{"eth0", "wlan*", "kind:veth"}, Exclude: []string{"eth1"}, Deduplicate: true}
 	want.Directions = []string{"egress"}
 	want.AttachOrder = attachLast
 	want.Namespaces = []string{"host", "/run/netns/web-*", "/proc/1234/ns/net"}
@@ -64,25 +66,32 @@ func TestConfigTakesEveryKey(t *testing.T) {
 	want.AggregationTemporality = temporalityDelta
 	want.Networks = []NetworkConfig{{Name: "office", CIDR: "10.0.0.0/8"}, {CIDR: "2001:db8::/32"}}
 	want.ErrorMode = errorModeIgnore
+	want.MetricsBuilder, want.LogsBuilder = cfg.MetricsBuilder, cfg.LogsBuilder // below
+	assert.Equal(t, want, cfg)
+	requireNoDefault(t, reflect.ValueOf(*cfg), reflect.ValueOf(*createDefaultConfig().(*Config)), "")
+
 	require.NotEmpty(t, cfg.MetricsBuilder.Metrics.NetworkFlowPackets.EnabledAttributes)
-	assert.Equal(t, want.Interfaces, cfg.Interfaces)
-	assert.Equal(t, want.Directions, cfg.Directions)
-	assert.Equal(t, want.Tunnels, cfg.Tunnels)
-	assert.Equal(t, want.Filters, cfg.Filters)
-	assert.Equal(t, want.CollectionInterval, cfg.CollectionInterval)
-	assert.Equal(t, want.CardinalityLimit, cfg.CardinalityLimit)
-	assert.Equal(t, want.SeriesTimeout, cfg.SeriesTimeout)
-	assert.Equal(t, want.Flows, cfg.Flows)
-	assert.Equal(t, want.Packets, cfg.Packets)
-	assert.Equal(t, want.AggregationTemporality, cfg.AggregationTemporality)
-	assert.Equal(t, want.Networks, cfg.Networks)
-	assert.Equal(t, want.ErrorMode, cfg.ErrorMode)
 	assert.False(t, cfg.MetricsBuilder.Metrics.NetworkFlowActive.Enabled)
 	assert.Equal(t, []metadata.NetworkFlowIoMetricAttributeKey{"source.address"}, cfg.MetricsBuilder.Metrics.NetworkFlowIo.EnabledAttributes)
 	assert.False(t, cfg.LogsBuilder.Events.NetworkPacket.Enabled)
 	assert.False(t, cfg.MetricsBuilder.ResourceAttributes.HostName.Enabled)
 	assert.False(t, cfg.LogsBuilder.ResourceAttributes.HostName.Enabled)
 	assert.Equal(t, time.Second, cfg.drainInterval())
+}
+
+// requireNoDefault wants another value than the default of every key, else the test above could not see one that is not read.
+func requireNoDefault(t *testing.T, got, byDefault reflect.Value, prefix string) {
+	t.Helper()
+	for i := range got.NumField() {
+		name, _, _ := strings.Cut(got.Type().Field(i).Tag.Get("mapstructure"), ",")
+		switch g, d := got.Field(i), byDefault.Field(i); {
+		case name == "": // unexported, or mdatagen's
+		case g.Kind() == reflect.Struct:
+			requireNoDefault(t, g, d, prefix+name+".")
+		default:
+			assert.NotEqual(t, d.Interface(), g.Interface(), prefix+name)
+		}
+	}
 }
 
 func TestBadConfigsNameKeyValueAndRemedy(t *testing.T) {

@@ -63,10 +63,14 @@ func taking() *judge { return &judge{answer: func() error { return nil }} }
 
 var errPermanent = consumererror.NewPermanent(errTest)
 
-// deltaConfig has one series for each destination port.
-func deltaConfig() *Config {
+var temporalities = []string{temporalityDelta, temporalityCumulative}
+
+func deltaConfig() *Config { return portConfig(temporalityDelta) }
+
+// portConfig has one series for each destination port.
+func portConfig(temporality string) *Config {
 	c := testConfig()
-	c.AggregationTemporality = temporalityDelta
+	c.AggregationTemporality = temporality
 	m := &c.MetricsBuilder.Metrics
 	m.NetworkFlowIo.EnabledAttributes = []metadata.NetworkFlowIoMetricAttributeKey{attrDestinationPort}
 	m.NetworkFlowPackets.EnabledAttributes = []metadata.NetworkFlowPacketsMetricAttributeKey{attrDestinationPort}
@@ -85,11 +89,12 @@ func (j *judge) requireChains(t *testing.T, dropped time.Duration) {
 }
 
 // end does what a shutdown does.
-func (b *bench) end(ctx context.Context) {
-	b.finish(ctx)
-	close(b.metricsPusher.queue)
-	b.metricsPusher.run(ctx)
-	b.shedPoints()
+func (b *bench) end(ctx context.Context) error {
+	ctx, b.push.cancel = context.WithTimeout(ctx, b.flush)
+	b.push.done.Go(func() { b.metricsPusher.run(ctx) })
+	require.NoError(b.t, b.finish())
+	b.deliver(ctx)
+	return b.lost(ctx)
 }
 
 // volumeShed returns what own telemetry says was never told.
@@ -113,15 +118,16 @@ func (b *bench) traffic(r *rand.Rand, ports int) (v flow.Volume) {
 }
 
 // Whatever the consumer answers: what it took, and what own telemetry says was shed, add up to what the kernel counted.
-func TestDeltasAndShedVolumesAddUp(t *testing.T) {
+func TestPointsAndShedVolumesAddUp(t *testing.T) {
 	before := maxPoints
 	t.Cleanup(func() { maxPoints = before })
-	for seed := range uint64(40) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+	for seed := range uint64(80) {
+		temporality := temporalities[seed%2]
+		t.Run(fmt.Sprint(temporality, " ", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 3))
 			maxPoints = 2 + r.IntN(30)
 			j := &judge{answer: func() error { return []error{nil, nil, errTest, errPermanent}[r.IntN(4)] }}
-			c := deltaConfig()
+			c := portConfig(temporality)
 			c.CardinalityLimit, c.SeriesTimeout = 2+r.IntN(40), 3*time.Second
 			if r.IntN(2) == 0 { // two sets of series
 				c.MetricsBuilder.Metrics.NetworkFlowPackets.EnabledAttributes = nil
@@ -149,9 +155,13 @@ func TestDeltasAndShedVolumesAddUp(t *testing.T) {
 			b.end(t.Context())
 
 			got := volumeOf(&j.taken)
-			assert.NotZero(t, permanent)
 			got.Add(volumeShed(t, tel))
 			assert.Equal(t, want, got)
+			if temporality == temporalityCumulative {
+				assert.Zero(t, permanent)
+				return
+			}
+			assert.NotZero(t, permanent)
 			assert.Equal(t, int64(j.dropped.Packets), valuesOf(t, tel, "otelcol_ebpfpackets_receiver_point_shed_packets", "cause")["permanent"])
 			assert.Equal(t, int64(j.dropped.Bytes), valuesOf(t, tel, "otelcol_ebpfpackets_receiver_point_shed_io", "cause")["permanent"])
 		})
@@ -311,34 +321,90 @@ func TestASlowConsumerGetsLongerDeltas(t *testing.T) {
 func TestWhatShutdownCannotTellIsShed(t *testing.T) {
 	expired, cancel := context.WithCancel(t.Context())
 	cancel()
-	for name, c := range map[string]struct {
-		ctx    context.Context
-		answer error
-	}{"refused": {t.Context(), errTest}, "no time": {expired, nil}} {
-		t.Run(name, func(t *testing.T) {
-			j := &judge{answer: func() error { return c.answer }}
-			b, tel := measured(t, deltaConfig(), j.consumer(t), nil)
-			b.three()
-			b.after(time.Second)
-			b.three()
+	for _, temporality := range temporalities {
+		for name, c := range map[string]struct {
+			ctx    context.Context
+			answer error
+			cause  string
+			err    string
+		}{
+			"refused":   {t.Context(), errTest, "shutdown", "flush metrics: 3 packets, 300 bytes lost: context deadline exceeded"},
+			"no time":   {expired, nil, "shutdown", "flush metrics: 3 packets, 300 bytes lost: context canceled"},
+			"permanent": {t.Context(), errPermanent, "permanent", ""},
+		} {
+			t.Run(temporality+" "+name, func(t *testing.T) {
+				j := taking()
+				b, tel := measured(t, portConfig(temporality), j.consumer(t), nil)
+				b.flush = 50 * time.Millisecond
+				b.three()
+				b.after(time.Second)
+				b.pushed(t.Context())
+				j.answer = func() error { return c.answer }
+				b.three() // the next collection
+				b.now = b.now.Add(time.Second)
+				err := b.end(c.ctx)
+				if c.err == "" {
+					require.NoError(t, err)
+				} else {
+					require.EqualError(t, err, c.err)
+				}
+				assert.Equal(t, flow.Volume{Packets: 3, Bytes: 300}, lastPoints(j.taken.Metrics))
+				cause := attribute.String("cause", c.cause)
+				metadatatest.AssertEqualEbpfpacketsReceiverPointShedPackets(t, tel, sum(3, cause), metricdatatest.IgnoreTimestamp())
+				metadatatest.AssertEqualEbpfpacketsReceiverPointShedIo(t, tel, sum(300, cause), metricdatatest.IgnoreTimestamp())
+			})
+		}
+	}
+}
+
+// The last collection is offered until it is taken: no other says what it says. What was taken of it is not offered again.
+func TestTheLastCollectionIsOfferedUntilItIsTaken(t *testing.T) {
+	before := maxPoints
+	t.Cleanup(func() { maxPoints = before })
+	maxPoints = 4 // two series
+	for _, temporality := range temporalities {
+		t.Run(temporality, func(t *testing.T) {
+			answers := []error{nil, errTest, errTest /* of the first time */, errTest, nil, nil}
+			calls := 0
+			j := &judge{answer: func() error { calls++; return answers[calls-1] }}
+			c := portConfig(temporality)
+			c.MetricsBuilder.Metrics.NetworkFlowActive.Enabled = false
+			b, tel := measured(t, c, j.consumer(t), nil)
+			for port := range 6 {
+				b.host.count(udp("10.0.0.1:1000", fmt.Sprintf("10.0.0.2:%d", 1+port), flow.DirectionEgress, 3, 300, 1, 1))
+			}
 			b.now = b.now.Add(time.Second)
-			b.end(c.ctx)
-			assert.Empty(t, j.taken.Metrics)
-			shutdown := attribute.String("cause", "shutdown")
-			metadatatest.AssertEqualEbpfpacketsReceiverPointShedPackets(t, tel, sum(6, shutdown), metricdatatest.IgnoreTimestamp())
-			metadatatest.AssertEqualEbpfpacketsReceiverPointShedIo(t, tel, sum(600, shutdown), metricdatatest.IgnoreTimestamp())
+			require.NoError(t, b.end(t.Context()))
+			assert.Equal(t, 1+2+2+1, calls)
+			assert.Equal(t, flow.Volume{Packets: 18, Bytes: 1800}, volumeOf(&j.taken))
+			assert.Len(t, j.packetsOf(), 6, "each once")
+			assert.Zero(t, volumeShed(t, tel))
+			j.requireChains(t, 0)
 		})
 	}
 }
 
-func TestCumulativeSumsShedNothing(t *testing.T) {
-	j := &judge{answer: func() error { return errPermanent }}
-	b, tel := measured(t, testConfig(), j.consumer(t), nil)
-	b.three()
+// While there is a next point of a cumulative series, nothing is lost; a life that a clock step ended has none.
+func TestCumulativePointsAreShedWhenNoOtherSaysTheSame(t *testing.T) {
+	answer := errPermanent
+	j := &judge{answer: func() error { return answer }}
+	b, tel := measured(t, portConfig(temporalityCumulative), j.consumer(t), nil)
+	for range 3 {
+		b.three()
+		b.after(time.Second)
+		b.pushed(t.Context())
+	}
+	assert.Zero(t, volumeShed(t, tel), "the next says it all")
+
+	b.now = b.now.Add(-time.Hour)
+	b.three() // of the new life
 	b.after(time.Second)
 	b.pushed(t.Context())
-	b.end(t.Context())
-	assert.Zero(t, volumeShed(t, tel), "the next consumer may take the next point, which says it all")
+	assert.Equal(t, flow.Volume{Packets: 9, Bytes: 900}, volumeShed(t, tel))
+	answer = nil
+	require.NoError(t, b.end(t.Context()))
+	assert.Equal(t, flow.Volume{Packets: 3, Bytes: 300}, lastPoints(j.taken.Metrics))
+	assert.Equal(t, map[string]int64{"permanent": 9}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_point_shed_packets", "cause"))
 }
 
 func TestDeltasAfterTheClockWasSetBack(t *testing.T) {
@@ -396,12 +462,14 @@ func TestAClockThatIsSetBackAgainAndAgainOwesOneFormerLife(t *testing.T) {
 }
 
 // Random steps of the clock in both directions: nothing is lost or told twice, no interval ends before it begins.
-func TestDeltasAddUpWhateverTheClockDoes(t *testing.T) {
-	for seed := range uint64(40) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+func TestPointsAddUpWhateverTheClockDoes(t *testing.T) {
+	for seed := range uint64(80) {
+		temporality := temporalities[seed%2]
+		t.Run(fmt.Sprint(temporality, " ", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 5))
 			j := &judge{answer: func() error { return []error{nil, errTest, errPermanent}[r.IntN(3)] }}
-			b, tel := measured(t, deltaConfig(), j.consumer(t), nil)
+			c := portConfig(temporality)
+			b, tel := measured(t, c, j.consumer(t), nil)
 			var want flow.Volume
 			for range 100 {
 				want.Add(b.traffic(r, 20))
@@ -422,8 +490,9 @@ func TestDeltasAddUpWhateverTheClockDoes(t *testing.T) {
 				b.settle()
 			}
 			j.answer = func() error { return nil }
+			permanent := volumeShed(t, tel)
 			want.Add(b.traffic(r, 20))
-			if seed%2 == 0 {
+			if seed%4 < 2 {
 				b.now = b.now.Add(-time.Minute) // known to the last drain only
 			}
 			b.end(t.Context())
@@ -436,7 +505,7 @@ func TestDeltasAddUpWhateverTheClockDoes(t *testing.T) {
 					require.GreaterOrEqual(t, dp.IntValue(), int64(0))
 				}
 			}
-			assert.Zero(t, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_point_shed_packets", "cause")["shutdown"])
+			assert.Equal(t, permanent, volumeShed(t, tel), "the end sheds nothing")
 		})
 	}
 }

@@ -49,6 +49,7 @@ type drainState struct {
 	limited   shedding        // by limit
 	crowded   shedding        // out of the queue of records
 	time      int64           // ns since 1970 of the last drain, at first of Start; runs backwards only with a new life of all series
+	booted    int64           // kernel.Drained.Booted of that drain; 0: there was none
 	expired   int64           // ns since 1970 of the last drain after which flows were looked at
 	collected int64           // ns since 1970 of the drain of the last collection
 	failing   bool            // drains
@@ -60,7 +61,8 @@ type drainState struct {
 	watched   map[flow.Place]watch // of each attached interface
 	low       map[uint16]uint16    // what the table and the metrics know of ports
 	samples   *batch               // not sent yet; the sample loop's
-	final     context.Context      // not nil: shutting down, wait for room in queues until it is done
+	ending    bool                 // shutting down: nothing is counted any more
+	last      []*batch             // records of the end, until deliver queues them
 }
 
 // watch is since when every packet at an interface was counted.
@@ -69,12 +71,12 @@ type watch struct {
 	since     int64  // ns since 1970 of the first drain after that
 }
 
+// drainLoop drains at each interval and at each collection, which keep their times however long a drain takes.
 func (e *engine) drainLoop(ctx context.Context) {
-	collect := time.NewTicker(e.cfg.CollectionInterval)
-	defer collect.Stop()
-	interval := e.cfg.drainInterval()
-	between := time.NewTicker(interval)
-	defer between.Stop()
+	interval := e.cfg.drainInterval() // never longer than that of collections
+	collection := time.Now().Add(e.cfg.CollectionInterval)
+	next := time.NewTimer(interval)
+	defer next.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,20 +84,14 @@ func (e *engine) drainLoop(ctx context.Context) {
 		case <-e.source.Pressure():
 			e.drainOnce() // at once: interfaces are asked when there is time
 			continue
-		case <-collect.C:
-		case <-between.C:
-			select {
-			case <-collect.C: // at the same time
-			default:
-				if interval < e.cfg.CollectionInterval { // else collections alone are often enough
-					e.drainAndCompare()
-				}
-				continue
-			}
+		case <-next.C:
 		}
 		e.drainAndCompare()
-		e.collect()
-		between.Reset(interval) // else it fires again at once where one interval is a multiple of the other
+		if late := time.Since(collection); late >= 0 {
+			e.collect()
+			collection = collection.Add(late.Truncate(e.cfg.CollectionInterval) + e.cfg.CollectionInterval) // those that were missed are not made up for
+		}
+		next.Reset(min(interval, time.Until(collection)))
 	}
 }
 
@@ -119,7 +115,7 @@ func (e *engine) drainOnce() bool {
 	if err != nil {
 		return false
 	}
-	e.advance(d.Time)
+	e.advance(d)
 	e.watchInterfaces()
 	e.learnPorts()
 	e.attribute(d)
@@ -146,7 +142,7 @@ func (e *engine) drainOnce() bool {
 // second: it looks at every flow. After the last drain it is done in any case.
 func (e *engine) expireFlows() {
 	since := e.drain.time - e.drain.expired
-	if e.drain.final == nil && since >= 0 && since < int64(min(expireInterval, e.cfg.drainInterval())) {
+	if !e.drain.ending && since >= 0 && since < int64(min(expireInterval, e.cfg.drainInterval())) {
 		return
 	}
 	e.drain.expired = e.drain.time
@@ -310,10 +306,10 @@ func (e *engine) sendFlows() {
 	c.reset()
 }
 
-// send queues b. While running it never waits; at the end it does, since nothing is counted any more.
+// send queues b, or drops it if there is no room. At the end it keeps b, for deliver to wait for room.
 func (e *engine) send(b *batch) {
-	if e.drain.final != nil {
-		e.logs.offerUntil(e.drain.final, b)
+	if e.drain.ending {
+		e.drain.last = append(e.drain.last, b)
 		return
 	}
 	e.logs.offer(b)
@@ -411,9 +407,10 @@ func wrap(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// finish says everything that was counted until Stop. It fails if that could not be taken from the kernel.
-func (e *engine) finish(ctx context.Context) error {
-	e.drain.final = ctx
+// finish makes points and records of everything that was counted until Stop, and waits for no consumer: deliver does. It fails if
+// that could not be taken from the kernel.
+func (e *engine) finish() error {
+	e.drain.ending = true
 	if e.samples() {
 		e.readSamples()
 		e.sendSamples()
@@ -423,7 +420,9 @@ func (e *engine) finish(ctx context.Context) error {
 		drained = e.drainOnce()
 	}
 	e.drain.time = max(e.drain.time, e.drain.collected+1) // whatever happened, there is a last collection
-	e.collect()
+	if e.metrics != nil {
+		e.metrics.end(e.drain.time, e.drain.time, e.table, e.places.now()) // it counts conversations, which the table still has
+	}
 	if e.table != nil {
 		e.table.Flush(flow.EndReasonForcedEnd, e.endFlow)
 		e.sendFlows()

@@ -48,6 +48,7 @@ type fakeHost struct {
 	loaded    []sourceConfig
 	clock     func() time.Time
 
+	booted     int64       // kernel.Drained.Booted
 	slots      []flow.Slot // what the next drain takes
 	classes    []kernel.Class
 	samples    []packet.Sample
@@ -57,6 +58,7 @@ type fakeHost struct {
 	quotesLost uint64
 	own        map[uint32]iface.Counters // of the interfaces themselves
 	attached   map[uint32]int            // hooks by ifindex
+	hwTypes    []uint16                  // of the interfaces that were attached, one for each hook
 	lost       map[uint32]int            // hooks by ifindex that somebody else emptied
 	stacks     map[uint32]iface.Stacking // what the programs were told last
 	stackErr   error
@@ -171,6 +173,7 @@ func (s fakeSource) Attach(i iface.Interface, _ flow.Direction) error {
 		return err
 	}
 	s.attached[i.Index]++
+	s.hwTypes = append(s.hwTypes, i.HWType)
 	if s.onAttach != nil {
 		s.onAttach()
 	}
@@ -220,7 +223,7 @@ func (s fakeSource) Drain(visit func(*flow.Slot)) (*kernel.Drained, error) {
 		s.failures--
 		return nil, errTest
 	}
-	d := &kernel.Drained{Time: s.clock().UnixNano(), Classes: s.classes, Slots: len(s.slots), Mismatches: s.mismatches, Samples: s.sampled, LateCPU: s.lateCPU}
+	d := &kernel.Drained{Time: s.clock().UnixNano(), Booted: s.booted, Classes: s.classes, Slots: len(s.slots), Mismatches: s.mismatches, Samples: s.sampled, LateCPU: s.lateCPU}
 	d.Quotes, d.QuotesLost, s.quotes, s.quotesLost = s.quotes, s.quotesLost, nil, 0
 	for i := range s.slots {
 		d.Ledger.Entries[flow.ReasonAccounted].Add(s.slots[i].Volume)
@@ -356,10 +359,19 @@ func (b *bench) taken() []pmetric.Metrics {
 	return messages
 }
 
+// ended ends everything, and queues the last records; there is room for them.
+func (b *bench) ended() {
+	require.NoError(b.t, b.finish())
+	if b.logs != nil {
+		b.logs.finish(b.t.Context(), b.drain.last)
+	}
+}
+
 // batch returns the next queued batch of records.
 func (b *bench) batch() *batch {
 	select {
 	case q := <-b.logs.queue:
+		b.logs.waiting.Add(-q.bytes())
 		return q
 	default:
 		require.FailNow(b.t, "no batch queued")

@@ -43,6 +43,7 @@ const (
 	statePending attachState = iota
 	stateAttached
 	stateFailed
+	stateGone // no longer there or selected; its name is kept for the flows that it left behind
 	stateCount
 )
 
@@ -53,8 +54,8 @@ type attachment struct {
 	attaching uint64 // number of the last
 	err       error
 	tries     int       // since it was found
-	retry     time.Time // when it failed: next attempt to attach
-	gone      time.Time // when it was no longer there or selected; its name is kept for the flows that it left behind
+	retry     time.Time // stateFailed: of the next attempt to attach
+	gone      time.Time // stateGone: since when
 }
 
 // interfaces keeps the selected interfaces of one network namespace attached. One goroutine calls its methods, except names and count.
@@ -85,7 +86,7 @@ type interfaces struct {
 	warned  map[component.ID]bool // receivers that count at one of our interfaces
 	unstack string                // why the programs do not know how interfaces are joined; empty: they do
 	looked  time.Time
-	unknown bool // listing failed: the host may have changed since
+	unknown bool // listing failed, or was not complete: the host may be another one
 	current atomic.Pointer[spaceView]
 	counts  [stateCount]atomic.Int64
 }
@@ -133,6 +134,9 @@ func (s *interfaces) sync() error {
 	all, err := s.host.interfaces()
 	now := s.clock()
 	s.unknown, s.looked = err != nil, now
+	if errors.Is(err, iface.ErrIncomplete) {
+		all, err = s.completed(all), nil
+	}
 	if err != nil {
 		s.tel.EbpfpacketsReceiverWatchErrors.Add(context.Background(), 1, s.tel.with())
 		return fmt.Errorf("list interfaces: %w", err)
@@ -145,22 +149,19 @@ func (s *interfaces) sync() error {
 	for _, i := range s.selector.Select(all) {
 		selected[i.Index] = true
 		a, ok := s.byIndex[i.Index]
-		if !ok || !a.gone.IsZero() {
+		if !ok || a.state == stateGone {
 			a = &attachment{}
 			s.byIndex[i.Index] = a
 		}
-		a.Interface = i // it may have been renamed
-		s.check(a)
+		s.check(a, i)
 	}
 	for index, a := range s.byIndex {
 		switch {
 		case selected[index]:
-		case a.gone.IsZero():
-			a.gone = now
+		case a.state != stateGone:
+			a.state, a.gone = stateGone, now
 			s.observers.remove(s.observed(index), s.receiver)
-			if err := s.source.Detach(index); err != nil {
-				s.log.Debug("Detaching from an interface failed; it may be gone", zap.String("interface", a.Name), zap.Error(err))
-			}
+			s.detach(a)
 			s.log.Info("No longer counting at interface", zap.String("interface", a.Name))
 		case now.Sub(a.gone) > s.keepNames:
 			delete(s.byIndex, index)
@@ -170,8 +171,27 @@ func (s *interfaces) sync() error {
 	return nil
 }
 
-// check finds out whether the programs at a are still there.
-func (s *interfaces) check(a *attachment) {
+// completed returns all, and what may be missing there as it was the last time: nothing goes that is not known to have gone.
+func (s *interfaces) completed(all []iface.Interface) []iface.Interface {
+	listed := make(map[uint32]int, len(all))
+	for n := range all {
+		listed[all[n].Index] = n
+	}
+	for _, was := range s.all {
+		if n, ok := listed[was.Index]; ok {
+			all[n].DefaultRoute = all[n].DefaultRoute || was.DefaultRoute
+		} else {
+			all = append(all, was)
+		}
+	}
+	return all
+}
+
+// check makes a what the host says that it is now, which may have another name, and finds out whether the programs there are still the
+// right ones.
+func (s *interfaces) check(a *attachment, now iface.Interface) {
+	was := a.LinkHeader()
+	a.Interface = now
 	if a.state != stateAttached {
 		return
 	}
@@ -179,14 +199,26 @@ func (s *interfaces) check(a *attachment) {
 	if err != nil {
 		s.log.Debug("Looking for the programs at an interface failed", zap.String("interface", a.Name), zap.Error(err))
 	}
-	if lost == 0 {
+	switch {
+	case lost > 0:
+		s.tel.EbpfpacketsReceiverAttachmentsLost.Add(context.Background(), int64(lost), s.tel.with())
+		s.log.Warn("Programs at an interface were gone and are attached again: the interface was made anew, or somebody else detached them, and then packets are missing",
+			zap.String("interface", a.Name), zap.Int("programs", lost))
+	case a.LinkHeader() != was: // a modem that is set to raw IP, for one
+		s.detach(a)
+		s.log.Warn("Packets at an interface begin with something else now and get the programs for that; those that passed meanwhile were misread",
+			zap.String("interface", a.Name), zap.Uint16("hardware type", a.HWType))
+	default:
 		return
 	}
 	a.state, a.tries = statePending, 0
 	s.observers.remove(s.observed(a.Index), s.receiver)
-	s.tel.EbpfpacketsReceiverAttachmentsLost.Add(context.Background(), int64(lost), s.tel.with())
-	s.log.Warn("Programs at an interface were gone and are attached again: the interface was made anew, or somebody else detached them, and then packets are missing",
-		zap.String("interface", a.Name), zap.Int("programs", lost))
+}
+
+func (s *interfaces) detach(a *attachment) {
+	if err := s.source.Detach(a.Index); err != nil {
+		s.log.Debug("Detaching from an interface failed; it may be gone", zap.String("interface", a.Name), zap.Error(err))
+	}
 }
 
 // attach attaches what is not, until the deadline; it reports whether something is still pending.
@@ -208,13 +240,13 @@ func (s *interfaces) attach(ctx context.Context, deadline time.Time) (pending bo
 
 // due reports whether a is to be attached now. Waiting does not teach us a link header that we do not know.
 func (s *interfaces) due(a *attachment) bool {
-	switch {
-	case !a.gone.IsZero(), a.state == stateAttached:
-		return false
-	case a.state == statePending:
+	switch a.state {
+	case statePending:
 		return true
+	case stateFailed:
+		return a.supported() && !s.clock().Before(a.retry)
 	}
-	return a.supported() && !s.clock().Before(a.retry)
+	return false
 }
 
 // supported reports whether packets at a begin with something that the kernel program knows.
@@ -266,7 +298,7 @@ func (s *interfaces) attachHook(ctx context.Context, a *attachment, d flow.Direc
 // warn says which other receivers count at a, once for each of them.
 func (s *interfaces) warn(a *attachment) {
 	for _, other := range s.observers.add(s.observed(a.Index), s.receiver) {
-		if s.warned[other] {
+		if s.warned[other] || other == s.receiver { // one of its name has the other signal: the Collector rebuilt one of the two
 			continue
 		}
 		if s.warned == nil {
@@ -311,12 +343,10 @@ func (s *interfaces) publish() {
 	counts := &n.counts
 	for index, a := range s.byIndex {
 		n.names[index] = a.Name
-		if a.gone.IsZero() {
-			counts[a.state]++
-			if a.state == stateAttached {
-				n.attached[index] = true
-				n.attachings[index] = a.attaching
-			}
+		counts[a.state]++
+		if a.state == stateAttached {
+			n.attached[index] = true
+			n.attachings[index] = a.attaching
 		}
 	}
 	s.say(n)
@@ -332,7 +362,7 @@ func (s *interfaces) problem() error {
 	failed := 0
 	attached := s.places.attached() > 0
 	for _, a := range s.byIndex {
-		if a.gone.IsZero() && a.state == stateFailed && (a.supported() || !attached) {
+		if a.state == stateFailed && (a.supported() || !attached) {
 			failed++
 			if first == nil || text(a.err) < text(first) {
 				first = a.err

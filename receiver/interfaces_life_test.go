@@ -157,6 +157,28 @@ func TestLostProgramsAreAttachedAgain(t *testing.T) {
 	}, logged())
 }
 
+// Programs that read another link header than the one that packets have now are replaced. Those of one that is not known go.
+func TestAnotherLinkHeaderGetsOtherPrograms(t *testing.T) {
+	const ethernet, can, rawIP, none = 1, 280, 519, 0xFFFE // ARPHRD_* of linux/if_arp.h
+	h := newFakeHost("wwan0")
+	b := newBench(t, testConfig(), h, consumertest.NewNop(), nil)
+	first := b.interfaces.now().attachings[1]
+	for _, hwType := range []uint16{ethernet, none, rawIP, can, ethernet} {
+		h.do(func() {
+			h.ifaces[0].HWType = hwType
+			h.attachErr["wwan0"] = map[uint16]error{can: errTest}[hwType]
+		})
+		b.step(time.Second)
+		want := map[uint32]int{1: 2}
+		if hwType == can {
+			want = map[uint32]int{}
+		}
+		assert.Equal(t, want, h.attached, "hardware type %d", hwType)
+	}
+	assert.Equal(t, []uint16{ethernet, ethernet, none, none, ethernet, ethernet}, h.hwTypes, "raw IP has no link header, as before")
+	assert.Equal(t, first+3, b.interfaces.now().attachings[1], "what is known of who spoke first begins anew")
+}
+
 func TestTheStatusSaysThatNothingIsAttachedThoughNothingChanges(t *testing.T) {
 	b := newBench(t, testConfig(), newFakeHost(), consumertest.NewNop(), nil)
 	host := newRecordingHost()

@@ -6,6 +6,7 @@ package receiver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -136,6 +137,31 @@ func TestAFailedListIsTriedAgain(t *testing.T) {
 	h.do(func() { lists = h.lists })
 	tick()
 	h.do(func() { assert.Equal(t, lists, h.lists, "nothing to do") })
+}
+
+// What is missing in a list that is not complete may be there: it stays, with its default route, until a list is complete, which is asked
+// for at the next tick.
+func TestAnIncompleteListLetsNothingGo(t *testing.T) {
+	c := testConfig()
+	c.Interfaces.Include = []string{"kind:uplink", "veth*"}
+	h := newFakeHost("ppp0", "veth0")
+	h.ifaces[0].DefaultRoute = true
+	b := newBench(t, c, h, consumertest.NewNop(), nil)
+	ppp0 := h.ifaces[0]
+	ppp0.DefaultRoute = false
+	h.do(func() {
+		h.ifaces = []iface.Interface{ppp0, ethernet(3, "veth1")}
+		h.listErr = fmt.Errorf("list: %w", iface.ErrIncomplete)
+	})
+	b.step(time.Second)
+	assert.Equal(t, map[uint32]int{1: 2, 2: 2, 3: 2}, h.attached)
+	assert.Len(t, b.interfaces.all, 3)
+	assert.True(t, b.interfaces.lookDue())
+
+	h.do(func() { h.listErr = nil })
+	b.step(time.Second)
+	assert.Equal(t, map[uint32]int{3: 2}, h.attached)
+	assert.False(t, b.interfaces.lookDue())
 }
 
 // What Start had no time for is not left until something changes.

@@ -177,7 +177,11 @@ func (e *engine) beginChoice() {
 		c.forget = e.messages.forget
 	}
 	c.room, c.cause = e.drain.limit.allowed(e.drain.time), metadata.AttributeCauseRateLimit
-	if free := (cap(e.logs.queue) - len(e.logs.queue)) * maxRecords; free < c.room && e.drain.final == nil {
+	bytes := recordBytes
+	if e.messages != nil {
+		bytes += labelBytes
+	}
+	if free := e.logs.free(bytes); free < c.room && !e.drain.ending {
 		c.room, c.cause = free, metadata.AttributeCauseQueueFull
 	}
 }

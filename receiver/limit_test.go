@@ -212,7 +212,7 @@ func TestTheFinalFlushIsLimitedToo(t *testing.T) {
 		s.SrcPort = uint16(i)
 		b.host.count(s)
 	}
-	b.finish(t.Context())
+	b.ended()
 	assert.Len(t, b.records(), 60)
 	assert.Equal(t, map[string]int64{"rate_limit": 40}, valuesOf(t, tel, "otelcol_ebpfpackets_receiver_record_sheds", "cause"))
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
@@ -36,6 +37,19 @@ type batch struct {
 	frames   []byte // of packets, one behind the other
 	messages int    // of packets
 }
+
+// bytes returns what b takes in memory.
+func (b *batch) bytes() int64 {
+	return int64(cap(b.flows))*recordBytes + int64(len(b.labels))*labelBytes +
+		int64(cap(b.packets))*sampledBytes + int64(cap(b.frames)) + int64(b.messages)*messageBytes
+}
+
+// What each of them takes in memory.
+const (
+	recordBytes  = int64(unsafe.Sizeof(flow.Record{}))
+	labelBytes   = int64(unsafe.Sizeof(app.Label{}))
+	sampledBytes = int64(unsafe.Sizeof(sampled{}))
+)
 
 // logsWriter writes batches as pdata.
 type logsWriter struct {

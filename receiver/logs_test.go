@@ -56,7 +56,7 @@ func TestFlowRecordsGolden(t *testing.T) {
 	compareLogs(t, "flow_idle_timeout", b.logs.writer.write(b.batch()))
 
 	b.now = b.now.Add(time.Second)
-	b.finish(t.Context())
+	b.ended()
 	compareLogs(t, "flow_forced_end", b.logs.writer.write(b.batch()))
 }
 

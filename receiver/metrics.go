@@ -184,14 +184,13 @@ func (m *metrics) firstEphemeral(space uint16) uint16 {
 }
 
 // collect ends the collection at now and writes its points to w. Nothing may be in flight; this is, then. While points
-// of the life before are owed, they come first: this life waits, unless there is no later. Table may be nil if nothing
-// needs it.
-func (m *metrics) collect(w *metricsWriter, now int64, table *flow.Table, v *view, final bool) {
+// of the life before are owed, they come first: this life waits. Table may be nil if nothing needs it.
+func (m *metrics) collect(w *metricsWriter, now int64, table *flow.Table, v *view) {
 	w.networks = m.networks
 	for _, p := range m.former {
 		w.write(p)
 	}
-	if len(m.former) == 0 || final {
+	if len(m.former) == 0 {
 		m.offered = true
 		m.countActive(table, v, now)
 		for _, g := range m.groups() {
@@ -238,6 +237,12 @@ func (m *metrics) restart(end, now int64, table *flow.Table, v *view) {
 		return
 	}
 	m.offered = false
+	m.end(end, now, table, v)
+}
+
+// end ends the life of all series at end, whose last points are owed from then on. The next begins at now; after a shutdown there
+// is none.
+func (m *metrics) end(end, now int64, table *flow.Table, v *view) {
 	m.countActive(table, v, end)
 	for _, g := range m.groups() {
 		old, round := g.aggregator.restart(end, now)
@@ -247,22 +252,16 @@ func (m *metrics) restart(end, now int64, table *flow.Table, v *view) {
 	m.activePorts.collected()
 }
 
-// untold returns the volume that was counted and not settled, of deltas.
+// untold returns the volume that was counted and not settled.
 func (m *metrics) untold() (v flow.Volume) {
 	for _, g := range m.volumes {
-		if !g.delta {
-			continue
-		}
 		for s := range g.all {
-			v.Add(g.said(s.volume))
+			v.Add(g.said(s.volume.Minus(s.settled)))
 		}
 	}
 	for _, p := range m.former {
-		if !p.delta {
-			continue
-		}
 		for _, s := range p.all {
-			v.Add(p.said(s.volume))
+			v.Add(p.said(s.volume.Minus(s.settled)))
 		}
 	}
 	return v

@@ -55,6 +55,19 @@ func TestTwoReceiversAtOneInterfaceAreToldOnce(t *testing.T) {
 	require.NoError(t, three.Shutdown(t.Context()))
 }
 
+// Of a receiver that the Collector rebuilt for one signal only there are two, one for each.
+func TestTwoSignalsOfOneReceiverAreQuiet(t *testing.T) {
+	f := newFactory(newFakeHost("eth0"))
+	metrics, _ := startNamed(t, f, "one", includeConfig("eth0"))
+	rebuilt, logged := startNamed(t, f, "one", includeConfig("eth0"))
+	assert.Zero(t, logged.Len())
+	require.NoError(t, metrics.Shutdown(t.Context()))
+	other, logged := startNamed(t, f, "other", includeConfig("eth0"))
+	assert.Equal(t, 1, logged.Len(), "the second still counts there")
+	require.NoError(t, other.Shutdown(t.Context()))
+	require.NoError(t, rebuilt.Shutdown(t.Context()))
+}
+
 func TestTwoReceiversAtDifferentInterfacesAreQuiet(t *testing.T) {
 	f := newFactory(newFakeHost("eth0", "eth1"))
 	one, _ := startNamed(t, f, "one", includeConfig("eth0"))

@@ -100,7 +100,7 @@ func TestAFlowGoesOnWhenItsInterfaceIsGone(t *testing.T) {
 	require.Equal(t, 1, all.Len())
 	assert.Contains(t, all.At(0).Body().Str(), "pod0: ")
 	told := writtenVolume(all.At(0).Attributes())
-	b.finish(t.Context())
+	b.ended()
 	all = b.logs.writer.write(b.batch()).ResourceLogs().At(0).ScopeLogs().At(0).LogRecords()
 	require.Equal(t, 1, all.Len())
 	assert.Contains(t, all.At(0).Body().Str(), "up0: ")

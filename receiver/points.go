@@ -28,7 +28,7 @@ type part struct {
 	all   []*series
 	round uint64 // number of the collection
 	time  int64  // ns since 1970 of the points
-	last  bool   // of a life that a clock step ended: nothing says later what these points say
+	last  bool   // of a life that a clock step or a shutdown ended: nothing says later what these points say
 }
 
 // settledBy reports whether o is the last word on p. Cumulative points that were refused for good are owed like others: the
@@ -37,14 +37,11 @@ func (p *part) settledBy(o outcome) bool {
 	return o == outcomeTaken || o == outcomeDropped && (p.delta || p.last)
 }
 
-// settle notes that the points of p were taken, or will never be. It returns what delta points said.
+// settle notes that the points of p were taken, or will never be. It returns what they said that no taken point had said before.
 func (p *part) settle() (v flow.Volume) {
 	for _, s := range p.all {
+		v.Add(s.offered.Minus(s.settled))
 		s.settle(p.delta, p.round, p.time)
-		v.Add(s.offered)
-	}
-	if !p.delta {
-		return flow.Volume{}
 	}
 	return p.said(v)
 }
@@ -119,7 +116,7 @@ func (w *metricsWriter) sum(i *instrument, p *part) {
 		dp := sum.DataPoints().AppendEmpty()
 		dp.SetStartTimestamp(pcommon.Timestamp(s.start))
 		dp.SetTimestamp(pcommon.Timestamp(p.time))
-		dp.SetIntValue(int64(i.value(s.volume)))
+		dp.SetIntValue(int64(i.value(s.value(p.delta))))
 		s.key.put(dp.Attributes(), w.networks)
 	}
 }

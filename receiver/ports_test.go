@@ -258,7 +258,7 @@ func TestTenThousandInterfaceNames(t *testing.T) {
 				now = now.Add(c.CollectionInterval)
 				var w metricsWriter
 				w.resource = pcommon.NewResource()
-				m.collect(&w, now.UnixNano(), nil, &view{}, false)
+				m.collect(&w, now.UnixNano(), nil, &view{})
 				out.Metrics = append(out.Metrics, w.finished()...)
 				m.settle(slices.Repeat([]outcome{outcomeTaken}, len(w.messages)))
 				require.LessOrEqual(t, m.volumes[0].len(), c.CardinalityLimit)

@@ -44,9 +44,7 @@ func (n tally) byEvent() iter.Seq2[string, int64] {
 }
 
 func (n tally) minus(o tally) tally {
-	return tally{n.flows - o.flows, n.packets - o.packets, flow.Volume{
-		Packets: n.volume.Packets - o.volume.Packets, Bytes: n.volume.Bytes - o.volume.Bytes,
-	}}
+	return tally{n.flows - o.flows, n.packets - o.packets, n.volume.Minus(o.volume)}
 }
 
 func (n tally) sum() int { return int(n.flows + n.packets) }
@@ -85,24 +83,32 @@ type logsPusher struct {
 	log    *zap.Logger
 	delays []time.Duration
 	queue  chan *batch   // bounded; what finds no room is dropped and counted
+	room   int64         // bytes that may wait in it
 	ending chan struct{} // closed at shutdown: from then on everything is offered once
 
 	failing bool
+	waiting atomic.Int64          // bytes in queue
 	offered atomic.Pointer[tally] // what the consumer has, and did not answer for; nil: nothing, or nobody waits for the answer
-	lost    atomic.Bool           // records were dropped because of the shutdown
+	lost    atomic.Int64          // records that were dropped because of the shutdown
 }
 
 // offer queues b, or drops and counts it if the consumer is too far behind.
 func (p *logsPusher) offer(b *batch) {
-	select {
-	case p.queue <- b:
-	default:
-		p.shed(metadata.AttributeCauseQueueFull, b.tally())
+	if p.waiting.Add(b.bytes()) <= p.room {
+		select {
+		case p.queue <- b:
+			return
+		default:
+		}
 	}
+	p.waiting.Add(-b.bytes())
+	p.shed(metadata.AttributeCauseQueueFull, b.tally())
 }
 
-// offerUntil queues b as soon as there is room, or drops and counts it when ctx is done.
+// offerUntil queues b as soon as the queue is not full, or drops and counts it when ctx is done. It does not look at bytes: b is in
+// memory in any case.
 func (p *logsPusher) offerUntil(ctx context.Context, b *batch) {
+	p.waiting.Add(b.bytes())
 	select {
 	case p.queue <- b:
 	case <-ctx.Done():
@@ -110,16 +116,30 @@ func (p *logsPusher) offerUntil(ctx context.Context, b *batch) {
 	}
 }
 
+// free returns for how many flow records of so many bytes there is room.
+func (p *logsPusher) free(bytes int64) int {
+	return min((cap(p.queue)-len(p.queue))*maxRecords, int(max(0, p.room-p.waiting.Load())/bytes))
+}
+
 func (p *logsPusher) shed(cause metadata.AttributeCause, n tally) {
 	if cause == metadata.AttributeCauseShutdown {
-		p.lost.Store(true)
+		p.lost.Add(int64(n.sum()))
 	}
 	p.tel.countShed(context.Background(), cause, n)
+}
+
+// finish queues the records of the end as soon as there is room, or drops and counts them when ctx is done.
+func (p *logsPusher) finish(ctx context.Context, last []*batch) {
+	for _, b := range last {
+		p.offerUntil(ctx, b)
+	}
+	close(p.queue)
 }
 
 // run pushes until the queue is closed and empty. When ctx is done, it drops and counts what is left.
 func (p *logsPusher) run(ctx context.Context) {
 	for b := range p.queue {
+		p.waiting.Add(-b.bytes())
 		if ctx.Err() != nil {
 			p.shed(metadata.AttributeCauseShutdown, b.tally())
 			continue

@@ -6,7 +6,7 @@ package receiver
 import (
 	"context"
 	"errors"
-	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumererror"
@@ -14,8 +14,12 @@ import (
 	"go.opentelemetry.io/collector/receiver/receiverhelper"
 	"go.uber.org/zap"
 
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/receiver/internal/metadata"
 )
+
+// lastPause is how long a last collection that was refused waits until it is offered again.
+const lastPause = time.Second / 2
 
 // metricsPusher hands collections to the next consumer, on a goroutine of its own. It offers each message once:
 // what becomes of a refused one is for those to decide who hold its series.
@@ -25,13 +29,16 @@ type metricsPusher struct {
 	log      *zap.Logger
 	queue    chan []pmetric.Metrics // of one: the messages of a collection
 	outcomes chan []outcome         // of one: what became of each of them
+	pause    time.Duration          // before the last one is offered again
 
 	failing bool
-	lost    atomic.Bool // a message was dropped because of the shutdown
 }
 
 func newMetricsPusher(next consumer.Metrics, obs *receiverhelper.ObsReport, log *zap.Logger) *metricsPusher {
-	return &metricsPusher{next: next, obs: obs, log: log, queue: make(chan []pmetric.Metrics, 1), outcomes: make(chan []outcome, 1)}
+	return &metricsPusher{
+		next: next, obs: obs, log: log, pause: lastPause,
+		queue: make(chan []pmetric.Metrics, 1), outcomes: make(chan []outcome, 1),
+	}
 }
 
 // run pushes until the queue is closed. When ctx is done, it drops what is left.
@@ -47,7 +54,6 @@ func (p *metricsPusher) push(ctx context.Context, messages []pmetric.Metrics) []
 	outcomes := make([]outcome, len(messages))
 	for i, md := range messages {
 		if ctx.Err() != nil {
-			p.lost.Store(true)
 			return outcomes
 		}
 		points := md.DataPointCount()
@@ -60,8 +66,6 @@ func (p *metricsPusher) push(ctx context.Context, messages []pmetric.Metrics) []
 			outcomes[i] = outcomeTaken
 		case consumererror.IsPermanent(err):
 			outcomes[i] = outcomeDropped
-		case ctx.Err() != nil:
-			p.lost.Store(true)
 		}
 	}
 	p.failing = logTransition(p.log, p.failing, errs, "metrics")
@@ -92,7 +96,6 @@ func (e *engine) settleUntil(ctx context.Context) bool {
 		e.settled(outcomes)
 		return true
 	case <-ctx.Done():
-		e.metricsPusher.lost.Store(true)
 		return false
 	}
 }
@@ -109,31 +112,51 @@ func (e *engine) collect() {
 }
 
 // offerPoints hands the points of one collection to the pusher. If that is still busy with the last one, this one is left
-// out: the next says everything. At the end it waits instead. It reports whether points are on their way.
+// out: the next says everything. It reports whether points are on their way.
 func (e *engine) offerPoints() bool {
-	if e.drain.final != nil {
-		if !e.settleUntil(e.drain.final) {
-			return false
-		}
-	} else {
-		busy := !e.settle()
-		e.reportSkip(busy)
-		if busy {
-			return false
-		}
+	busy := !e.settle()
+	e.reportSkip(busy)
+	if !busy {
+		e.handOver()
 	}
-	w := metricsWriter{resource: e.resource, version: e.version}
-	e.metrics.collect(&w, e.drain.time, e.table, e.places.now(), e.drain.final != nil)
-	e.reportSeries()                      // those of network.flow.active are counted now
-	e.metricsPusher.queue <- w.finished() // there is room: nothing is in flight
-	return true
+	return !busy
 }
 
-// shedPoints counts what was never told. Nothing is collected after it.
-func (e *engine) shedPoints() {
+// handOver hands the points of one collection to the pusher. Nothing may be in flight.
+func (e *engine) handOver() {
+	w := metricsWriter{resource: e.resource, version: e.version}
+	e.metrics.collect(&w, e.drain.time, e.table, e.places.now())
+	e.reportSeries()                      // those of network.flow.active are counted now
+	e.metricsPusher.queue <- w.finished() // there is room: nothing is in flight
+}
+
+// finishPoints offers the last collection, and what was refused of it again until ctx is done: no later point says it.
+func (e *engine) finishPoints(ctx context.Context) {
+	defer close(e.metricsPusher.queue)
+	for pause := time.Duration(0); e.settleUntil(ctx) && len(e.metrics.former) > 0 && sleep(ctx, pause); pause = e.metricsPusher.pause {
+		e.handOver()
+	}
+}
+
+// sleep reports false if ctx is done before d has passed.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// shedPoints counts and returns what was never told. Nothing is collected after it.
+func (e *engine) shedPoints() flow.Volume {
 	if e.metrics == nil {
-		return
+		return flow.Volume{}
 	}
 	e.settle() // of a consumer that did not return, nothing is known
-	e.tel.countPointShed(metadata.AttributeCauseShutdown, e.metrics.untold())
+	lost := e.metrics.untold()
+	e.tel.countPointShed(metadata.AttributeCauseShutdown, lost)
+	return lost
 }

@@ -51,6 +51,9 @@ func measuredOn(t *testing.T, h *fakeHost, c *Config, metrics consumer.Metrics, 
 	if b.logs != nil {
 		b.logs.delays = []time.Duration{time.Millisecond, time.Millisecond, time.Millisecond}
 	}
+	if b.metricsPusher != nil {
+		b.metricsPusher.pause = time.Millisecond
+	}
 	return b, tel
 }
 
@@ -290,7 +293,6 @@ func TestMetricsAreNotOfferedWhenThereIsNoMoreTime(t *testing.T) {
 	b.after(time.Second)
 	b.pushed(ctx)
 	assert.Empty(t, sink.AllMetrics())
-	assert.True(t, b.lost())
 	assert.Equal(t, 1, b.metrics.series()[instrumentIO.name])
 }
 

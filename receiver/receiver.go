@@ -209,13 +209,15 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 			packets: packetWriter{oneIn: e.cfg.Packets.RandomOneIn, flowOneIn: e.cfg.Packets.FlowOneIn, payload: e.cfg.Packets.Payload},
 		},
 		obs: obs, tel: e.tel, log: e.log, delays: retryDelays,
-		queue: make(chan *batch, queueLength(e.cfg.Flows.MaxFlows)), ending: make(chan struct{}),
+		queue: make(chan *batch, queueLength(e.cfg.Flows.MaxFlows)), room: queueBytes(e.cfg.Flows.MaxFlows), ending: make(chan struct{}),
 	}
 }
 
-// queueLength is in messages. Full ones have room for every flow of a full table to end twice; those that each drain ends
-// are smaller.
+// queueLength is in messages. Few of them are full: those of samples come each second.
 func queueLength(maxFlows int) int { return 16 + 2*maxFlows/maxRecords }
+
+// queueBytes is room for every flow of a full table to end, and for samples.
+func queueBytes(maxFlows int) int64 { return 5e6 + int64(maxFlows)*recordBytes }
 
 func (e *engine) planMetrics(obs *receiverhelper.ObsReport, ephemeralLow uint16) {
 	if e.nextMetrics == nil {
@@ -316,10 +318,12 @@ func (e *engine) run() {
 	e.namespaces.run(ctx)
 }
 
+func (e *engine) running() bool { return e.cancel != nil }
+
 // shutdown stops counting, then says everything that was counted, as far as ctx and flushTimeout allow, then lets go of
 // the kernel.
 func (e *engine) shutdown(ctx context.Context) error {
-	if e.cancel == nil { // never started, or failed to
+	if !e.running() { // never started, or failed to
 		return e.release()
 	}
 	e.cancel()
@@ -333,48 +337,11 @@ func (e *engine) shutdown(ctx context.Context) error {
 	if e.logs != nil {
 		close(e.logs.ending)
 	}
-	err = errors.Join(err, e.finish(ctx))
-	err = errors.Join(err, e.waitForPushers(ctx))
-	e.shedPoints()
+	err = errors.Join(err, e.finish())
+	e.deliver(ctx)
+	err = errors.Join(err, e.lost(ctx))
 	e.log.Info(e.tel.summary())
 	return errors.Join(err, e.release())
-}
-
-// waitForPushers returns when everything was pushed, or ctx is done.
-func (e *engine) waitForPushers(ctx context.Context) error {
-	if e.logs != nil {
-		close(e.logs.queue)
-	}
-	if e.metricsPusher != nil {
-		close(e.metricsPusher.queue)
-	}
-	done := make(chan struct{})
-	go func() {
-		e.push.done.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		select { // consumers that honour their context return now
-		case <-done:
-		case <-time.After(time.Second):
-			if e.logs != nil {
-				e.logs.abandon()
-			}
-			return fmt.Errorf("flush: %w", ctx.Err())
-		}
-	}
-	e.push.cancel()
-	if ctx.Err() != nil && e.lost() {
-		return fmt.Errorf("flush: %w", ctx.Err())
-	}
-	return nil
-}
-
-// lost reports whether something was counted and not said because the shutdown had no more time.
-func (e *engine) lost() bool {
-	return e.logs != nil && e.logs.lost.Load() || e.metricsPusher != nil && e.metricsPusher.lost.Load()
 }
 
 // release lets go of everything that load made.

@@ -53,7 +53,6 @@ func TestBothPipelinesShareOneEngine(t *testing.T) {
 	var metrics consumertest.MetricsSink
 	var logs consumertest.LogsSink
 	p := create(t, h, testConfig(), nopSettings(), &metrics, &logs)
-	require.Same(t, p.metrics, p.logs)
 	require.NoError(t, p.metrics.Start(t.Context(), componenttest.NewNopHost()))
 	require.NoError(t, p.logs.Start(t.Context(), componenttest.NewNopHost()))
 	require.Len(t, h.loaded, 1)
@@ -266,7 +265,7 @@ func TestABlockedConsumerDoesNotHoldUpDrains(t *testing.T) {
 		close(release)
 	}()
 	err = p.metrics.Shutdown(ctx)
-	require.EqualError(t, err, "flush: context deadline exceeded")
+	require.EqualError(t, err, "flush log records: 1 lost: context deadline exceeded")
 	assert.Equal(t, 1, h.closed)
 }
 
@@ -281,7 +280,7 @@ func TestShutdownEndsByItself(t *testing.T) {
 		"the consumer waits for its context": {func(ctx context.Context, _ plog.Logs) error {
 			<-ctx.Done()
 			return ctx.Err()
-		}, "flush: context deadline exceeded", 50 * time.Millisecond},
+		}, "flush log records: 6000 lost: context deadline exceeded", 50 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			next, err := consumer.NewLogs(c.consume)

@@ -84,7 +84,7 @@ func BenchmarkRenameNothing(b *testing.B) {
 	s := udp("10.0.0.1:1000", "10.0.0.2:2000", flow.DirectionEgress, 3, 300, 1, 1)
 	m.addSlot(&s, nil, place{iface: "eth0"}, 2)
 	var w metricsWriter
-	m.collect(&w, 3, nil, &view{}, false)
+	m.collect(&w, 3, nil, &view{})
 	b.ReportAllocs()
 	for b.Loop() {
 		renameMetrics(w.messages[0])

@@ -22,12 +22,12 @@ func (e *engine) reportDrain(err error) {
 	case err != nil:
 		e.tel.EbpfpacketsReceiverDrainErrors.Add(context.Background(), 1, e.tel.with())
 		switch {
-		case e.drain.final != nil:
+		case e.drain.ending:
 			e.log.Error("Taking the kernel's counters failed at the end", zap.Error(err))
 		case !e.drain.failing:
 			e.log.Error("Taking the kernel's counters failed; they are kept for the next time", zap.Error(err))
 		}
-		if e.drain.final == nil {
+		if !e.drain.ending {
 			e.status.set("drain", fmt.Errorf("drain: %w", err))
 		}
 	case e.drain.failing:

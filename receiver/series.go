@@ -92,12 +92,13 @@ func (k *seriesKey) spread() uint {
 // series is what one point says.
 type series struct {
 	key     seriesKey
-	volume  flow.Volume // since start
-	offered flow.Volume // what the point offered last said of it
-	start   int64       // ns since 1970: volume was zero then
+	volume  flow.Volume // since the series began
+	offered flow.Volume // as much of it as the point offered last says, alone or with those before it
+	settled flow.Volume // as much of it as was taken, or will never be
+	start   int64       // ns since 1970 where its next point begins
 	traffic int64       // ns since 1970 of the last drain that added to it
 	changed uint64      // collection that volume last changed in
-	told    uint64      // last collection whose point of it was settled: taken, or of deltas refused for good
+	told    uint64      // last collection whose point of it was settled: taken, or refused for good and not said by a later one
 	dropped bool        // it is in no collection any more
 }
 
@@ -106,12 +107,18 @@ type series struct {
 // there now has said zero by then.
 func (s *series) quiet() bool { return s.changed < s.told }
 
+// value returns what the next point of s says.
+func (s *series) value(delta bool) flow.Volume {
+	if delta {
+		return s.volume.Minus(s.settled)
+	}
+	return s.volume
+}
+
 // settle notes that the point of s in collection round, at time, was taken or will never be. The next delta begins there.
 func (s *series) settle(delta bool, round uint64, time int64) {
-	s.told = round
+	s.told, s.settled = round, s.offered
 	if delta {
-		s.volume.Packets -= s.offered.Packets
-		s.volume.Bytes -= s.offered.Bytes
 		s.start = time
 	}
 }

@@ -68,6 +68,7 @@ type sourceConfig struct {
 
 // space is a network namespace.
 type space interface {
+	// interfaces may return iface.ErrIncomplete beside those that it has found.
 	interfaces() ([]iface.Interface, error)
 	// counters returns what each interface counted itself.
 	counters() (map[uint32]iface.Counters, error)

@@ -21,7 +21,7 @@ func (s *interfaces) stack() {
 	if why := text(err); why != s.unstack {
 		s.unstack = why
 		if err != nil {
-			s.log.Warn("Some packets count more than once", zap.Error(err))
+			s.log.Warn("Some packets may count more than once, or not at all", zap.Error(err))
 		}
 	}
 }
@@ -34,7 +34,7 @@ func (s *interfaces) hooks() map[uint32]iface.Hooks {
 	}
 	hooks := map[uint32]iface.Hooks{}
 	for index, a := range s.byIndex {
-		if a.gone.IsZero() && a.state == stateAttached {
+		if a.state == stateAttached {
 			hooks[index] = counts
 		}
 	}

@@ -34,6 +34,24 @@ func (s *status) add(host component.Host) {
 	}
 }
 
+// remove tells host nothing more.
+func (s *status) remove(host component.Host) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hosts = slices.DeleteFunc(s.hosts, func(h component.Host) bool { return h == host })
+}
+
+// clear says that nothing is wrong any more.
+func (s *status) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended || len(s.problems) == 0 {
+		return
+	}
+	s.problems = nil
+	s.report(componentstatus.StatusOK, nil)
+}
+
 // detail adds to every event from now on, beginning with one at once.
 func (s *status) detail(key, value string) {
 	s.mu.Lock()

@@ -127,7 +127,7 @@ func TestICMPErrorsAreCountedByTheirLink(t *testing.T) {
 	}
 	assert.Equal(t, map[string]int64{"linked": 6, "unknown_flow": 4, "unread": 8},
 		valuesOf(t, tel, "otelcol_ebpfpackets_receiver_icmp_errors", "link"))
-	b.finish(t.Context())
+	b.ended()
 	records := b.records()
 	require.Len(t, records, 1)
 	assert.Equal(t, flow.ICMPErrors{Unreachable: 6}, records[0].Forward.Errors)

@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/collector/consumer/consumertest"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 
+	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 )
 
@@ -28,12 +29,12 @@ type visits struct {
 	sink *consumertest.MetricsSink
 }
 
-func newVisits(t *testing.T) *visits {
+func newVisits(t *testing.T, include ...string) *visits {
 	t.Helper()
 	testenv.Privileged(t)
 	dir := t.TempDir()
 	cfg := spacesConfig(filepath.Join(dir, "*"))
-	cfg.Interfaces.Include = []string{"left0"}
+	cfg.Interfaces.Include = include
 	cfg.AggregationTemporality = temporalityDelta
 	v := &visits{newEngine(cfg, nopSettings(), linux{}), t, dir, new(consumertest.MetricsSink)}
 	v.nextMetrics = v.sink
@@ -80,7 +81,7 @@ func (v *visits) visit(t *testing.T, first, count, packets int) (ids map[string]
 // so is all that one saw that stays.
 func TestNamespaceChurnLeavesNothing(t *testing.T) {
 	const rounds, guests, packets = 4, 4, 70
-	v := newVisits(t)
+	v := newVisits(t, "left0")
 	ns := testenv.NewNetNS(t)
 	left := ns.AddVeth("left0", "right0")[0]
 	ns.Mount(filepath.Join(v.dir, "stays"))
@@ -112,6 +113,17 @@ func TestNamespaceChurnLeavesNothing(t *testing.T) {
 		want[fmt.Sprintf("guest%d left0 transmit", n)] = packets
 	}
 	assert.Equal(t, want, got)
+}
+
+// In a container, whose interfaces have no device, kind:uplink goes where the default route goes.
+func TestUplinkFollowsTheDefaultRouteInAnObservedNamespace(t *testing.T) {
+	v := newVisits(t, "kind:uplink")
+	ns := testenv.NewNetNS(t)
+	ends := []*testenv.End{ns.AddVeth("left0", "right0")[0], ns.AddVeth("left1", "right1")[0]}
+	ns.Mount(filepath.Join(v.dir, "guest"))
+	followTheDefaultRoute(t, ns, ends, func(index int) bool { return v.places.now().attached[flow.Place{NetNS: 1, IfIndex: uint32(index)}] })
+	require.NoError(t, v.shutdown(t.Context()))
+	assert.Equal(t, map[string]int64{"guest left0 transmit": 20, "guest left1 transmit": 10}, v.totals())
 }
 
 // used waits until the test's own files and goroutines have gone.

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -55,12 +56,14 @@ func pack(t *testing.T, tool string, args ...string) (image string, err error) {
 	return image, nil
 }
 
-// agentImage packs the image of the collector of `make collector`, for this machine.
-func agentImage(t *testing.T) string {
+// agentImage has `make image` pack the image of the collector for agents. For this machine only: to compile for another takes minutes.
+func agentImage(t *testing.T, variables ...string) (image string) {
 	t.Helper()
-	image, err := pack(t, packer(t), "-capabilities", "-config", "../../examples/container/config.yaml", binary(t))
-	require.NoError(t, err)
-	return image
+	testenv.Tool(t, "make")
+	args := append([]string{"-C", repository, "image", "ARCHITECTURES=" + runtime.GOARCH}, variables...)
+	out, err := exec.CommandContext(t.Context(), "make", args...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return repository + "/_build/otelcol-ebpfpackets.image.tar"
 }
 
 // imageConfig is what the image says about how to run it.
@@ -219,6 +222,35 @@ func TestImage(t *testing.T) {
 	} {
 		_, err := pack(t, tool, bad.programs...)
 		assert.ErrorContains(t, err, bad.want, bad.name)
+	}
+}
+
+// TestMakeImage looks at what `make image` tells of the image: the tag is the version that is asked for, or else that of the program.
+func TestMakeImage(t *testing.T) {
+	git := func(args ...string) string {
+		out, err := exec.CommandContext(t.Context(), "git", append([]string{"-C", repository}, args...)...).Output()
+		require.NoError(t, err)
+		return strings.TrimSpace(string(out))
+	}
+	created, err := time.Parse(time.RFC3339, git("log", "-1", "--format=%cI"))
+	require.NoError(t, err)
+	for _, tt := range []struct {
+		version   string
+		variables []string
+	}{
+		{"1.2.3", []string{"VERSION=v1.2.3"}},
+		{"0.0.0-dev", nil}, // builder-config.yaml
+	} {
+		name, layers := openImage(t, agentImage(t, tt.variables...))
+		require.Equal(t, "otelcol-ebpfpackets:"+tt.version, name)
+		require.Len(t, layers, 1)
+		l := layers[runtime.GOARCH]
+		assert.Equal(t, tt.version, l.config.Config.Labels["org.opencontainers.image.version"])
+		assert.Equal(t, git("rev-parse", "HEAD"), l.config.Config.Labels["org.opencontainers.image.revision"])
+		assert.Equal(t, created.UTC().Format(time.RFC3339), l.config.Config.Labels["org.opencontainers.image.created"])
+		program := untar(t, l.tar)["otelcol-ebpfpackets"]
+		assert.Contains(t, string(program.content), "github.com/ebpfpackets/ebpfpackets/receiver")
+		assert.NotEmpty(t, program.header.PAXRecords, "file capabilities")
 	}
 }
 

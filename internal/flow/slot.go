@@ -87,6 +87,11 @@ func (v *Volume) Add(o Volume) {
 	v.Bytes += o.Bytes
 }
 
+// Minus returns v without o.
+func (v Volume) Minus(o Volume) Volume {
+	return Volume{Packets: v.Packets - o.Packets, Bytes: v.Bytes - o.Bytes}
+}
+
 // Bits of TCPFlags; RFC 9293 3.1.
 const (
 	tcpFIN = 1 << 0

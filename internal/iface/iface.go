@@ -5,6 +5,8 @@
 // attaches nothing.
 package iface
 
+import "errors"
+
 // Interface is what the kernel says about one network interface.
 type Interface struct {
 	Index        uint32
@@ -17,9 +19,13 @@ type Interface struct {
 	Up           bool   // IFF_UP: administratively
 	Loopback     bool   // IFF_LOOPBACK
 	PointToPoint bool   // IFF_POINTOPOINT without IFF_BROADCAST: of a tunnel, it has one remote address, and that is no group
+	OuterFirst   bool   // a tunnel, and what comes in begins with headers of the outer packet: below Linux 5.14
 	Device       bool   // backed by a device: NIC, virtio, VF, wifi
 	DefaultRoute bool   // holds a default route of the main table; looked up only where no interface is backed by a device
 }
+
+// ErrIncomplete comes with a list that may lack something which is there: it changed while it was read.
+var ErrIncomplete = errors.New("incomplete")
 
 // Counters is what an interface has counted itself, in packets, as far as its hooks should have seen them. What segmentation
 // makes of a buffer is one packet to some drivers (veth, bridge), to others what crosses the wire.
@@ -40,15 +46,14 @@ const (
 	LinkHeaderNone                       // IP header
 )
 
-// linkHeaders are the hardware types, ARPHRD_* of linux/if_arp.h, whose layout is the same on both directions and on
-// every kernel that has tcx. Left out on purpose: what carries no IP or another link header (InfiniBand, CAN, 802.11 monitor,
-// netlink).
+// linkHeaders are the hardware types, ARPHRD_* of linux/if_arp.h, whose layout is the same on both directions, but for OuterFirst. Left
+// out on purpose: what carries no IP or another link header (InfiniBand, CAN, 802.11 monitor, netlink).
 var linkHeaders = map[uint16]LinkHeader{
 	1:      LinkHeaderEthernet, // ETHER
 	772:    LinkHeaderEthernet, // LOOPBACK
 	512:    LinkHeaderNone,     // PPP: the two bytes of protocol are pulled before ingress, pushed after egress
 	519:    LinkHeaderNone,     // RAWIP: rmnet, mobile broadband
-	768:    LinkHeaderNone,     // TUNNEL: ipip. Before 5.14 (commit 7ad136fd288c) ingress begins with the outer link header
+	768:    LinkHeaderNone,     // TUNNEL: ipip
 	769:    LinkHeaderNone,     // TUNNEL6: ip6tnl
 	776:    LinkHeaderNone,     // SIT
 	778:    LinkHeaderNone,     // IPGRE, see LinkHeader
@@ -58,6 +63,9 @@ var linkHeaders = map[uint16]LinkHeader{
 
 // LinkHeader returns what packets at i begin with. TestDevices of internal/kernelmatrix sends packets through these devices.
 func (i *Interface) LinkHeader() LinkHeader {
+	if i.OuterFirst {
+		return LinkHeaderUnknown
+	}
 	switch i.Kind {
 	case "vti", "vti6", "xfrm":
 		// xfrm_input moves the outer link header, of whatever length, in front of the inner IP header; egress has none.

@@ -7,10 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -25,7 +28,8 @@ const (
 	watchInterval = 100 * time.Millisecond // at most one call of changed in this time
 )
 
-// List returns every interface of the network namespace of the calling thread.
+// List returns every interface of the network namespace of the calling thread. With ErrIncomplete what it returns is right, but some
+// interfaces may be missing, or their default routes.
 //
 // Device comes from IFLA_PARENT_DEV_NAME, which is right in any namespace. Kernels before 5.14 lack it: there it is the
 // link "device" in sysfs, which shows the interfaces of the namespace it was mounted in. An entry of sysfs is believed
@@ -33,7 +37,7 @@ const (
 // is not mistaken for ours; in a namespace without a sysfs of its own, no interface is then backed by a device, and
 // kind:uplink means those with a default route.
 func List() ([]Interface, error) {
-	links, err := dumpLinks()
+	links, whole, err := dumpLinks()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -47,23 +51,26 @@ func List() ([]Interface, error) {
 		devices = devices || i.Device
 		all = append(all, i)
 	}
-	if devices {
-		return all, nil
+	if !devices { // only then, because a router's table is large and the kernel does not filter it
+		routes, wholeRoutes, err := defaultRoutes()
+		if err != nil {
+			return nil, fmt.Errorf("list default routes: %w", err)
+		}
+		for n := range all {
+			all[n].DefaultRoute = routes[int(all[n].Index)]
+		}
+		whole = whole && wholeRoutes
 	}
-	// Only now, because a router's table is large and the kernel does not filter it.
-	routes, err := defaultRoutes()
-	if err != nil {
-		return nil, fmt.Errorf("list default routes: %w", err)
-	}
-	for n := range all {
-		all[n].DefaultRoute = routes[int(all[n].Index)]
+	if !whole {
+		return all, fmt.Errorf("list interfaces: %w", ErrIncomplete)
 	}
 	return all, nil
 }
 
-// Count returns the counters of every interface of the network namespace of the calling thread, by index.
+// Count returns the counters of every interface of the network namespace of the calling thread, by index. While many change it may
+// leave out some.
 func Count() (map[uint32]Counters, error) {
-	links, err := dumpLinks()
+	links, _, err := dumpLinks()
 	if err != nil {
 		return nil, fmt.Errorf("read the counters of interfaces: %w", err)
 	}
@@ -85,7 +92,7 @@ func Count() (map[uint32]Counters, error) {
 	return all, nil
 }
 
-func dumpLinks() ([][]byte, error) {
+func dumpLinks() (links [][]byte, whole bool, err error) {
 	return dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -93,16 +100,17 @@ func dumpLinks() ([][]byte, error) {
 	})
 }
 
-// dump calls get until the kernel says that nothing changed while it answered. The last answer is good enough: what
-// changed is announced to Watch.
-func dump[T any](get func() ([]T, error)) (all []T, err error) {
+// dump calls get until the kernel says that nothing changed while it answered. If it never does, the last answer is not the whole one:
+// what changed is announced to Watch, but before Linux 6.9 links may be missing that did not, since the kernel goes on by their
+// number in a bucket, from which others have gone.
+func dump[T any](get func() ([]T, error)) (all []T, whole bool, err error) {
 	for range dumpAttempts {
 		all, err = get()
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return all, err
+			return all, true, err
 		}
 	}
-	return all, nil
+	return all, false, nil
 }
 
 // parseLink reads one RTM_NEWLINK. The netlink package's own reading renames kinds (tun to tuntap) and loses the
@@ -151,11 +159,29 @@ func parseLink(data []byte) (Interface, error) {
 			}
 		}
 	}
+	i.OuterFirst = keepsOuter() && slices.Contains(decapsulating, i.Kind)
 	i.Device = i.Device || deviceInSysfs(sysClassNet, &i, address)
 	if !elsewhere {
 		i.join(link)
 	}
 	return i, nil
+}
+
+// decapsulating are the kinds whose drivers say only since Linux 5.14 that a packet begins behind the outer headers (skb_reset_mac_header,
+// commits 99c8719b7981, 7ad136fd288c, 730eed2772e7, aab1e898c26c, da5a2e49f064 and b2d898c8a523). Before it the tc hook sees those, too.
+var decapsulating = []string{"bareudp", "ipip", "sit", "gre", "ip6gre", "ip6tnl", "gtp"}
+
+// keepsOuter reports whether this kernel is so old. Its version is all that tells.
+var keepsOuter = sync.OnceValue(func() bool {
+	var name unix.Utsname
+	err := unix.Uname(&name)
+	return err == nil && below514(unix.ByteSliceToString(name.Release[:]))
+})
+
+func below514(release string) bool {
+	var major, minor int
+	_, err := fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return err == nil && (major < 5 || major == 5 && minor < 14)
 }
 
 // join notes what IFLA_LINK means. A tunnel's is the interface that its packets leave through, and those are other packets.
@@ -214,10 +240,10 @@ func sysfsValue(dir, name string) string {
 }
 
 // defaultRoutes returns the indexes of the interfaces that a default route of the main table leads to.
-func defaultRoutes() (map[int]bool, error) {
-	indexes := map[int]bool{}
+func defaultRoutes() (indexes map[int]bool, whole bool, err error) {
+	indexes, whole = map[int]bool{}, true
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := dump(func() (defaults []netlink.Route, err error) {
+		routes, all, err := dump(func() (defaults []netlink.Route, err error) {
 			err = netlink.RouteListFilteredIter(family, &netlink.Route{}, 0, func(r netlink.Route) bool {
 				if isDefault(&r) {
 					defaults = append(defaults, r)
@@ -227,8 +253,9 @@ func defaultRoutes() (map[int]bool, error) {
 			return defaults, err
 		})
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
+		whole = whole && all
 		for _, r := range routes {
 			indexes[r.LinkIndex] = true
 			for _, hop := range r.MultiPath {
@@ -236,7 +263,7 @@ func defaultRoutes() (map[int]bool, error) {
 			}
 		}
 	}
-	return indexes, nil
+	return indexes, whole, nil
 }
 
 // isDefault reports whether r leads everywhere: not "unreachable default", which IPv6 hangs on loopback.
@@ -251,23 +278,51 @@ func isDefault(r *netlink.Route) bool {
 	return ones == 0
 }
 
-// Listener hears when interfaces of one network namespace may have come, gone or changed.
+// Listener hears when interfaces of one network namespace may have come, gone or changed, and when a default route may have.
 type Listener struct{ socket *nl.NetlinkSocket }
 
 // Listen opens its socket in the network namespace of the calling thread. Watch must follow, or Close.
 func Listen() (*Listener, error) {
-	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("subscribe to link events: %w", err)
+		return nil, fmt.Errorf("subscribe to link and route events: %w", err)
+	}
+	if err := dropRoutes(socket.GetFd()); err != nil {
+		socket.Close()
+		return nil, fmt.Errorf("drop events of routes that are no default route: %w", err)
 	}
 	return &Listener{socket}, nil
+}
+
+// dropRoutes lets the kernel drop the events of routes that do not lead everywhere: a router may have a million, and
+// many changes a second. The filter is a socket's (classic BPF), asks for no privilege, and looks at the only message of
+// an event: struct nlmsghdr, then struct rtmsg.
+func dropRoutes(fd int) error {
+	const (
+		nlmsgType = 4                                       // offset, host byte order: little-endian on amd64 and arm64
+		rtmDstLen = unix.SizeofNlMsghdr + 1                 // offset, bits of the prefix
+		load16    = unix.BPF_LD | unix.BPF_H | unix.BPF_ABS // in network byte order
+		load8     = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS
+		ifEqual   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		keep      = unix.BPF_RET | unix.BPF_K
+	)
+	filter := []unix.SockFilter{
+		{Code: load16, K: nlmsgType},
+		{Code: ifEqual, K: uint32(nl.Swap16(unix.RTM_NEWROUTE)), Jt: 1},
+		{Code: ifEqual, K: uint32(nl.Swap16(unix.RTM_DELROUTE)), Jf: 2},
+		{Code: load8, K: rtmDstLen},
+		{Code: ifEqual, K: 0, Jf: 1},
+		{Code: keep, K: math.MaxUint32},
+		{Code: keep, K: 0},
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
 // Close is for who does not watch.
 func (l *Listener) Close() { l.socket.Close() }
 
-// Watch calls changed, from this goroutine, whenever interfaces may have come, gone or changed, until ctx is done; then
-// it returns nil. It calls it once at the beginning, so nothing that happens after Listen was called is missed, then
+// Watch calls changed, from this goroutine, whenever interfaces or default routes may have come, gone or changed, until
+// ctx is done; then it returns nil. It calls it once at the beginning, so nothing that happens after Listen was called is missed, then
 // at once for a first event and at most ten times a second for many.
 func (l *Listener) Watch(ctx context.Context, changed func()) error {
 	socket := l.socket
@@ -306,7 +361,7 @@ func receive(ctx context.Context, socket *nl.NetlinkSocket, events chan<- struct
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 			continue
 		default:
-			return fmt.Errorf("receive link events: %w", err)
+			return fmt.Errorf("receive link and route events: %w", err)
 		}
 		select {
 		case events <- struct{}{}:

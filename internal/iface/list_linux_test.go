@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,6 +132,18 @@ func TestParseLinkRefusesShortMessages(t *testing.T) {
 	require.Error(t, err)
 }
 
+func TestTunnelsBelow514HaveNoHeaderInCommon(t *testing.T) {
+	for release, want := range map[string]bool{
+		"5.10.0-46-cloud-amd64": true, "5.13.19": true, "5.14.0-427.el9.x86_64": false, "6.1.192": false, "10.0-rc1": false, "4.19.0": true, "": false,
+	} {
+		assert.Equal(t, want, below514(release), release)
+	}
+	tunnel := Interface{Kind: "sit", HWType: unix.ARPHRD_SIT}
+	assert.Equal(t, LinkHeaderNone, tunnel.LinkHeader())
+	tunnel.OuterFirst = true
+	assert.Equal(t, LinkHeaderUnknown, tunnel.LinkHeader())
+}
+
 func TestADefaultRouteLeadsEverywhere(t *testing.T) {
 	_, v4, _ := net.ParseCIDR("0.0.0.0/0")
 	_, v6, _ := net.ParseCIDR("::/0")
@@ -144,7 +157,7 @@ func TestADefaultRouteLeadsEverywhere(t *testing.T) {
 
 func TestDumpTriesAgainWhenInterrupted(t *testing.T) {
 	calls := 0
-	all, err := dump(func() ([]int, error) {
+	all, whole, err := dump(func() ([]int, error) {
 		calls++
 		if calls < 3 {
 			return []int{calls}, netlink.ErrDumpInterrupted
@@ -153,13 +166,15 @@ func TestDumpTriesAgainWhenInterrupted(t *testing.T) {
 	})
 	require.NoError(t, err)
 	assert.Equal(t, []int{3}, all)
+	assert.True(t, whole)
 
-	all, err = dump(func() ([]int, error) { return []int{7}, netlink.ErrDumpInterrupted })
+	all, whole, err = dump(func() ([]int, error) { return []int{7}, netlink.ErrDumpInterrupted })
 	require.NoError(t, err, "what changed meanwhile is announced to Watch")
 	assert.Equal(t, []int{7}, all)
+	assert.False(t, whole, "others may be missing")
 
 	broken := errors.New("broken")
-	_, err = dump(func() ([]int, error) { return nil, broken })
+	_, _, err = dump(func() ([]int, error) { return nil, broken })
 	require.ErrorIs(t, err, broken)
 }
 
@@ -188,6 +203,68 @@ func TestWatchTellsOnceAtTheStartAndOfChanges(t *testing.T) {
 		})
 		assert.NoError(t, err)
 		assert.Equal(t, 3, calls)
+	})
+}
+
+// A router's many routes wake nobody; those do that kind:uplink may stand for.
+func TestWatchTellsOfDefaultRoutesAndOfNoOthers(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		addVeth(t, "eth0", "peer0")
+		host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		assert.NoError(t, err)
+		defer host.Close()
+		index := map[string]int{}
+		for _, name := range []string{"eth0", "peer0"} {
+			link, err := host.LinkByName(name)
+			assert.NoError(t, err)
+			assert.NoError(t, host.LinkSetUp(link))
+			index[name] = link.Attrs().Index
+		}
+		route := func(to, name string) *netlink.Route {
+			_, dst, err := net.ParseCIDR(to)
+			assert.NoError(t, err)
+			return &netlink.Route{LinkIndex: index[name], Dst: dst, Scope: netlink.SCOPE_LINK}
+		}
+		l, err := Listen()
+		if !assert.NoError(t, err) {
+			return
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		var calls atomic.Int64
+		ended := make(chan error)
+		go func() { ended <- l.Watch(ctx, func() { calls.Add(1) }) }()
+		told := func(what string, before int64) {
+			assert.Eventually(t, func() bool { return calls.Load() > before }, 5*time.Second, time.Millisecond, what)
+		}
+		told("the beginning", 0)
+		time.Sleep(4 * watchInterval)
+
+		before := calls.Load()
+		for n := range 200 {
+			assert.NoError(t, host.RouteAdd(route(fmt.Sprintf("10.0.%d.0/24", n), "eth0")))
+			assert.NoError(t, host.RouteAdd(route(fmt.Sprintf("2001:db8:%x::/48", n), "eth0")))
+		}
+		assert.NoError(t, host.RouteAdd(route("128.0.0.0/1", "eth0")))
+		assert.NoError(t, host.RouteDel(route("128.0.0.0/1", "eth0")))
+		time.Sleep(4 * watchInterval)
+		assert.Equal(t, before, calls.Load())
+
+		for _, everywhere := range []string{"0.0.0.0/0", "::/0"} {
+			before = calls.Load()
+			assert.NoError(t, host.RouteAdd(route(everywhere, "eth0")))
+			told(everywhere+" added", before)
+			time.Sleep(2 * watchInterval)
+			before = calls.Load()
+			assert.NoError(t, host.RouteReplace(route(everywhere, "peer0")))
+			told(everywhere+" moved", before)
+			time.Sleep(2 * watchInterval)
+			before = calls.Load()
+			assert.NoError(t, host.RouteDel(route(everywhere, "peer0")))
+			told(everywhere+" withdrawn", before)
+			time.Sleep(2 * watchInterval)
+		}
+		cancel()
+		assert.NoError(t, <-ended)
 	})
 }
 
@@ -230,7 +307,7 @@ func TestALostSocketIsAnError(t *testing.T) {
 	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
 	require.NoError(t, err)
 	socket.Close()
-	require.ErrorContains(t, receive(t.Context(), socket, nil), "receive link events: ")
+	require.ErrorContains(t, receive(t.Context(), socket, nil), "receive link and route events: ")
 }
 
 func TestWatchEndsWithItsContext(t *testing.T) {

@@ -15,9 +15,11 @@ import (
 // clock turns the kernel's times into ns since 1970. Programs stamp first packets with CLOCK_BOOTTIME, which goes on in
 // suspend, and every packet with jiffies, which cost nothing.
 type clock struct {
-	jiffies *ebpf.Program
+	jiffies func() (uint32, error)
 	tick    int64 // ns of one jiffy
 }
+
+const clockTries = 5 // at readings that belong together
 
 // instant is one reading of all clocks.
 type instant struct {
@@ -29,7 +31,10 @@ type instant struct {
 
 func newClock(jiffies *ebpf.Program) (*clock, error) {
 	tick, err := tickLength()
-	return &clock{jiffies: jiffies, tick: tick}, err
+	return &clock{jiffies: func() (uint32, error) {
+		frame := make([]byte, 64) // some kernels refuse frames that end with the link header
+		return jiffies.Run(&ebpf.RunOptions{Data: frame})
+	}, tick: tick}, err
 }
 
 // tickLength is that of one jiffy in ns.
@@ -41,24 +46,47 @@ func tickLength() (int64, error) {
 	return tick.Nano(), nil
 }
 
-// now reads all clocks.
-func (c *clock) now() (instant, error) {
-	frame := make([]byte, 64) // some kernels refuse frames that end with the link header
-	jiffies, err := c.jiffies.Run(&ebpf.RunOptions{Data: frame})
-	if err != nil {
-		return instant{}, fmt.Errorf("read jiffies: %w", err)
+// now reads all clocks. Jiffies come first, and again if they were read a tick or more before the others.
+func (c *clock) now() (at instant, err error) {
+	for range clockTries {
+		var before unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &before); err != nil {
+			return instant{}, fmt.Errorf("read the clock: %w", err)
+		}
+		jiffies, err := c.jiffies()
+		if err != nil {
+			return instant{}, fmt.Errorf("read jiffies: %w", err)
+		}
+		if at, err = wallClock(); err != nil {
+			return instant{}, err
+		}
+		at.jiffies, at.tick = jiffies, c.tick
+		if at.boottime()-before.Nano() < c.tick {
+			break
+		}
 	}
-	at, err := wallClock()
-	at.jiffies, at.tick = jiffies, c.tick
-	return at, err
+	return at, nil
 }
+
+// later is now, if jiffies cannot be read: as many ticks have passed since i as time has.
+func (i *instant) later() instant {
+	at, err := wallClock()
+	if err != nil {
+		return *i
+	}
+	at.jiffies, at.tick = i.jiffies+uint32((at.boottime()-i.boottime())/i.tick), i.tick
+	return at
+}
+
+// boottime is CLOCK_BOOTTIME in ns.
+func (i *instant) boottime() int64 { return i.unix - i.booted }
 
 // wallClock reads all clocks but jiffies. CLOCK_REALTIME is read between two readings of CLOCK_BOOTTIME, again if something
 // came in between: a preempted reader must not shift every flow.
 func wallClock() (instant, error) {
 	const close = 50_000 // ns
 	var before, real, after unix.Timespec
-	for range 5 {
+	for range clockTries {
 		for _, c := range []struct {
 			id   int32
 			into *unix.Timespec

@@ -41,7 +41,7 @@ func (k *Kernel) Drain(visit func(*flow.Slot)) (*Drained, error) {
 	if err := k.flip(); err != nil {
 		return nil, err
 	}
-	d := &Drained{Time: k.drain.at.unix}
+	d := &Drained{Time: k.drain.at.unix, Booted: k.drain.at.booted}
 	k.take(1-k.drain.active, visit, d)
 	k.drain.flipped = false
 	if k.drain.stopped {
@@ -66,8 +66,12 @@ func (k *Kernel) flip() error {
 	return nil
 }
 
-func (k *Kernel) readClock() (err error) {
-	k.drain.at, err = k.clock.now()
+// readClock keeps the last reading if it fails.
+func (k *Kernel) readClock() error {
+	at, err := k.clock.now()
+	if err == nil {
+		k.drain.at = at
+	}
 	return err
 }
 
@@ -75,7 +79,11 @@ func (k *Kernel) readClock() (err error) {
 func (k *Kernel) stopCounting() error {
 	atomic.StoreUint32(&k.control.Active, stopped)
 	k.drain.stopped = true
-	if err := errors.Join(k.readClock(), k.barrier.wait()); err != nil {
+	clockErr := k.readClock()
+	if clockErr != nil { // nobody reads it again: what is left must not bear the time of the last drain
+		k.drain.at = k.drain.at.later()
+	}
+	if err := errors.Join(clockErr, k.barrier.wait()); err != nil {
 		return fmt.Errorf("stop counting: %w", err)
 	}
 	return nil
@@ -106,6 +114,7 @@ func (k *Kernel) take(buffer uint32, visit func(*flow.Slot), d *Drained) {
 		d.Ledger.Entries[flow.ReasonAccounted].Add(sum)
 		d.Slots = max(d.Slots, int(r.header.Used))
 		sum.Add(r.takeClasses(d))
+		sum.Add(d.takeWrapped(r.header.Packets - sum.Packets))
 		d.check(number, r.header, sum)
 		d.takeHeader(r.header)
 	}
@@ -171,6 +180,18 @@ func (r *region) takeClasses(d *Drained) (sum flow.Volume) {
 		*s = bpfSlot{}
 	}
 	return sum
+}
+
+// takeWrapped takes the packets that the header has and the slots have not, if it is their 32-bit counters that went round. It takes minutes
+// without a drain. Whose they were nobody knows any more; their bytes are where they belong.
+func (d *Drained) takeWrapped(missing uint64) flow.Volume {
+	if missing == 0 || missing%(1<<32) != 0 {
+		return flow.Volume{}
+	}
+	v := flow.Volume{Packets: missing}
+	d.Classes = append(d.Classes, Class{Reason: flow.ReasonOverflow, Volume: v})
+	d.Ledger.Entries[flow.ReasonOverflow].Add(v)
+	return v
 }
 
 // check compares what the region says of itself; every difference is a defect of this project.

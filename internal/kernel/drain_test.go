@@ -8,6 +8,7 @@ package kernel
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -269,6 +270,24 @@ func TestMismatchesAreSeen(t *testing.T) {
 		require.Len(t, d.Mismatches, 1)
 		require.Equal(t, identity, d.Mismatches[0].Identity)
 	}
+}
+
+// What a slot's counter of packets has lost by going round is in the ledger, and no defect.
+func TestACounterThatWentRoundIsOverflow(t *testing.T) {
+	k := load(t, Config{cpus: []int{0}})
+	pin(t, 0)
+	frame := udpFrame(1, 2, 3, 4, 60)
+	inject(t, k.objects.IngressL2, frame, nil)
+	r := k.regions.at(0, 0)
+	r.slots[0].Packets = math.MaxUint32 // as after an hour of millions a second
+	r.header.Packets = 2<<32 + math.MaxUint32
+	inject(t, k.objects.IngressL2, frame, nil)
+	inject(t, k.objects.IngressL2, frame, nil)
+	got := drain(t, k)
+	require.Len(t, got.slots, 1)
+	require.Equal(t, flow.Volume{Packets: 1, Bytes: 3 * uint64(len(frame))}, got.slots[0].Volume)
+	require.Equal(t, []Class{{Reason: flow.ReasonOverflow, Volume: flow.Volume{Packets: 3 << 32}}}, got.Classes)
+	require.Equal(t, uint64(3<<32+1), got.Ledger.Seen.Packets)
 }
 
 // The last packet of a flow is dated to a tick, across drains of any age.

@@ -6,6 +6,7 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"runtime"
 	"testing"
@@ -45,10 +46,13 @@ func pin(tb testing.TB, cpu int) {
 
 // inject runs a program on one frame and checks that it is the observer it must be.
 func inject(tb testing.TB, program *ebpf.Program, frame []byte, ctx any) {
-	tb.Helper()
 	out := make([]byte, len(frame)+64)
 	opts := &ebpf.RunOptions{Data: frame, DataOut: out, Context: ctx}
 	verdict, err := program.Run(opts)
+	if err == nil && verdict == tcxNext && bytes.Equal(frame, opts.DataOut) {
+		return // millions of times: what follows takes longer than the program
+	}
+	tb.Helper()
 	require.NoError(tb, err)
 	require.Equal(tb, uint32(tcxNext), verdict, "an observer never ends the chain")
 	require.Equal(tb, frame, opts.DataOut, "an observer never changes a packet")

@@ -89,6 +89,7 @@ func TestEveryCombinationOfKnobsLoads(t *testing.T) {
 		knobs [][]setting
 	}{{"plain", objectPlain, plainSwitches}, {"full", objectFull, switches}, {"old", objectOld, switches}} {
 		t.Run(form.name, func(t *testing.T) {
+			t.Parallel() // the verifier keeps one CPU busy
 			if form.which == objectFull && (&Config{Tunnels: true}).choose(versionHere(t)) == objectOld {
 				t.Log("not for this kernel")
 				return

@@ -59,6 +59,7 @@ func (s *Samples) Add(o *Samples) {
 // Drained is what one drain took from the kernel besides the slots.
 type Drained struct {
 	Time       int64 // ns since 1970 of the flip; no time in a slot is later
+	Booted     int64 // ns since 1970 at which CLOCK_BOOTTIME was 0, by the wall clock of the flip: it moves with that when it is set
 	Classes    []Class
 	Ledger     Ledger
 	Samples    Samples

@@ -335,6 +335,9 @@ func (k *Kernel) open() error {
 	if k.clock, err = newClock(k.objects.JiffiesNow); err != nil {
 		return err
 	}
+	if err := k.readClock(); err != nil {
+		return err
+	}
 	if k.cfg.clsact {
 		if err := k.renewLease(); err != nil {
 			return err

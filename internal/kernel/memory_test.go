@@ -28,6 +28,11 @@ func memoryFormula(online, possible, slots int) (regions, all int) {
 	return regions, regions + samplers + fragments + scratch + rings
 }
 
+// withoutSampling is the same without a ring for samples, and without what they are made in.
+func withoutSampling(all, possible int) int {
+	return all - 1<<20 + os.Getpagesize() - 16_616*possible
+}
+
 func firstCPUs(n int) []int {
 	cpus := make([]int, n)
 	for i := range cpus {
@@ -67,6 +72,22 @@ func TestMemoryByNumberOfCPUs(t *testing.T) {
 	}
 }
 
+// The receiver's table of pipelines says the same of two CPUs.
+func TestMemoryByPipelines(t *testing.T) {
+	cfg, err := fit(sampled(2))
+	require.NoError(t, err)
+	_, all := memoryFormula(2, 2, cfg.Slots)
+	readme, err := os.ReadFile("../../receiver/README.md")
+	require.NoError(t, err)
+	for pipelines, bytes := range map[string]int{
+		"metrics": withoutSampling(all, 2), "both, no samples": withoutSampling(all, 2), "logs": all, "both": all,
+	} {
+		if row := fmt.Sprintf("\n| %s | %.1f MB |", pipelines, float64(bytes)/1e6); !strings.Contains(string(readme), row) {
+			t.Errorf("receiver/README.md lacks the row%s", row)
+		}
+	}
+}
+
 // The kernel charges what the formula says.
 func TestMemoryIsWhatTheFormulaSays(t *testing.T) {
 	possible := ebpf.MustPossibleCPU()
@@ -75,6 +96,10 @@ func TestMemoryIsWhatTheFormulaSays(t *testing.T) {
 		k := load(t, sampled(n))
 		_, want := memoryFormula(n, possible, k.SlotLimit())
 		require.InEpsilon(t, want, k.MemoryBytes(), 0.02, "%d CPUs", n)
+		require.NoError(t, k.Close())
+
+		k = load(t, Config{cpus: firstCPUs(n)})
+		require.InEpsilon(t, withoutSampling(want, possible), k.MemoryBytes(), 0.02, "%d CPUs, no samples", n)
 		require.NoError(t, k.Close())
 	}
 }

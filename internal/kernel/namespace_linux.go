@@ -93,7 +93,7 @@ func (p *hookPrograms) of(d flow.Direction) *ebpf.Program {
 
 func (n *Namespace) program(h iface.LinkHeader, d flow.Direction) (*ebpf.Program, error) {
 	if h != iface.LinkHeaderEthernet && h != iface.LinkHeaderNone {
-		return nil, errors.New("link header not supported (Ethernet, loopback and devices without link header are)")
+		return nil, errors.New("link header not supported (Ethernet, loopback and devices without link header are, tunnels among them from Linux 5.14 on)")
 	}
 	if n.number == 0 {
 		return n.k.objects.of(h).of(d), nil

@@ -8,7 +8,6 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"maps"
 
 	"github.com/cilium/ebpf"
 
@@ -27,7 +26,7 @@ const (
 )
 
 // Stack tells the programs how the interfaces of the namespace are joined. It replaces what they were told before, and needs
-// Config.Deduplicate.
+// Config.Deduplicate. What they could not be told the next call tells.
 func (n *Namespace) Stack(all map[uint32]iface.Stacking) error {
 	n.k.mu.Lock()
 	defer n.k.mu.Unlock()
@@ -35,23 +34,30 @@ func (n *Namespace) Stack(all map[uint32]iface.Stacking) error {
 }
 
 func (n *Namespace) stack(all map[uint32]iface.Stacking) error {
+	if n.stacks == nil {
+		n.stacks = map[uint32]iface.Stacking{}
+	}
 	var errs []error
 	for index := range n.stacks {
-		if _, ok := all[index]; !ok {
-			errs = append(errs, n.k.objects.Stackings.Delete(n.place(index)))
+		if _, ok := all[index]; ok {
+			continue
 		}
+		if err := n.k.objects.Stackings.Delete(n.place(index)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, err)
+			continue
+		}
+		delete(n.stacks, index)
 	}
-	said := maps.Clone(all)
 	for index, s := range all {
 		if was, ok := n.stacks[index]; ok && was == s {
 			continue
 		}
 		if err := n.k.objects.Stackings.Update(n.place(index), compileStacking(s), ebpf.UpdateAny); err != nil {
 			errs = append(errs, err)
-			delete(said, index)
+			continue
 		}
+		n.stacks[index] = s
 	}
-	n.stacks = said
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("tell the programs how interfaces are joined: %w", err)
 	}

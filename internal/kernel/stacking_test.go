@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -212,4 +213,40 @@ func TestEachPacketCountsOnce(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What the programs could not be told they are told the next time, and until then it is known what they believe.
+func TestAStackingThatFailedIsToldAgain(t *testing.T) {
+	k := load(t, Config{Deduplicate: true})
+	ingress, egress := iface.Stacking{Known: true, Ingress: true}, iface.Stacking{Known: true, Egress: true}
+	require.NoError(t, k.Stack(map[uint32]iface.Stacking{7: ingress, 8: ingress, 9: ingress}))
+	want := map[uint32]iface.Stacking{7: egress, 9: ingress}
+
+	working := k.objects.Stackings
+	broken, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}) // has no room for such keys
+	require.NoError(t, err)
+	k.objects.Stackings = broken
+	require.ErrorContains(t, k.Stack(want), "tell the programs how interfaces are joined")
+	k.objects.Stackings = working
+	require.NoError(t, broken.Close())
+	require.NoError(t, k.Stack(want))
+	require.Equal(t, map[bpfPlace]bpfStacking{
+		{Ifindex: 7}: compileStacking(egress), {Ifindex: 9}: compileStacking(ingress),
+	}, stackings(t, k))
+	require.NoError(t, k.Stack(nil))
+	require.Empty(t, stackings(t, k))
+}
+
+// stackings is what the programs have been told.
+func stackings(t *testing.T, k *Kernel) map[bpfPlace]bpfStacking {
+	t.Helper()
+	all := map[bpfPlace]bpfStacking{}
+	var at bpfPlace
+	var s bpfStacking
+	entries := k.objects.Stackings.Iterate()
+	for entries.Next(&at, &s) {
+		all[at] = s
+	}
+	require.NoError(t, entries.Err())
+	return all
 }

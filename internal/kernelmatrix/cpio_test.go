@@ -44,14 +44,16 @@ func (w *cpioWriter) pad() {
 	}
 }
 
-// initramfs holds process 1, the test binaries, the commands that process 1 runs, and modules, named so that their order is that
-// of names.
-func initramfs(init []byte, binaries map[string][]byte, commands []byte, modules []module) []byte {
+// initramfs holds process 1, which is the file "guest", test binaries and what else they need, the commands that process 1 runs, and
+// modules, named so that their order is that of names.
+func initramfs(files map[string][]byte, commands []byte, modules []module) []byte {
 	var w cpioWriter
 	w.add("dev", modeDir, nil)
-	w.add("init", modeFile, init)
-	for name, binary := range binaries {
-		w.add(name, modeFile, binary)
+	for name, content := range files {
+		if name == "guest" {
+			name = "init"
+		}
+		w.add(name, modeFile, content)
 	}
 	w.add("commands", modeFile, commands)
 	w.add("modules", modeDir, nil)

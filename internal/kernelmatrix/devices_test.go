@@ -8,9 +8,11 @@ package kernelmatrix
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,12 +26,21 @@ import (
 	"github.com/ebpfpackets/ebpfpackets/internal/testenv"
 )
 
+// outerHeader is a header of the packet that carries another one.
+type outerHeader uint8
+
+const (
+	outerLink outerHeader = iota + 1
+	outerIP
+)
+
 // device is a kind of interface that packets begin with something of its own at.
 type device struct {
 	name   string
 	link   func(attrs netlink.LinkAttrs, local, remote *testenv.End) netlink.Link // nil: the veth of the pair itself
 	header uint64                                                                 // bytes in front of the inner IP header that are counted
 	inner  []int                                                                  // versions of IP that it carries
+	outer  outerHeader                                                            // that comes in first below Linux 5.14
 	gre    bool                                                                   // carries whatever a peer says
 	meet   func(t *testing.T, d *device, left, right, l, r *testenv.End)          // nil: addresses are all that they need to know
 }
@@ -37,20 +48,20 @@ type device struct {
 // Plain Ethernet is there to compare with: what is wrong there is wrong with the test.
 var devices = []device{
 	{name: "veth", header: 14, inner: []int{4, 6}},
-	{name: "ipip", inner: []int{4}, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
+	{name: "ipip", outer: outerLink, inner: []int{4}, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
 		return &netlink.Iptun{LinkAttrs: a, Local: ip(l.V4), Remote: ip(r.V4), Ttl: 64}
 	}},
-	{name: "sit", inner: []int{6}, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
+	{name: "sit", outer: outerIP, inner: []int{6}, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
 		return &netlink.Sittun{LinkAttrs: a, Local: ip(l.V4), Remote: ip(r.V4), Ttl: 64, Proto: unix.IPPROTO_IPV6}
 	}},
-	{name: "ip6tnl", inner: []int{4, 6}, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
+	{name: "ip6tnl", outer: outerLink, inner: []int{4, 6}, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
 		const ignoreEncapsulationLimit = 1
 		return &netlink.Ip6tnl{LinkAttrs: a, Local: ip(l.V6), Remote: ip(r.V6), Ttl: 64, Flags: ignoreEncapsulationLimit}
 	}},
-	{name: "gre", inner: []int{4, 6}, gre: true, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
+	{name: "gre", outer: outerIP, inner: []int{4, 6}, gre: true, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
 		return &netlink.Gretun{LinkAttrs: a, Local: ip(l.V4), Remote: ip(r.V4), Ttl: 64}
 	}},
-	{name: "ip6gre", inner: []int{4, 6}, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
+	{name: "ip6gre", outer: outerLink, inner: []int{4, 6}, link: func(a netlink.LinkAttrs, l, r *testenv.End) netlink.Link {
 		return &netlink.Gretun{LinkAttrs: a, Local: ip(l.V6), Remote: ip(r.V6), Ttl: 64}
 	}},
 	{name: "wireguard", inner: []int{4, 6}, meet: pairWireguard, link: func(a netlink.LinkAttrs, _, _ *testenv.End) netlink.Link {
@@ -61,18 +72,23 @@ var devices = []device{
 func ip(a netip.Addr) net.IP { return a.AsSlice() }
 
 // TestDevices sends datagrams through each kind of device, in both directions. What is counted there must be those packets: a
-// layout that is taken for another would give other addresses, ports or bytes. TestKernels runs it on kernels that have all
-// kinds; elsewhere it tests those that are there.
+// layout that is taken for another would give other addresses, ports or bytes. Those with two layouts are not attached. TestKernels runs it
+// on kernels that have all kinds; elsewhere it tests those that are there.
 func TestDevices(t *testing.T) {
 	testenv.Privileged(t)
 	k, err := kernel.Load(kernel.Config{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, k.Close()) })
+	sampler := sync.OnceValue(func() *kernel.Kernel { return sampling(t) })
 	for _, d := range devices {
 		t.Run(d.name, func(t *testing.T) {
 			left, right := testenv.Pair(t, testenv.PairConfig{})
 			l, r := d.ends(t, left, right)
 			if l == nil {
+				return
+			}
+			if d.outer != 0 && below514(t) {
+				d.beginsInTwoWays(t, sampler(), left, right, l, r)
 				return
 			}
 			observe(t, k, l)
@@ -118,6 +134,37 @@ func TestDevicesThatAreNot(t *testing.T) {
 			i := find(t, left.NetNS, "device0")
 			require.Equal(t, iface.LinkHeaderUnknown, i.LinkHeader())
 		})
+	}
+}
+
+// below514 reports whether this kernel is older than Linux 5.14.
+func below514(t *testing.T) bool {
+	t.Helper()
+	var name unix.Utsname
+	require.NoError(t, unix.Uname(&name))
+	var major, minor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
+	require.NoError(t, err)
+	return 100*major+minor < 514
+}
+
+// beginsInTwoWays wants that the device is not attached, and shows why: what it sends begins with the inner header, what it receives with
+// one of the outer packet.
+func (d *device) beginsInTwoWays(t *testing.T, k *kernel.Kernel, left, right, l, r *testenv.End) {
+	t.Helper()
+	i := find(t, l.NetNS, l.Name)
+	require.Equal(t, iface.LinkHeaderUnknown, i.LinkHeader())
+	l.Do(func() { require.ErrorContains(t, k.Attach(i, flow.DirectionIngress), "link header not supported") })
+	for _, version := range d.inner {
+		begins := d.begins(t, k, l, r, version)
+		outer := []byte{0x45}
+		if d.outer == outerLink {
+			outer = slices.Concat(left.MAC[:], right.MAC[:])
+		}
+		for n := range datagramsEach {
+			require.Equal(t, byte(version), begins[flow.DirectionEgress][n][0]>>4)
+			require.Equal(t, outer, begins[flow.DirectionIngress][n][:len(outer)])
+		}
 	}
 }
 

@@ -6,6 +6,8 @@
 package kernelmatrix
 
 import (
+	"bytes"
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"slices"
@@ -37,9 +39,7 @@ var ipsec = []device{
 // with the IP header. If that changes they can be.
 func TestDevicesOfIPsecBeginInTwoWays(t *testing.T) {
 	testenv.Privileged(t)
-	k, err := kernel.Load(kernel.Config{Samples: true, RandomOneIn: 1, SnapLength: 256, MaxPerSecond: 1 << 20})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, k.Close()) })
+	k := sampling(t)
 	for _, d := range ipsec {
 		t.Run(d.name, func(t *testing.T) {
 			left, right := testenv.Pair(t, testenv.PairConfig{})
@@ -47,22 +47,7 @@ func TestDevicesOfIPsecBeginInTwoWays(t *testing.T) {
 			if l == nil {
 				return
 			}
-			forced := iface.Interface{Index: uint32(l.Index), Name: l.Name, HWType: unix.ARPHRD_NONE}
-			for _, direction := range []flow.Direction{flow.DirectionIngress, flow.DirectionEgress} {
-				var err error
-				l.Do(func() { err = k.Attach(forced, direction) })
-				require.NoError(t, err)
-			}
-			t.Cleanup(func() { require.NoError(t, k.Detach(forced.Index)) })
-			d.exchange(t, l, r, 4)
-			d.exchange(t, r, l, 4)
-			begins := map[flow.Direction][][]byte{}
-			_, err := k.ReadSamples(func(s *packet.Sample) {
-				begins[s.Direction] = append(begins[s.Direction], slices.Clone(s.Data))
-			})
-			require.NoError(t, err)
-			require.Len(t, begins[flow.DirectionEgress], datagramsEach)
-			require.Len(t, begins[flow.DirectionIngress], datagramsEach)
+			begins := d.begins(t, k, l, r, 4)
 			ethernet := slices.Concat(left.MAC[:], right.MAC[:], []byte{0x08, 0x00})
 			for i := range datagramsEach {
 				require.Equal(t, byte(0x45), begins[flow.DirectionEgress][i][0])
@@ -70,6 +55,42 @@ func TestDevicesOfIPsecBeginInTwoWays(t *testing.T) {
 			}
 		})
 	}
+}
+
+// sampling takes every packet for a sample.
+func sampling(t *testing.T) *kernel.Kernel {
+	t.Helper()
+	k, err := kernel.Load(kernel.Config{Samples: true, RandomOneIn: 1, SnapLength: 256, MaxPerSecond: 1 << 20})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, k.Close()) })
+	return k
+}
+
+// begins returns what the hooks at one end are given of an exchange, though the device is not attached otherwise. Its ports tell it from
+// what IPv6 says by itself on a new interface.
+func (d *device) begins(t *testing.T, k *kernel.Kernel, l, r *testenv.End, version int) map[flow.Direction][][]byte {
+	t.Helper()
+	forced := iface.Interface{Index: uint32(l.Index), Name: l.Name, HWType: unix.ARPHRD_NONE}
+	for _, direction := range []flow.Direction{flow.DirectionIngress, flow.DirectionEgress} {
+		var err error
+		l.Do(func() { err = k.Attach(forced, direction) })
+		require.NoError(t, err)
+	}
+	defer func() { require.NoError(t, k.Detach(forced.Index)) }()
+	there, _ := d.exchange(t, l, r, version)
+	back, _ := d.exchange(t, r, l, version)
+	all := map[flow.Direction][][]byte{}
+	_, err := k.ReadSamples(func(s *packet.Sample) {
+		key := map[flow.Direction]flow.Key{flow.DirectionEgress: there, flow.DirectionIngress: back}[s.Direction]
+		ports := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, key.SrcPort), key.DstPort)
+		if bytes.Contains(s.Data, ports) {
+			all[s.Direction] = append(all[s.Direction], slices.Clone(s.Data))
+		}
+	})
+	require.NoError(t, err)
+	require.Len(t, all[flow.DirectionEgress], datagramsEach)
+	require.Len(t, all[flow.DirectionIngress], datagramsEach)
+	return all
 }
 
 // connect lets the devices of both ends speak ESP without encryption.

@@ -54,14 +54,14 @@ var (
 var kernels = []row{
 	{ // the floor
 		name: "5.10", suite: "bullseye", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestRealTimeKernelsAreRefused"},
+		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestRealTimeKernelsAreRefused", "TestDevices", "TestDevicesThatAreNot"},
 		attach: slices.Concat(attachTests, privilegeTests, []string{"TestNamespacesNeverMix", "TestNamespacesNeverMix/clsact"}), built: builtTests,
-		modules: slices.Concat(attachModules, builtModules),
+		modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{
 		name: "6.1", suite: "bookworm", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
-		tests: []string{"TestLoad", "TestACPUThatComesLaterIsCounted"}, attach: slices.Concat(attachTests, privilegeTests), built: builtTests,
-		modules: slices.Concat(attachModules, builtModules),
+		tests: []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestDevices", "TestDevicesThatAreNot"}, attach: slices.Concat(attachTests, privilegeTests), built: builtTests,
+		modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{
 		name: "6.12", suite: "trixie", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
@@ -108,12 +108,8 @@ func TestKernels(t *testing.T) {
 			lacking(t, "needs "+tool)
 		}
 	}
-	inits, binaries := map[string][]byte{}, map[string]map[string][]byte{}
-	for arch := range machines {
-		inits[arch] = build(t, arch, "build", "./guest")
-		binaries[arch] = map[string][]byte{"matrix": build(t, arch, "test", "-c", "."), "kernel": build(t, arch, "test", "-c", "../kernel")}
-	}
-	maps.Copy(binaries[runtime.GOARCH], withCollector(t))
+	files := built(t)
+	maps.Copy(files[runtime.GOARCH], collector(t))
 	for _, k := range chosen(t) {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel() // a guest waits more than it computes
@@ -121,7 +117,7 @@ func TestKernels(t *testing.T) {
 				lacking(t, "needs a collector for "+k.arch)
 			}
 			dir := k.fetched(t)
-			root := initramfs(inits[k.arch], binaries[k.arch], []byte(k.commands()), k.loadOrder(t, dir))
+			root := initramfs(files[k.arch], []byte(k.commands()), k.loadOrder(t, dir))
 			image := filepath.Join(dir, imageName)
 			console := k.boot(t, image, root)
 			for attempt := 1; attempt < boots && !started(console); attempt++ {
@@ -167,9 +163,9 @@ func keepCaptures(t *testing.T, console []byte) (rest []byte) {
 	return rest
 }
 
-// withCollector returns the collector that was built for this machine, and what its tests need: they look for metadata.yaml two
-// directories above the one that they run in, which is "/" of a guest.
-func withCollector(t *testing.T) map[string][]byte {
+// collector returns the one that was built for this machine, and metadata.yaml, which its tests look for two directories above the
+// one that they run in: "/" of a guest.
+func collector(t *testing.T) map[string][]byte {
 	t.Helper()
 	path := os.Getenv("EBPFPACKETS_COLLECTOR")
 	if path == "" {
@@ -183,9 +179,7 @@ func withCollector(t *testing.T) map[string][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return map[string][]byte{
-		"e2e": build(t, runtime.GOARCH, "-C", "../e2e", "test", "-c", "."), "collector": collector, "metadata.yaml": metadata,
-	}
+	return map[string][]byte{"collector": collector, "metadata.yaml": metadata}
 }
 
 // commands are those that process 1 runs.
@@ -193,7 +187,7 @@ func (k row) commands() (lines string) {
 	for _, binary := range []struct {
 		path  string
 		tests []string
-	}{{"/matrix", k.tests}, {"/kernel", k.attach}, {"/e2e", k.built}} {
+	}{{"/kernelmatrix.test", k.tests}, {"/kernel.test", k.attach}, {"/e2e.test", k.built}} {
 		tests := slices.DeleteFunc(slices.Clone(binary.tests), func(name string) bool { return strings.Contains(name, "/") })
 		if len(tests) > 0 {
 			lines += binary.path + " -test.v -test.run=^(" + strings.Join(tests, "|") + ")$\n"
@@ -224,7 +218,7 @@ var consoles = map[string]string{"amd64": "ttyS0", "arm64": "ttyAMA0"}
 // A test of this package that no kernel runs by itself would look as if it were, one for a newer kernel than there is among those of CI,
 // for instance: each is in a row of the matrix. No test elsewhere leaves itself out for want of a newer kernel; it would fail.
 func TestEveryTestRunsOnAKernel(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), "go", "test", "-list", "^Test", ".").Output()
+	out, err := exec.CommandContext(t.Context(), os.Args[0], "-test.list=^Test").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,21 +262,55 @@ func (k row) boot(t *testing.T, image string, root []byte) []byte {
 	return out
 }
 
-// build returns a static Linux binary made by the go command.
-func build(t *testing.T, arch string, args ...string) []byte {
+// built returns static Linux binaries, by architecture and name: process 1 ("guest") and the tests; those with the built collector are
+// for this machine only.
+func built(t *testing.T) map[string]map[string][]byte {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "binary")
-	args = append(args[:len(args)-1:len(args)-1], "-trimpath", "-ldflags=-s -w", "-o", out, args[len(args)-1])
+	dirs, waits := map[string]string{}, []func(){}
+	for arch := range machines {
+		dirs[arch] = t.TempDir()
+		waits = append(waits,
+			build(t, arch, dirs[arch], []string{"build"}, "./guest"),
+			build(t, arch, dirs[arch], []string{"test", "-c"}, ".", "../kernel"))
+	}
+	waits = append(waits, build(t, runtime.GOARCH, dirs[runtime.GOARCH], []string{"-C", "../e2e", "test", "-c"}, "."))
+	for _, wait := range waits {
+		wait()
+	}
+	binaries := map[string]map[string][]byte{}
+	for arch, dir := range dirs {
+		binaries[arch] = map[string][]byte{}
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if binaries[arch][e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return binaries
+}
+
+// build starts a go command that writes binaries to dir. What is compiled already is read from the disk and linked, so that it is
+// worth while to start several before waiting.
+func build(t *testing.T, arch, dir string, command []string, packages ...string) (wait func()) {
+	t.Helper()
+	args := slices.Concat(command, []string{"-trimpath", "-ldflags=-s -w", "-o", dir + "/"}, packages)
 	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, msg)
-	}
-	content, err := os.ReadFile(out)
-	if err != nil {
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return content
+	return func() {
+		t.Helper()
+		if err := cmd.Wait(); err != nil {
+			t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, &said)
+		}
+	}
 }
 
 // lacking skips the test, or fails it where the caller said that nothing is to be skipped.

@@ -200,7 +200,19 @@ func (n *NetNS) AddBridge(ports ...*End) {
 // AddVeth adds a veth with both ends in the namespace. They have no addresses of IP and say nothing by themselves.
 func (n *NetNS) AddVeth(left, right string) (ends [2]*End) {
 	n.tb.Helper()
+	n.LinkAddVeth(left, right)
+	return n.SetUp(left, right)
+}
+
+// LinkAddVeth adds a veth and no more: what is configured later waits for the same lock as whoever is tested.
+func (n *NetNS) LinkAddVeth(left, right string) {
+	n.tb.Helper()
 	require.NoError(n.tb, n.link.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: left, TxQLen: 1000}, PeerName: right}))
+}
+
+// SetUp sets both ends of a veth up, silent.
+func (n *NetNS) SetUp(left, right string) (ends [2]*End) {
+	n.tb.Helper()
 	for i, name := range []string{left, right} {
 		l, err := n.link.LinkByName(name)
 		require.NoError(n.tb, err)

@@ -57,6 +57,15 @@ func (n *NetNS) NewTap(name string, c TapConfig) *Tap {
 	return t
 }
 
+// SetType gives the interface another hardware type, ARPHRD_* of linux/if_arp.h. What it carries is as before.
+func (t *Tap) SetType(hwType int) {
+	t.ns.tb.Helper()
+	l := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: t.Index}}
+	require.NoError(t.ns.tb, t.ns.link.LinkSetDown(l)) // or the kernel refuses
+	require.NoError(t.ns.tb, unix.IoctlSetInt(t.fd, unix.TUNSETLINK, hwType))
+	require.NoError(t.ns.tb, t.ns.link.LinkSetUp(l))
+}
+
 func (c TapConfig) flags() uint16 {
 	flags := uint16(unix.IFF_NO_PI)
 	if c.L3 {

@@ -1,8 +1,8 @@
 // Copyright The ebpfpackets Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command gotest runs `go test` in one or more modules and ends with an account: how many tests passed, which failed, and
-// which were left out for what reason.
+// Command gotest runs `go test` in one or more modules and ends with an account: how many tests passed, which failed,
+// which were left out for what reason, and which took longest.
 //
 //	gotest [-C dir]... [flags and packages of go test]
 package main
@@ -17,11 +17,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 func main() {
 	dirs, args := modules(os.Args[1:])
-	run := account{skipped: map[string][]string{}}
+	run := newAccount()
 	broken := false
 	for _, dir := range dirs {
 		if err := run.module(dir, args); err != nil {
@@ -47,6 +48,7 @@ func modules(args []string) (dirs, rest []string) {
 
 // event is one line of `go test -json` (go doc test2json).
 type event struct {
+	Time                          time.Time
 	Action, Package, Test, Output string
 	Elapsed                       float64
 }
@@ -56,6 +58,14 @@ type account struct {
 	passed, failed int
 	failures       []string
 	skipped        map[string][]string // reason => tests
+	took           stopwatch
+}
+
+func newAccount() account {
+	return account{
+		skipped: map[string][]string{},
+		took:    stopwatch{since: map[string]time.Time{}, ran: map[string]time.Duration{}},
+	}
 }
 
 func (a *account) module(dir string, args []string) error {
@@ -88,6 +98,7 @@ func (a *account) read(r io.Reader) {
 			fmt.Print(string(line)) // go's own words, such as a package pattern that matches nothing
 			continue
 		}
+		a.took.see(e)
 		id := [2]string{e.Package, e.Test}
 		switch e.Action {
 		case "build-output":
@@ -152,6 +163,7 @@ func (a *account) report(w io.Writer) {
 	for _, r := range reasons {
 		fmt.Fprintf(w, "  left out: %s\n    %s\n", r, strings.Join(a.skipped[r], "\n    "))
 	}
+	a.took.report(w)
 	if a.passed > 0 && len(a.failures) == 0 {
 		fmt.Fprintln(w, "ok")
 	}

@@ -506,13 +506,13 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	errs = errors.Join(errs, err)
 	builder.EbpfpacketsReceiverPointShedIo, err = builder.meter.Int64Counter(
 		"otelcol_ebpfpackets_receiver_point_shed_io",
-		metric.WithDescription("Bytes of network.flow.io that no point will ever say. Only with aggregation_temporality delta. [Development]"),
+		metric.WithDescription("Bytes of network.flow.io that no point will ever say. [Development]"),
 		metric.WithUnit("By"),
 	)
 	errs = errors.Join(errs, err)
 	builder.EbpfpacketsReceiverPointShedPackets, err = builder.meter.Int64Counter(
 		"otelcol_ebpfpackets_receiver_point_shed_packets",
-		metric.WithDescription("Packets of network.flow.packets that no point will ever say. Only with aggregation_temporality delta. [Development]"),
+		metric.WithDescription("Packets of network.flow.packets that no point will ever say. [Development]"),
 		metric.WithUnit("{packet}"),
 	)
 	errs = errors.Join(errs, err)

@@ -329,7 +329,7 @@ func AssertEqualEbpfpacketsReceiverNamespaces(t *testing.T, tt *componenttest.Te
 func AssertEqualEbpfpacketsReceiverPointShedIo(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_ebpfpackets_receiver_point_shed_io",
-		Description: "Bytes of network.flow.io that no point will ever say. Only with aggregation_temporality delta. [Development]",
+		Description: "Bytes of network.flow.io that no point will ever say. [Development]",
 		Unit:        "By",
 		Data: metricdata.Sum[int64]{
 			Temporality: metricdata.CumulativeTemporality,
@@ -345,7 +345,7 @@ func AssertEqualEbpfpacketsReceiverPointShedIo(t *testing.T, tt *componenttest.T
 func AssertEqualEbpfpacketsReceiverPointShedPackets(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_ebpfpackets_receiver_point_shed_packets",
-		Description: "Packets of network.flow.packets that no point will ever say. Only with aggregation_temporality delta. [Development]",
+		Description: "Packets of network.flow.packets that no point will ever say. [Development]",
 		Unit:        "{packet}",
 		Data: metricdata.Sum[int64]{
 			Temporality: metricdata.CumulativeTemporality,
