@@ -311,7 +311,8 @@ struct sampler {
 		[KIND_COUNT]; // buffers since the last emitted sample of a kind: seen, up to the last selected one; of other kinds selected
 	__u32 used[KIND_COUNT]; // credits used, modulo 2^32
 	__u32 cursor; // entries of skips taken, modulo 2^32
-	__u32 _pad0[3];
+	__u32 missed; // packets that are part of a message, or may be, and were not copied; modulo 2^32
+	__u32 _pad0[2];
 
 	__u32 allowed[KIND_COUNT]; // credits granted, modulo 2^32; equal to used: none left; below: debts
 	__u32 plenty; // random samples: credits left that are as good as more; fewer lower the chance

@@ -60,6 +60,8 @@ static __always_inline struct slot *slot_of(struct __sk_buff *skb, struct region
 		if (likely(s))
 			return s;
 		p->reason = REASON_OVERFLOW;
+		if (protocols)
+			miss(place);
 	}
 	return class_slot(h, p);
 }

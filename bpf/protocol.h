@@ -14,6 +14,16 @@
 #define PORT_MDNS 5353 // RFC 6762
 #define PORT_LLMNR 5355 // RFC 4795
 
+#define DNS_BEGINNING 14 // bytes: the length that is before a message over TCP, and its header; RFC 1035 4.2.2 and 4.1.1
+#define DNS_HEADER 12
+#define DNS_QUESTION_MIN 5 // bytes: the root's name, type, class
+#define DNS_RECORD_MIN 11 // bytes: the root's name, type, class, time to live, length of no data
+#define DNS_OPCODES 0x75 // bit n: opcode n is assigned and in use; RFC 6895 2.2, RFC 8490 5.4
+#define DNS_RESPONSE 0x8000
+#define DNS_RESERVED 0x40
+#define DNS_CODE 0xf // of a response
+#define DNS_MESSAGES 8 // of one packet looked at; user space reads no more
+
 #define TLS_HANDSHAKE 0x16 // type of a record; RFC 8446 5.1
 #define TLS_MAJOR 0x03
 #define TLS_MINOR_MAX 4
@@ -90,6 +100,36 @@ static __always_inline bool first_bytes(struct __sk_buff *skb, __u32 offset, __u
 	return true;
 }
 
+/* How much is followed of a message of so many bytes. */
+static __always_inline __u32 followed(__u32 bytes)
+{
+	return bytes < FOLLOW_BYTES ? bytes : FOLLOW_BYTES;
+}
+
+/*
+ * Whether the payload begins with the length and the header of a DNS message, as far as it is there, and how many bytes that takes.
+ * DNS has no mark; but a header is mostly zeros, has one question at most (RFC 9619), and no more records than fit into its length.
+ */
+static __always_inline bool find_dns(struct __sk_buff *skb, struct message *m, __u32 length, __u64 bytes)
+{
+	__u32 message = bytes >> 48, flags = (__u16)(bytes >> 16), questions = (__u16)bytes, records;
+	__u32 rest = length < DNS_BEGINNING ? length - 8 : DNS_BEGINNING - 8;
+	__u64 counts = 0;
+
+	if (length < 2)
+		return true;
+	if (!(DNS_OPCODES >> (flags >> 11 & 0xf) & 1) || flags & DNS_RESERVED || questions > 1 ||
+	    (!(flags & DNS_RESPONSE) && flags & DNS_CODE))
+		return false;
+	if (length > 8 && !first_bytes(skb, m->offset + 8, rest, &counts))
+		return false;
+	records = (counts >> 48) + (__u16)(counts >> 32) + (__u16)(counts >> 16);
+	if (message < DNS_HEADER + DNS_QUESTION_MIN * questions + DNS_RECORD_MIN * records)
+		return false;
+	m->bytes = followed(2 + message);
+	return true;
+}
+
 /* Whether the payload begins with a hello, and how many bytes its record takes if it is in one. The first bytes are given. */
 static __always_inline bool find_hello(struct __sk_buff *skb, struct message *m, __u32 length, __u64 bytes)
 {
@@ -128,8 +168,41 @@ static __always_inline struct follow *follow_of(__u64 key)
 	return bpf_map_lookup_elem(&follows, &number);
 }
 
+/* The protocol, or FOLLOW_FRAMES, of the message that a TCP packet may begin, 0 if it begins none; up to eight of its first bytes are given. */
+static __always_inline __u32 begun(struct __sk_buff *skb, const struct slot *s, struct message *m, __u32 length, __u64 bytes)
+{
+	__u32 n = length < 8 ? length : 8;
+
+	if (protocols & PROTOCOL_DNS && has_port(s, PORT_DNS))
+		return find_dns(skb, m, length, bytes) ? PROTOCOL_DNS : 0;
+	if (protocols & PROTOCOL_TLS && find_hello(skb, m, length, bytes))
+		return PROTOCOL_TLS;
+	if (protocols & PROTOCOL_HTTP && begins_preface(bytes, n))
+		return FOLLOW_FRAMES;
+	if (protocols & PROTOCOL_HTTP && begins_head(bytes, n))
+		return PROTOCOL_HTTP;
+	return 0;
+}
+
+/* A packet that may be part of a message, and is not copied. */
+static __always_inline void miss(__u32 place)
+{
+	__u32 number = place / 2;
+	struct sampler *s = bpf_map_lookup_elem(&samplers, &number);
+
+	if (s)
+		s->missed++;
+}
+
+/* A packet that neither begins a message nor goes on with one that was copied: what a server of DNS says may have answers in it. */
+static __always_inline void pass_over(const struct slot *s, __u32 place)
+{
+	if (protocols & PROTOCOL_DNS && s->src_port == PORT_DNS)
+		miss(place);
+}
+
 /* Of a TCP packet with payload: whether it begins a message, or goes on with one that was copied. What is found is left in scratch. */
-static __always_inline __u32 find_segment(struct __sk_buff *skb, const struct slot *s, __u32 offset)
+static __always_inline __u32 find_segment(struct __sk_buff *skb, const struct slot *s, __u32 offset, __u32 place)
 {
 	__u32 length = skb->len - offset, n = length < 8 ? length : 8, zero = 0;
 	struct sample_scratch *out = bpf_map_lookup_elem(&scratch, &zero);
@@ -147,25 +220,16 @@ static __always_inline __u32 find_segment(struct __sk_buff *skb, const struct sl
 	m->packets = FOLLOW_PACKETS;
 	m->bytes = FOLLOW_BYTES;
 	m->tail = 0;
-	if (protocols & PROTOCOL_DNS && has_port(s, PORT_DNS)) {
-		m->protocol = PROTOCOL_DNS; // each packet begins one: no message is followed
+	m->protocol = begun(skb, s, m, length, bytes);
+	if (m->protocol && (m->protocol != PROTOCOL_DNS || length >= DNS_BEGINNING)) // fewer bytes are rather the end of one
 		return SAMPLE_PROTOCOL | CHOICE_SEGMENT;
-	}
-	if (protocols & PROTOCOL_TLS && find_hello(skb, m, length, bytes)) {
-		m->protocol = PROTOCOL_TLS;
-		return SAMPLE_PROTOCOL | CHOICE_SEGMENT;
-	}
-	if (protocols & PROTOCOL_HTTP && begins_preface(bytes, n)) {
-		m->protocol = FOLLOW_FRAMES;
-		return SAMPLE_PROTOCOL | CHOICE_SEGMENT;
-	}
-	if (protocols & PROTOCOL_HTTP && begins_head(bytes, n)) {
-		m->protocol = PROTOCOL_HTTP;
-		return SAMPLE_PROTOCOL | CHOICE_SEGMENT;
-	}
 	f = follow_of(key);
-	if (!f || f->key != key || !f->packets)
+	if (!f || f->key != key || !f->packets) {
+		if (m->protocol)
+			return SAMPLE_PROTOCOL | CHOICE_SEGMENT;
+		pass_over(s, place);
 		return 0;
+	}
 	m->protocol = f->protocol;
 	m->packets = f->packets - 1;
 	m->bytes = f->bytes;
@@ -174,13 +238,13 @@ static __always_inline __u32 find_segment(struct __sk_buff *skb, const struct sl
 }
 
 /* Whether a packet in this slot, with its headers up to an offset, is part of a message. */
-static __always_inline __u32 find_message(struct __sk_buff *skb, const struct slot *s, __u32 offset)
+static __always_inline __u32 find_message(struct __sk_buff *skb, const struct slot *s, __u32 offset, __u32 place)
 {
 	if (skb->len <= offset)
 		return 0;
 	switch (s->ip_proto) {
 	case IPPROTO_TCP:
-		return find_segment(skb, s, offset);
+		return find_segment(skb, s, offset, place);
 	case IPPROTO_UDP:
 		return protocols & PROTOCOL_DNS && has_dns_port(s) ? SAMPLE_PROTOCOL : 0;
 	}
@@ -204,15 +268,34 @@ static __always_inline bool ends_head(struct sample_scratch *s, __u32 length)
 	return false;
 }
 
+/* How much is to come of the message of DNS that the end of a copied packet is in: one may end in the packet, and others begin. */
+static __always_inline __u32 rest_of_dns(const struct sample_scratch *s, __u32 payload)
+{
+	__u32 offset = s->message.offset, end = s->message.bytes; // behind the message, counted from the payload's first byte
+
+	for (int i = 0; i < DNS_MESSAGES && end < payload; i++) {
+		if (end + 1 == payload)
+			return FOLLOW_BYTES; // nobody knows its length yet
+		end += 2 + (s->data[(offset + end) & (SNAP_MAX - 1)] << 8 | s->data[(offset + end + 1) & (SNAP_MAX - 1)]);
+	}
+	return end <= payload ? 0 : followed(end - payload);
+}
+
 /* Whether what follows a copied packet of a message is more of it, and can be joined. */
 static __always_inline bool goes_on(struct __sk_buff *skb, struct sample_scratch *s)
 {
 	struct message *m = &s->message;
-	__u32 length = s->head.captured;
+	__u32 length = s->head.captured, payload = skb->len - m->offset;
 
-	if (m->protocol == PROTOCOL_DNS || !m->packets || skb->len > length || skb->len - m->offset >= m->bytes)
+	if (!m->packets || skb->len > length)
 		return false;
-	m->bytes -= skb->len - m->offset;
+	if (m->protocol == PROTOCOL_DNS) {
+		m->bytes = rest_of_dns(s, payload);
+		return m->bytes;
+	}
+	if (payload >= m->bytes)
+		return false;
+	m->bytes -= payload;
 	return m->protocol != PROTOCOL_HTTP || !ends_head(s, length);
 }
 

@@ -111,7 +111,7 @@ __noinline int choose_in_slot(struct __sk_buff *skb, __u32 place, __u32 number, 
 		return 0;
 	s = slot_at(region, slot_mask, number);
 	if (protocols && offset)
-		choice = find_message(skb, s, offset);
+		choice = find_message(skb, s, offset, place);
 	if (s->packets < young_packets)
 		choice |= choose_young(region, s, packets);
 	return choice;
@@ -209,6 +209,7 @@ static __always_inline __u32 spend(struct region_header *h, struct sampler *s, _
 		s->pools[kind]++;
 		if (!affords(s, kind, choice)) {
 			h->samples[kind].rate_limited++;
+			s->missed += kind == KIND_PROTOCOL;
 			continue;
 		}
 		s->used[kind]++;
@@ -225,6 +226,7 @@ static __always_inline void settle(struct region_header *h, struct sampler *s, _
 			continue;
 		if (!emitted) {
 			h->samples[kind].ring_full++;
+			s->missed += kind == KIND_PROTOCOL;
 			continue;
 		}
 		h->samples[kind].emitted++;

@@ -105,7 +105,7 @@ func (m *messageBench) write(read bool) plog.Logs {
 	}
 	m.now += int64(10 * time.Minute) // nothing waits that long
 	if read {
-		m.reader.expire(m.now, func(*app.Message) {})
+		m.reader.expire(m.now, 0, func(*app.Message) {})
 	}
 	return m.writer.write(q)
 }

@@ -146,7 +146,7 @@ func (c *PacketsConfig) kernelProtocols() (all kernel.Protocols) {
 func (c *Config) messages() app.Config {
 	on := func(p string) bool { return slices.Contains(c.Packets.Protocols, p) }
 	return app.Config{
-		DNS: on(protocolDNS), TLS: on(protocolTLS), HTTP: on(protocolHTTP), HTTPPath: c.Packets.HTTPPath, Scope: c.scope(),
+		DNS: on(protocolDNS), TLS: on(protocolTLS), HTTP: on(protocolHTTP), HTTPPath: c.Packets.HTTPPath, OneWay: len(c.Directions) == 1, Scope: c.scope(),
 	}
 }
 

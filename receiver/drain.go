@@ -381,7 +381,7 @@ func (e *engine) expireMessages(now int64) {
 	if e.messages == nil {
 		return
 	}
-	e.messages.expire(now, func(m *app.Message) {
+	e.messages.expire(now, e.source.MissedMessages(), func(m *app.Message) {
 		b := e.waiting(now)
 		b.addMessage(m, now)
 		if b.full() {

@@ -76,6 +76,7 @@ type fakeHost struct {
 	watches    int
 	deaf       chan error // not nil: what ends watching
 	sampled    kernel.Samples
+	missed     uint32   // packets of messages
 	missing    []string // features
 
 	spaces  map[string]*fakeSpace // other namespaces, by path
@@ -248,6 +249,12 @@ func (s fakeSource) ReadSamples(visit func(*packet.Sample)) (int, error) {
 	}
 	s.samples = nil
 	return n, nil
+}
+
+func (s fakeSource) MissedMessages() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.missed
 }
 
 func (s fakeSource) Stop() error {

@@ -27,6 +27,7 @@ const (
 type messageReader struct {
 	tracker *app.Tracker
 	labels  *app.Labels // nil: no flow records
+	missed  uint32      // what the source said last of packets that were not copied
 	decoder packet.Decoder
 	details packet.Details
 }
@@ -72,14 +73,22 @@ func (r *messageReader) read(s *packet.Sample, visit func(*app.Message)) {
 		Time: s.Time, Key: h.Key, Direction: s.Direction,
 		Seq: h.TCPSeq, Ack: h.TCPAck, TCPFlags: h.TCPFlags, Payload: payload, Length: max(int(h.PayloadLen), len(payload)),
 	}
+	if h.MoreFragments { // of the IP packet: how much payload they have, this one does not say
+		seg.Length++
+	}
 	if h.TCPFlags&packet.TCPSYN != 0 { // which comes before the first byte; RFC 9293 3.4
 		seg.Seq++
 	}
 	r.tracker.Read(&seg, r.learning(visit))
 }
 
-// expire gives up what has waited too long. Visit gets what is told of it.
-func (r *messageReader) expire(now int64, visit func(*app.Message)) {
+// expire gives up what has waited too long. Visit gets what is told of it. Missed is what the source says of packets that were not
+// copied, asked after all samples before now were read.
+func (r *messageReader) expire(now int64, missed uint32, visit func(*app.Message)) {
+	if missed != r.missed {
+		r.missed = missed
+		r.tracker.Missed()
+	}
 	r.tracker.Expire(now, r.learning(visit))
 	if r.labels != nil {
 		r.labels.Expire(now)

@@ -122,6 +122,14 @@ func (s *segment) sample(at time.Time, acked uint32) packet.Sample {
 	return out
 }
 
+// poll lets time pass, in which samples are looked for.
+func (b *bench) poll(d time.Duration) {
+	for ; d > 0; d -= idleInterval {
+		b.now = b.now.Add(min(d, idleInterval))
+		b.readSamples()
+	}
+}
+
 func messagesConfig(protocols ...string) *Config {
 	c := testConfig()
 	c.Packets.Protocols = protocols
@@ -263,19 +271,71 @@ func TestAQuestionWithoutAnAnswerIsToldAgain(t *testing.T) {
 	b, tel := measured(t, messagesConfig("dns"), nil, consumertest.NewNop())
 	b.hand(segment{client, resolver, 0, dnsQuestion(t), 0, false, 0})
 	asked := b.now
-	b.now = b.now.Add(4 * time.Second)
-	b.hand()
+	b.poll(4 * time.Second)
 	bodies, _ := b.told()
 	require.Len(t, bodies, 1)
-	b.now = b.now.Add(2 * time.Second)
-	b.hand()
+	b.poll(2 * time.Second)
 	bodies, records := b.told()
 	require.Equal(t, []string{"eth0 Out udp 10.0.0.1:40000 > 10.0.0.2:53: dns request example.com A, no answer"}, bodies)
 	assert.Equal(t, asked, records[0].Timestamp().AsTime())
-	assert.Equal(t, b.now, records[0].ObservedTimestamp().AsTime())
+	assert.Equal(t, asked.Add(5*time.Second), records[0].ObservedTimestamp().AsTime())
 	cause, _ := records[0].Attributes().Get(attrErrorType)
 	assert.Equal(t, "timeout", cause.Str())
 	assert.Equal(t, map[string]int64{"dns unanswered": 1}, nonzero(valuesOf(t, tel, "otelcol_ebpfpackets_receiver_requests", "protocol", "outcome")))
+}
+
+// Nobody knows whether a question was answered if packets of messages were left out while it waited.
+func TestAQuestionThatMayHaveBeenAnsweredIsNotToldAgain(t *testing.T) {
+	oneWay := messagesConfig("dns")
+	oneWay.Directions = []string{directionEgress}
+	for name, tt := range map[string]struct {
+		config *Config
+		missed time.Duration // after the question; negative: before the one poll that reads it
+		want   string
+	}{
+		"a packet was left out at once": {messagesConfig("dns"), -1, "dns unknown"},
+		"a packet was left out later":   {messagesConfig("dns"), 4 * time.Second, "dns unknown"},
+		"one that was left out before":  {messagesConfig("dns"), 0, "dns unanswered"},
+		"one direction is seen":         {oneWay, 0, "dns unknown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, tel := measured(t, tt.config, nil, consumertest.NewNop())
+			miss := func() { b.host.do(func() { b.host.missed += 3 }) }
+			miss()
+			b.hand()
+			if tt.missed < 0 {
+				miss()
+			}
+			b.hand(segment{client, resolver, 0, dnsQuestion(t), 0, false, 0})
+			if tt.missed > 0 {
+				b.poll(tt.missed)
+				miss()
+			}
+			b.poll(6 * time.Second)
+			assert.Equal(t, map[string]int64{tt.want: 1}, nonzero(valuesOf(t, tel, "otelcol_ebpfpackets_receiver_requests", "protocol", "outcome")))
+			bodies, _ := b.told()
+			assert.Equal(t, tt.want == "dns unanswered", len(bodies) == 2)
+		})
+	}
+}
+
+// The first fragment of a datagram does not say how much the others have.
+func TestAFragmentedAnswerIsCut(t *testing.T) {
+	b := newBench(t, messagesConfig("dns"), newFakeHost("eth0"), nil, consumertest.NewNop())
+	for _, moreFragments := range []bool{false, true} {
+		s := segment{client, resolver, 0, dnsQuestion(t), 0, false, 0}
+		sample := s.sample(b.now, 0)
+		if moreFragments {
+			sample.Message[14+6] |= 0x20 // RFC 791 3.1
+			sample.Message[14+20+8]++    // of the identifier: another question
+		}
+		b.host.do(func() { b.host.samples = append(b.host.samples, sample) })
+		b.readSamples()
+		_, records := b.told()
+		require.Len(t, records, 1)
+		_, cut := records[0].Attributes().Get(attrMessageCut)
+		assert.Equal(t, moreFragments, cut)
+	}
 }
 
 // Flow records say the protocol, as long as the flow goes on and not of the next with the same tuple.
@@ -344,8 +404,8 @@ func TestWithoutPacketRecordsFlowsSayWhatMessagesSaid(t *testing.T) {
 		tcp(client, server, flow.DirectionEgress, ack, 1, 100, 0, 0),
 		udp(client, resolver, flow.DirectionEgress, 1, 60, 0, 0),
 	)
-	b.after(6 * time.Second)
-	b.hand()
+	b.poll(6 * time.Second)
+	b.after(0)
 	b.after(20 * time.Second)
 	_, records := b.told()
 	require.Len(t, records, 2)

@@ -197,6 +197,9 @@ func (e *engine) planLogs(obs *receiverhelper.ObsReport) {
 	}
 	if len(e.packets.Protocols) > 0 {
 		e.messages = newMessageReader(e.cfg, e.flowRecords)
+		if c := e.cfg.messages(); c.DNS && c.OneWay {
+			e.log.Info("directions names one direction alone: answers of DNS pass in the other one, so no question is told as timed out")
+		}
 	}
 	e.drain.limit = newRecordLimit(e.cfg.Flows.MaxRecordsPerSecond, e.drain.time)
 	e.logs = &logsPusher{

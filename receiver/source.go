@@ -42,6 +42,8 @@ type source interface {
 	Drain(visit func(*flow.Slot)) (*kernel.Drained, error)
 	// ReadSamples takes the samples that are there without waiting, and grants new credit for more.
 	ReadSamples(visit func(*packet.Sample)) (int, error)
+	// MissedMessages grows whenever a packet that is, or may be, part of a message was not copied.
+	MissedMessages() uint32
 	// Stop ends counting. The next Drain takes everything that is left.
 	Stop() error
 	Close() error

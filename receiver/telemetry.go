@@ -323,6 +323,7 @@ func (t *telemetry) registerMessages(protocols []string) error {
 		t.RegisterEbpfpacketsReceiverRequestsCallback(each(func(p app.Protocol, o func(uint64, string)) {
 			o(t.messages.Answered[p], "answered")
 			o(t.messages.Unanswered[p], "unanswered")
+			o(t.messages.Unknown[p], "unknown")
 			o(t.messages.Forgotten[p], "forgotten")
 		})),
 		t.RegisterEbpfpacketsReceiverMessageConflictsCallback(t.observe(func() int { return int(t.messages.Conflicts) })),

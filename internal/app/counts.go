@@ -27,7 +27,7 @@ func (c Cause) String() string {
 // For each protocol
 //
 //	Begun = Told + GivenUp + Open
-//	Asked = Answered + Unanswered + Forgotten + Waiting
+//	Asked = Answered + Unanswered + Unknown + Forgotten + Waiting
 //
 // A stream that looks like a message is one begun, and so is a datagram. An HTTP head whose first line was read is told even if
 // its end is missing, as Message.Cut.
@@ -40,6 +40,7 @@ type Counts struct {
 	Asked      [ProtocolCount]uint64 // questions told that wait for an answer
 	Answered   [ProtocolCount]uint64
 	Unanswered [ProtocolCount]uint64 // until their time was over, or the connection's end; of DNS told as TimedOut
+	Unknown    [ProtocolCount]uint64 // until their time was over, of DNS: nobody knows whether there was an answer
 	Forgotten  [ProtocolCount]uint64 // pushed out by later ones
 	Waiting    [ProtocolCount]uint64
 

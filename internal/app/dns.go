@@ -23,6 +23,7 @@ const (
 	dnsQuestionMin = 1 + 2 + 2  // bytes: the root's name, type, class
 	dnsRecordMin   = 1 + 10     // bytes: the root's name, type, class, time to live, length of no data
 	dnsOpcodes     = 0b01110101 // bit n: opcode n is assigned and in use; RFC 6895 2.2, RFC 8490 5.4
+	dnsMost        = 8 << 10    // bytes over TCP that are waited for: 9 packets, which the kernel copies at most, may hold no more
 )
 
 // readDNS reads a message behind its length; RFC 1035 4.2.2.

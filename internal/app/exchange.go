@@ -4,11 +4,19 @@
 package app
 
 import (
+	"iter"
 	"strings"
 	"time"
 
 	"github.com/ebpfpackets/ebpfpackets/internal/flow"
 )
+
+// blind is how much time may lie between two calls of expire. After more, the clock was set, or nobody looked: what lies between is
+// not known.
+const blind = int64(2 * time.Second)
+
+// maxLooks is how often all questions of DNS are looked at between two calls of expire. Whoever sends what is no answer makes us look.
+const maxLooks = 64
 
 // How long a question waits for its answer.
 const (
@@ -24,6 +32,10 @@ type exchanges struct {
 	tls    *recent[flow.Conversation, tlsAsked]
 	http   *recent[flow.Conversation, connection]
 	counts *Counts
+	oneWay bool
+	missed uint64 // moments at which an answer may have been missed
+	looks  int    // at all questions of DNS since the last expire
+	now    int64  // of the last expire; 0: none
 }
 
 // dnsQuestion is what a response repeats; RFC 1035 4.1.1, RFC 5452 9.1.
@@ -40,6 +52,8 @@ type dnsAsked struct {
 	key       flow.Key
 	direction flow.Direction
 	name      string
+	missed    uint64 // exchanges.missed when it was asked
+	doubted   bool   // an answer that cannot be read may be to it
 }
 
 type tlsAsked struct {
@@ -66,9 +80,10 @@ type when struct {
 	asks  bool   // it is told in order, so it may be paired
 }
 
-func newExchanges(scope flow.Scope, most int, counts *Counts) exchanges {
+func newExchanges(c *Config, most int, counts *Counts) exchanges {
 	return exchanges{
-		scope:  scope,
+		scope:  c.Scope,
+		oneWay: c.OneWay,
 		dns:    newRecent[dnsQuestion, dnsAsked](most),
 		tls:    newRecent[flow.Conversation, tlsAsked](most),
 		http:   newRecent[flow.Conversation, connection](most),
@@ -94,10 +109,17 @@ func (x *exchanges) pair(m *Message, w when) bool {
 
 // pairDNS leaves multicast alone: nobody must answer there (RFC 6762 6), and LLMNR is answered from another address (RFC 4795
 // 2.3). A question that is sent again while it waits is one question, asked when it was asked first: that is how long who asked
-// has waited. To which of them the answer is, nobody can tell.
+// has waited. To which of them the answer is, nobody can tell. An error need not repeat the question (RFC 1035 7.3): its identifier
+// tells, if one question alone has it.
 func (x *exchanges) pairDNS(m *Message, w when, c flow.Conversation, half uint8) (isNew bool) {
 	d := m.DNS
-	if d.Variant != VariantDNS || !d.HasQuestion {
+	switch {
+	case d.Variant != VariantDNS:
+		return true
+	case d.Response && !d.HasQuestion:
+		x.pairByID(m, w, c, half)
+		return true
+	case !d.HasQuestion:
 		return true
 	}
 	q := dnsQuestion{c, half, d.ID, d.Type, d.Class, strings.ToLower(d.Name)}
@@ -116,9 +138,52 @@ func (x *exchanges) pairDNS(m *Message, w when, c flow.Conversation, half uint8)
 		x.dns.drop(x.dns.oldest().key)
 		x.counts.Forgotten[ProtocolDNS]++
 	}
-	x.dns.put(q, dnsAsked{m.Time, m.Key, m.Direction, d.Name})
+	x.dns.put(q, dnsAsked{time: m.Time, key: m.Key, direction: m.Direction, name: d.Name, missed: x.missed})
 	x.counts.Asked[ProtocolDNS]++
 	return true
+}
+
+// pairByID pairs a response that says nothing of its question. Of several it may be to, all are doubted.
+func (x *exchanges) pairByID(m *Message, w when, c flow.Conversation, half uint8) {
+	var found []*entry[dnsQuestion, dnsAsked]
+	for e := range x.asked(c, 1-half) {
+		if e.key.id == m.DNS.ID {
+			e.value.doubted = true
+			found = append(found, e)
+		}
+	}
+	if len(found) == 1 {
+		x.answer(m, w, found[0].value.time)
+		x.dns.drop(found[0].key)
+	}
+}
+
+// doubt notes that something came from a server of DNS which is not, or not yet, a message: it may be the answer to any question that
+// waits there.
+func (x *exchanges) doubt(k *flow.Key, d flow.Direction) {
+	if k.SrcPort != portDNS {
+		return
+	}
+	c, half := x.scope.Converse(k, d)
+	for e := range x.asked(c, 1-half) {
+		e.value.doubted = true
+	}
+}
+
+// asked visits the questions of one half of c that wait. It looks at all of them, so where that is needed too often, all are doubted
+// instead.
+func (x *exchanges) asked(c flow.Conversation, half uint8) iter.Seq[*entry[dnsQuestion, dnsAsked]] {
+	return func(yield func(*entry[dnsQuestion, dnsAsked]) bool) {
+		if x.looks++; x.looks > maxLooks {
+			x.missed++
+			return
+		}
+		for e := range x.dns.all() {
+			if e.key.half == half && e.key.Conversation == c && !yield(e) {
+				return
+			}
+		}
+	}
 }
 
 // pairTLS lets each ServerHello answer the ClientHello before it. After a HelloRetryRequest there is another; RFC 8446 4.1.4.
@@ -168,22 +233,35 @@ func (x *exchanges) endHTTP(c flow.Conversation, as *[ProtocolCount]uint64) {
 	}
 }
 
-// expire gives up the questions that have waited too long at now, and tells those of DNS again.
+// expire gives up the questions that have waited too long at now, and tells those of DNS again that nobody answered.
 func (x *exchanges) expire(now int64, visit func(*Message)) {
-	for e := x.dns.oldest(); e != nil && e.value.time <= now-dnsWait; e = x.dns.oldest() {
-		m := unanswered(&e.key, &e.value)
+	if x.now != 0 && (now < x.now || now-x.now > blind) {
+		x.missed++
+	}
+	x.now, x.looks = now, 0
+	for e := x.dns.oldest(); e != nil && isOver(e.value.time, now, dnsWait); e = x.dns.oldest() {
+		m, known := unanswered(&e.key, &e.value), x.knows(&e.value)
 		x.dns.drop(e.key)
+		if !known {
+			x.counts.Unknown[ProtocolDNS]++
+			continue
+		}
 		x.counts.Unanswered[ProtocolDNS]++
 		if visit != nil {
 			visit(m)
 		}
 	}
-	for e := x.tls.oldest(); e != nil && e.value.time <= now-tlsWait; e = x.tls.oldest() {
+	for e := x.tls.oldest(); e != nil && isOver(e.value.time, now, tlsWait); e = x.tls.oldest() {
 		x.endTLS(e.key, &x.counts.Unanswered)
 	}
-	for e := x.http.oldest(); e != nil && e.value.last <= now-httpWait; e = x.http.oldest() {
+	for e := x.http.oldest(); e != nil && isOver(e.value.last, now, httpWait); e = x.http.oldest() {
 		x.endHTTP(e.key, &x.counts.Unanswered)
 	}
+}
+
+// knows reports whether an answer to a question that waited all of its time would have been seen.
+func (x *exchanges) knows(a *dnsAsked) bool {
+	return !x.oneWay && !a.doubted && a.missed == x.missed
 }
 
 func unanswered(q *dnsQuestion, a *dnsAsked) *Message {

@@ -152,6 +152,116 @@ func TestAQuestionWithoutAnswer(t *testing.T) {
 	r.requireIdentity(t)
 }
 
+// TestAQuestionThatMayHaveBeenAnswered is not told as one that was not.
+func TestAQuestionThatMayHaveBeenAnswered(t *testing.T) {
+	const header = "\x00\x07\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00" // of an answer; RFC 1035 4.1.1
+	oneWay := everything
+	oneWay.OneWay = true
+	udp, tcp := v4(protoUDP, 40000, 53), v4(protoTCP, 40000, 53)
+	elsewhere := v4(protoUDP, 40001, 53)
+	for name, tt := range map[string]struct {
+		config  Config
+		over    flow.Key
+		then    func(r *rig)
+		unknown uint64
+	}{
+		"nothing was missed":        {everything, udp, func(*rig) {}, 0},
+		"one direction is seen":     {oneWay, udp, func(*rig) {}, 1},
+		"a packet was missed":       {everything, udp, func(r *rig) { r.Missed() }, 1},
+		"one was missed late":       {everything, udp, func(r *rig) { r.wait(4 * time.Second); r.Missed() }, 1},
+		"nobody looked":             {everything, udp, func(r *rig) { r.skip(6 * time.Second) }, 1},
+		"the clock was set forward": {everything, udp, func(r *rig) { r.skip(time.Hour) }, 1},
+		"the clock was set back":    {everything, udp, func(r *rig) { r.skip(-time.Hour) }, 1},
+		"an answer that is none":    {everything, udp, func(r *rig) { r.read(answer(udp, 0, "not of this kind")) }, 1},
+		"many of another question": {everything, udp, func(r *rig) {
+			for range maxLooks + 1 {
+				r.read(answer(elsewhere, 0, "not of this kind"))
+			}
+		}, 1},
+		"one of another question":     {everything, udp, func(r *rig) { r.read(answer(elsewhere, 0, "not of this kind")) }, 0},
+		"what is asked that is none":  {everything, udp, func(r *rig) { r.read(ask(udp, 0, "not of this kind")) }, 0},
+		"an answer cut in its header": {everything, udp, func(r *rig) { s := answer(udp, 0, header[:9]); s.Length = 90; r.read(s) }, 1},
+		"one whose rest is missing":   {everything, tcp, func(r *rig) { r.read(answer(tcp, 0, "\x00\x90"+header)) }, 1},
+		"one whose length is wrong":   {everything, tcp, func(r *rig) { r.read(answer(tcp, 0, "\x00\x03"+header)) }, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig()
+			r.Tracker = NewTracker(tt.config)
+			r.wait(time.Second)
+			r.Missed() // before it was asked: of no interest
+			question := dns(7, false, "www.example.com.")
+			if tt.over.Proto == protoTCP {
+				question = prefixed(question)
+			}
+			r.read(ask(tt.over, 0, question))
+			tt.then(r)
+			r.wait(6 * time.Second)
+			c := r.Counts()
+			assert.Equal(t, [2]uint64{tt.unknown, 1 - tt.unknown}, [2]uint64{c.Unknown[ProtocolDNS], c.Unanswered[ProtocolDNS]})
+			again := 0
+			for _, m := range r.told {
+				if m.TimedOut {
+					again++
+				}
+			}
+			assert.EqualValues(t, 1-tt.unknown, again)
+			r.requireIdentity(t)
+		})
+	}
+}
+
+// TestAnAnswerWithoutItsQuestion is that of a server which does not understand it; RFC 1035 7.3.
+func TestAnAnswerWithoutItsQuestion(t *testing.T) {
+	const notImplemented = "\x00\x07\x80\x04\x00\x00\x00\x00\x00\x00\x00\x00"
+	udp := v4(protoUDP, 40000, 53)
+	r := newRig()
+	r.read(ask(udp, 0, dns(7, false, "a.")))
+	r.read(ask(udp, 0, dns(8, false, "a.")))
+	r.read(ask(v4(protoUDP, 40001, 53), 0, dns(7, false, "a.")))
+	r.read(ask(udp.Reversed(), 0, notImplemented)) // from where nobody was asked
+	assert.False(t, r.last(t).Answers)
+	r.wait(20 * time.Millisecond)
+	r.read(answer(udp, 0, notImplemented))
+	assert.True(t, r.last(t).Answers)
+	assert.Equal(t, 24*time.Millisecond, r.last(t).Elapsed)
+	r.wait(time.Minute)
+	c := r.Counts()
+	assert.Equal(t, [3]uint64{1, 2, 0}, [3]uint64{c.Answered[ProtocolDNS], c.Unanswered[ProtocolDNS], c.Unknown[ProtocolDNS]})
+
+	r = newRig()
+	r.read(ask(udp, 0, dns(7, false, "a.")))
+	r.read(ask(udp, 0, dns(7, false, "b.")))
+	r.read(answer(udp, 0, notImplemented))
+	assert.False(t, r.last(t).Answers, "to which of them, nobody can tell")
+	r.wait(time.Minute)
+	assert.Equal(t, uint64(2), r.Counts().Unknown[ProtocolDNS])
+	r.requireIdentity(t)
+}
+
+// TestTheClockIsSetBack: what waits from before, in what is the future now, holds up nothing.
+func TestTheClockIsSetBack(t *testing.T) {
+	r := newRig()
+	begin := func(port uint16) {
+		r.read(ask(v4(protoUDP, port, 53), 0, dns(7, false, "a.")))
+		r.read(ask(v4(protoTCP, port, 443), 0, tls13().client))
+		r.read(ask(v4(protoTCP, port, 443), 99999, tls13().client[:50])) // open
+		r.read(ask(v4(protoTCP, port, 80), 0, getRequest))
+	}
+	begin(40000)
+	r.skip(-time.Hour)
+	assert.Zero(t, r.Counts().Waiting)
+	assert.Zero(t, r.Counts().Open)
+	assert.Zero(t, r.open.len()+r.quiet.len())
+	begin(40001)
+	r.wait(6 * time.Second)
+	require.True(t, r.last(t).TimedOut)
+	assert.EqualValues(t, 40001, r.last(t).Key.SrcPort)
+	r.wait(6 * time.Minute)
+	assert.Zero(t, r.Counts().Waiting)
+	assert.Zero(t, r.open.len()+r.quiet.len()+r.bytes)
+	r.requireIdentity(t)
+}
+
 func TestMulticastIsNotPaired(t *testing.T) {
 	for _, port := range []uint16{portMDNS, portLLMNR} {
 		udp := v4(protoUDP, 40000, port)
@@ -201,6 +311,24 @@ func TestDNSOverTCPCapturedInPart(t *testing.T) {
 	r.requireIdentity(t)
 }
 
+// TestALongDNSAnswer is told as soon as no more is waited for, of which the kernel would not copy more either.
+func TestALongDNSAnswer(t *testing.T) {
+	tcp := v4(protoTCP, 40000, portDNS)
+	r := newRig()
+	r.read(ask(tcp, 0, prefixed(dns(7, false, "www.example."))))
+	text := dns(7, true, "www.example.") + strings.Repeat("x", 20_000)
+	text = prefixed(text)
+	for n := 0; n < 9*1208; n += 1208 { // what an MTU of 1,280 bytes leaves with time stamps
+		r.read(answer(tcp, uint32(n), text[n:n+1208]))
+	}
+	require.Len(t, r.told, 2)
+	assert.True(t, r.told[1].Answers)
+	assert.True(t, r.told[1].Cut)
+	assert.Equal(t, []string{"203.0.113.9"}, r.told[1].DNS.Answers)
+	assert.Equal(t, uint64(1), r.Counts().Told[ProtocolDNS]-1)
+	r.requireIdentity(t)
+}
+
 func TestQuestionsArePushedOut(t *testing.T) {
 	l := defaultLimits
 	l.questions = 10
@@ -215,7 +343,7 @@ func TestQuestionsArePushedOut(t *testing.T) {
 	c := r.Counts()
 	assert.Equal(t, [ProtocolCount]uint64{10, 10, 20}, c.Waiting)
 	assert.Equal(t, [ProtocolCount]uint64{20, 20, 40}, c.Forgotten)
-	r.wait(time.Hour)
+	r.skip(time.Hour)
 	r.requireIdentity(t)
 	assert.Zero(t, r.Counts().Waiting)
 }

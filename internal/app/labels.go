@@ -81,6 +81,11 @@ func (l *Labels) Forget(k flow.Key, d flow.Direction) {
 func (l *Labels) Expire(now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if now < l.now { // the clock was set back
+		for e := range l.recent.all() {
+			e.value.used = min(e.value.used, now)
+		}
+	}
 	l.now = now
 	for e := l.recent.oldest(); e != nil && e.value.used <= now-l.idle; e = l.recent.oldest() {
 		l.recent.drop(e.key)

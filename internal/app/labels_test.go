@@ -107,6 +107,13 @@ func TestLabelsAreBounded(t *testing.T) {
 	assert.Equal(t, 1, l.Len(), "1 was not used for a minute")
 	assert.True(t, has(3))
 	assert.Equal(t, uint64(1), l.PushedOut())
+
+	l.Expire(int64(50 * time.Second)) // the clock was set back by an hour
+	assert.Equal(t, 1, l.Len(), "the flow of 3 may go on")
+	l.Expire(int64(100 * time.Second))
+	assert.Equal(t, 1, l.Len())
+	l.Expire(int64(111 * time.Second))
+	assert.Zero(t, l.Len(), "what was learnt in what is the future is not kept until then")
 }
 
 func TestLabelsFromTwoGoroutines(t *testing.T) {

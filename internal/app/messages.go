@@ -20,7 +20,11 @@ func (t *Tracker) advance(s *stream, visit func(*Message)) {
 			if proto, ok := t.beginning(&s.Key, p.b); ok {
 				p.state, p.proto = open, proto
 				t.counts.Begun[proto]++
+				told := t.counts.Told[proto]
 				t.readFirst(s, i, visit)
+				if proto == ProtocolDNS && t.counts.Told[proto] == told { // perhaps it never is
+					t.exchanges.doubt(&s.Key, s.Direction)
+				}
 			}
 		case p.state == open && s.next(i) != nil:
 			t.readMessage(s, i, t.absorb(s, i), visit)
@@ -56,7 +60,7 @@ func (t *Tracker) readMessage(s *stream, i int, last piece, visit func(*Message)
 		case p.cut:
 			t.giveUp(s, i, CauseCut, visit)
 			return
-		case len(p.b) >= t.limits.message || p.segments >= t.limits.segments:
+		case len(p.b) >= t.limits.message || p.segments >= t.limits.segments || p.proto == ProtocolDNS && len(p.b) >= dnsMost:
 			t.giveUp(s, i, CauseTooLong, visit)
 			return
 		case s.next(i) == nil:

@@ -14,6 +14,7 @@ import (
 type Config struct {
 	DNS, TLS, HTTP bool
 	HTTPPath       bool       // else HTTP.Path stays empty
+	OneWay         bool       // packets of one direction alone are seen: that an answer was not says nothing
 	Scope          flow.Scope // where questions and their answers may count
 }
 
@@ -87,7 +88,7 @@ func newTracker(c Config, l limits) *Tracker {
 		open:   newRecent[streamKey, *stream](l.streams),
 		quiet:  newRecent[streamKey, *stream](l.streams),
 	}
-	t.exchanges = newExchanges(c.Scope, l.questions, &t.counts)
+	t.exchanges = newExchanges(&c, l.questions, &t.counts)
 	return t
 }
 
@@ -131,8 +132,10 @@ func (t *Tracker) readDatagram(s *Segment, visit func(*Message)) {
 		t.tell(&m, when{first: s.Time, asks: true}, visit)
 	case s.Length > len(s.Payload):
 		t.counts.GivenUp[ProtocolDNS][CauseCut]++
+		t.exchanges.doubt(&s.Key, s.Direction)
 	default:
 		t.counts.GivenUp[ProtocolDNS][CauseMalformed]++
+		t.exchanges.doubt(&s.Key, s.Direction)
 	}
 }
 
@@ -298,23 +301,32 @@ func (t *Tracker) dropPiece(s *stream, visit func(*Message)) {
 	}
 }
 
+// Missed says that segments were lost: whether questions that wait now were answered, nobody knows any more.
+func (t *Tracker) Missed() { t.exchanges.missed++ }
+
 // Expire gives up what has waited too long at now, ns since 1970: the rest of messages, and answers. Call it every second or so.
 func (t *Tracker) Expire(now int64, visit func(*Message)) {
-	before := now - int64(t.limits.patience)
+	patience := int64(t.limits.patience)
 	for e := range t.open.all() {
 		s := e.value
 		t.bytes -= s.size()
 		for i := range s.pieces {
-			if p := &s.pieces[i]; p.state == open && p.first <= before {
+			if p := &s.pieces[i]; p.state == open && isOver(p.first, now, patience) {
 				t.giveUp(s, i, overdue(s, i), visit)
 			}
 		}
 		t.keep(s, visit)
 	}
-	for e := t.quiet.oldest(); e != nil && e.value.used <= before; e = t.quiet.oldest() {
+	for e := t.quiet.oldest(); e != nil && isOver(e.value.used, now, patience); e = t.quiet.oldest() {
 		t.pushOut(e.value, CauseTimeout, visit)
 	}
 	t.exchanges.expire(now, visit)
+}
+
+// isOver reports whether the wait that began at since is over. A beginning in the future is one before the clock was set back.
+func isOver(since, now, wait int64) bool {
+	const ahead = int64(time.Second) // of two CPUs, so perhaps of two clocks, and of a clock that was read before
+	return since <= now-wait || since > now+ahead
 }
 
 // overdue says why the rest of piece i did not come: later bytes did, or none.

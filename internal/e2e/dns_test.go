@@ -6,6 +6,8 @@
 package e2e
 
 import (
+	"io"
+	"net"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -31,7 +33,7 @@ func serveNames(t *testing.T, e *testenv.End) {
 		"--pid-file=", "--no-resolv", "--no-hosts", "--bind-interfaces", "--listen-address="+e.V4.String(), "--listen-address="+e.V6.String(),
 		"--local=/example/", "--address=/long.example/192.0.2.9", "--host-record=host.example,192.0.2.7,2001:db8::7",
 		"--host-record=many.example,192.0.2.21", "--host-record=many.example,192.0.2.22", "--txt-record=text.example,some words",
-		"--txt-record=large.example"+strings.Repeat(","+strings.Repeat("b", 250), 12), "--log-facility=-")
+		"--txt-record=large.example"+strings.Repeat(","+strings.Repeat("b", 250), 12), "--edns-packet-max=4096", "--log-facility=-")
 	var said safeBuffer
 	cmd.Stderr = &said
 	e.Start(cmd)
@@ -88,6 +90,108 @@ func TestALargeDNSAnswer(t *testing.T) {
 		"packet.dns.id": int64(4711), "dns.question.name": "large.example", "packet.dns.answer_count": int64(1), "packet.dns.response_code": "NOERROR",
 	})
 	requireElapsed(t, &response, 0, q.took)
+}
+
+// TestAFragmentedDNSAnswer is told with what its first fragment says, and that there is more.
+func TestAFragmentedDNSAnswer(t *testing.T) {
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	serveNames(t, right)
+	c := start(t, left.NetNS, messageSettings)
+	for _, v6 := range []bool{false, true} {
+		said := left.Run(testenv.Tool(t, "dig"), "@"+right.Addr(v6).String(), "+bufsize=4096", "+ignore", "+notcp", "+tries=1", "large.example", "TXT")
+		require.Contains(t, said, "flags: qr aa rd ra;", "not truncated")
+	}
+	out := c.stopAfter(t, left.NetNS, outcomes{"dns": {"told": 4}})
+	for _, version := range []string{"ipv4", "ipv6"} {
+		request := out.message(t, map[string]any{"network.type": version, "packet.message.type": "request"})
+		requireSays(t, &request, map[string]any{"packet.message.cut": nil})
+		response := out.message(t, map[string]any{"network.type": version, "packet.message.type": "response"})
+		requireSays(t, &response, map[string]any{
+			"dns.question.name": "large.example", "packet.dns.truncated": false, "packet.dns.answer_count": int64(1), "packet.message.cut": true,
+		})
+		assert.NotNil(t, response.Attributes["packet.message.response_time"])
+	}
+}
+
+// TestAnAnsweredQuestionIsNoTimeout whatever keeps its answer from being read.
+func TestAnAnsweredQuestionIsNoTimeout(t *testing.T) {
+	for name, tt := range map[string]struct {
+		settings string
+		answered bool // some are seen
+	}{
+		"the budget leaves answers out": {strings.Replace(messageSettings, "max_per_second: 100000", "max_per_second: 10", 1), true},
+		"one direction is seen":         {messageSettings + "directions: [egress]\n", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			left, right := testenv.Pair(t, testenv.PairConfig{})
+			serveNames(t, right)
+			c := start(t, left.NetNS, tt.settings)
+			for range 15 { // some 30 times the budget, in as many of its grants
+				args := []string{"@" + right.V4.String(), "-u", "+tries=1"}
+				for range 10 {
+					args = append(args, "host.example", "A")
+				}
+				said := left.Run(testenv.Tool(t, "dig"), args...)
+				require.Equal(t, 10, strings.Count(said, "status: NOERROR"), said)
+				time.Sleep(50 * time.Millisecond)
+			}
+			var requests map[string]int64
+			c.awaitOutput(func(o *otlpcheck.Output) bool {
+				asked := int64(len(result{Output: o}.messages(map[string]any{"packet.message.type": "request"})))
+				requests = outcomesIn(t, scrape(t, left.NetNS), "requests")["dns"]
+				return asked > 0 && requests["answered"]+requests["unknown"]+requests["unanswered"] >= asked
+			})
+			out := c.stop()
+			assert.Zero(t, requests["unanswered"])
+			assert.Positive(t, requests["unknown"])
+			assert.Equal(t, tt.answered, requests["answered"] > 0)
+			for _, m := range out.messages(nil) {
+				assert.Nil(t, m.Attributes["error.type"], m.Body)
+			}
+			assert.Equal(t, !tt.answered, strings.Contains(c.log.String(), "directions names one direction alone"))
+		})
+	}
+}
+
+// TestAZoneTransferTakesLittleOfTheBudget: of each message as much as of any other, and nothing of what lies between.
+func TestAZoneTransferTakesLittleOfTheBudget(t *testing.T) {
+	const messages, length = 8, 60_004
+	left, right := testenv.Pair(t, testenv.PairConfig{})
+	l := right.ListenTCP(false, 53)
+	c := start(t, left.NetNS, messageSettings)
+	head := []byte{length >> 8, length & 0xff, 0, 7, 0x84, 0, 0, 1, 3747 >> 8, 3747 & 0xff, 0, 0, 0, 0} // an answer; RFC 5936 2.2
+	question := []byte("\x07example\x00\x00\xfc\x00\x01")                                               // AXFR
+	message := append(slices.Clone(head), question...)
+	for n := 0; len(message) < 2+length; n++ {
+		record := []byte{0xc0, 12, 0, 1, 0, 1, 0, 0, 14, 16, 0, 4, 192, 0, byte(n >> 8), byte(n)}
+		message = append(message, record[:min(len(record), 2+length-len(message))]...)
+	}
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			_, _ = io.ReadFull(conn, make([]byte, 2+12+len(question)))
+			_, _ = conn.Write(slices.Repeat(message, messages))
+			conn.Close()
+		}
+	}()
+	conn := dial(t, left, l.Addr().(*net.TCPAddr))
+	_, err := conn.Write(slices.Concat([]byte{0, byte(12 + len(question)), 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, question))
+	require.NoError(t, err)
+	got, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Len(t, got, messages*(2+length))
+	conn.Close()
+
+	c.awaitOutput(func(o *otlpcheck.Output) bool {
+		return len(result{Output: o}.messages(map[string]any{"packet.message.type": "response"})) > 0
+	})
+	text := scrape(t, left.NetNS)
+	selected := sample(t, text, `otelcol_ebpfpackets_receiver_samples\{[^}]*outcome="selected"[^}]*reason="protocol"[^}]*\}`)
+	t.Logf("%d packets copied of %d", selected, messages*(2+length)/1448)
+	assert.Less(t, selected, int64(1+9*messages), "of each message FOLLOW_PACKETS and the first, if that begins a packet")
+	out := c.stop()
+	response := out.messages(map[string]any{"packet.message.type": "response"})[0]
+	requireSays(t, &response, map[string]any{"packet.message.cut": true, "dns.question.name": "example", "packet.dns.answer_count": int64(3747)})
+	assert.NotNil(t, response.Attributes["packet.message.response_time"])
 }
 
 // question is what dig asked, and what it says of the answer.

@@ -260,7 +260,8 @@ type plainSampler struct {
 	Pools   [4]uint64
 	Used    [4]uint32
 	Cursor  uint32
-	Pad0    [3]uint32
+	Missed  uint32
+	Pad0    [2]uint32
 	Allowed [4]uint32
 	Plenty  uint32
 	Chance  uint32

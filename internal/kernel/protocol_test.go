@@ -47,6 +47,13 @@ func hello(typ byte, length int) []byte {
 	return r
 }
 
+// dnsOverTCP is an answer of so many bytes behind its length, with one question and one record; RFC 1035 4.2.2.
+func dnsOverTCP(length int) []byte {
+	b := bytes.Repeat([]byte{0xaa}, 2+length)
+	copy(b, []byte{byte(length >> 8), byte(length), 0, 7, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0})
+	return b
+}
+
 // changeCipherSpec is the record that may stand before a second hello; RFC 8446 D.4.
 var changeCipherSpec = []byte{0x14, 3, 3, 0, 1, 1}
 
@@ -115,7 +122,16 @@ func TestBeginningsOfMessagesAreFound(t *testing.T) {
 		{"question over IPv6", dns, append(udp6Frame(1, 2, 40000, 53), 1, 2)},
 		{"empty datagram", 0, udp6Frame(1, 2, 40000, 53)},
 		{"question over TCP", dns, segmentTo(40000, 53, []byte{0, 30, 1, 2})},
-		{"answer over TCP", dns, segmentTo(53, 40000, []byte{9})},
+		{"answer over TCP", dns, segmentTo(53, 40000, dnsOverTCP(300))},
+		{"answer over TCP without its question", dns, segmentTo(53, 40000, []byte{0, 12, 1, 2, 0x80, 4, 0, 0, 0, 0, 0, 0, 0, 0})},
+		{"answer over TCP to another one's question", dns, segmentTo(53, 40000, []byte{0, 40, 1, 2, 0xa8, 0x9f, 0, 1, 0, 1, 0, 0, 0, 1})}, // update, RFC 2136
+		{"more than DNS has room for", 0, segmentTo(40000, 53, []byte{0, 40, 1, 2, 0x81, 0x80, 0, 1, 0, 1, 0, 1, 0, 1})},
+		{"more questions than one", 0, segmentTo(40000, 53, []byte{0, 40, 1, 2, 0x81, 0x80, 0, 2, 0, 0, 0, 0, 0, 0})},
+		{"no opcode of DNS", 0, segmentTo(40000, 53, []byte{0, 40, 1, 2, 0x99, 0x80, 0, 1, 0, 0, 0, 0, 0, 0})},
+		{"reserved bit of DNS", 0, segmentTo(40000, 53, []byte{0, 40, 1, 2, 0x81, 0xc0, 0, 1, 0, 0, 0, 0, 0, 0})},
+		{"question with a code", 0, segmentTo(40000, 53, []byte{0, 40, 1, 2, 1, 3, 0, 1, 0, 0, 0, 0, 0, 0})},
+		{"shorter than DNS", 0, segmentTo(40000, 53, []byte{0, 11})},
+		{"the middle of an answer", 0, segmentTo(40000, 53, bytes.Repeat([]byte{0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0x0e, 0x10, 0, 4, 192, 0, 2, 1}, 90))},
 		{"other UDP", 0, udpFrame(1, 2, 40000, 54, 70)},
 		{"TCP without payload", 0, segmentTo(40000, 53, nil)},
 		{"client hello", tls, segment(40000, hello(1, 300))},
@@ -150,6 +166,9 @@ func TestBeginningsOfMessagesAreFound(t *testing.T) {
 	for n := 1; n < 10; n++ {
 		frames = append(frames, frame{"the beginning of a hello", tls, segment(40000, hello(1, 300)[:n])})
 	}
+	for n := 1; n < 16; n++ {
+		frames = append(frames, frame{"the beginning of a question over TCP", dns, segmentTo(40000, 53, dnsOverTCP(300)[:n])})
+	}
 	for _, asked := range []Protocols{dns, tls, http, allProtocols} {
 		eachForm(t, messages(asked), func(t *testing.T, k *Kernel) {
 			for i, f := range frames {
@@ -164,6 +183,89 @@ func TestBeginningsOfMessagesAreFound(t *testing.T) {
 			drain(t, k)
 		})
 	}
+}
+
+// Whatever the cut, both parts of a message of DNS are copied, and what is neither its rest nor the beginning of another is not.
+func TestDNSOverTCPIsFollowed(t *testing.T) {
+	message, data := dnsOverTCP(300), bytes.Repeat([]byte{0xc0}, 300)
+	eachForm(t, messages(ProtocolDNS), func(t *testing.T, k *Kernel) {
+		for cut := 1; cut < len(message); cut++ {
+			to := func(b []byte) []byte { return segmentTo(53, uint16(1000+cut), b) }
+			want := []bool{true, true, cut < 2} // half of the length does not say how long it is
+			require.Equal(t, want, found(t, k, to(message[:cut]), to(message[cut:]), to(data)), "cut at %d", cut)
+		}
+		for cut := 1; cut < len(message); cut++ { // two answers, the second of which ends in another packet
+			to := func(b []byte) []byte { return segmentTo(53, uint16(2000+cut), b) }
+			both := slices.Concat(message, message[:cut])
+			want := []bool{true, true, cut < 2}
+			require.Equal(t, want, found(t, k, to(both), to(message[cut:]), to(data)), "the second cut at %d", cut)
+			require.Equal(t, []bool{true, false}, found(t, k, to(message), to(data)), "after that, a whole one")
+		}
+		drain(t, k)
+	})
+}
+
+// A large answer takes the credit of one message, a zone transfer that of few packets.
+func TestFollowingDNSOverTCPIsBounded(t *testing.T) {
+	cfg := messages(ProtocolDNS)
+	cfg.MaxPerSecond = 10
+	k := load(t, cfg)
+	pin(t, 0)
+	large, transfer := dnsOverTCP(4000), dnsOverTCP(60_000)
+	give := func(port uint16, b []byte) (n int) {
+		for part := range slices.Chunk(b, 1448) {
+			inject(t, k.objects.EgressL2, segmentTo(53, port, part), nil)
+		}
+		return len(read(t, k))
+	}
+	require.Equal(t, 3, give(1, large), "on credit that comes later")
+	missed := k.MissedMessages()
+	require.Zero(t, give(2, large), "what has no credit is left out whole")
+	require.Equal(t, missed+3, k.MissedMessages())
+	require.Equal(t, SampleCounts{Selected: 4, Emitted: 3, RateLimited: 1}, drain(t, k).Samples[packet.KindProtocol])
+
+	k = load(t, messages(ProtocolDNS))
+	require.Equal(t, 1+8, give(3, transfer), "FOLLOW_PACKETS")
+	require.Equal(t, 1, give(4, slices.Concat(dnsOverTCP(300), make([]byte, 1100))), "what is no message, behind one")
+	require.Equal(t, 1+8, give(5, bytes.Repeat(dnsOverTCP(500), 200)), "most of them begin in packets of others")
+	require.Equal(t, 1, give(6, bytes.Repeat(dnsOverTCP(100), 40)), "DNS_MESSAGES")
+	drain(t, k)
+}
+
+// Whoever waits for an answer is told that there may have been one.
+func TestMissedMessagesAreCounted(t *testing.T) {
+	cfg := messages(ProtocolDNS)
+	cfg.ring = minRing
+	eachForm(t, cfg, func(t *testing.T, k *Kernel) {
+		long := udpFrame(1, 2, 53, 40000, 1500)
+		for range 1000 { // more than the ring has room for
+			inject(t, k.objects.EgressL2, long, nil)
+		}
+		emitted := len(read(t, k))
+		require.Less(t, emitted, 1000)
+		require.Equal(t, uint32(1000-emitted), k.MissedMessages(), "the ring was full")
+		inject(t, k.objects.EgressL2, udpFrame(1, 2, 5, 6, 70), nil)
+		require.Equal(t, uint32(1000-emitted), k.MissedMessages(), "no message")
+		drain(t, k)
+	})
+	cfg = messages(ProtocolDNS)
+	cfg.Slots = MinSlots
+	eachForm(t, cfg, func(t *testing.T, k *Kernel) {
+		for i := range uint32(MinSlots) {
+			inject(t, k.objects.EgressL2, udpFrame(0x0a000000+i, 1, 1, 2, 60), nil)
+		}
+		before := k.MissedMessages()
+		inject(t, k.objects.EgressL2, udpFrame(1, 2, 53, 40000, 70), nil)
+		require.Empty(t, read(t, k))
+		require.Equal(t, before+1, k.MissedMessages(), "a packet without a slot")
+		drain(t, k)
+	})
+	eachForm(t, messages(ProtocolDNS), func(t *testing.T, k *Kernel) {
+		data := bytes.Repeat([]byte{0xc0}, 300)
+		require.Equal(t, []bool{false, false, true}, found(t, k, segmentTo(53, 1, data), segmentTo(1, 53, data), segmentTo(53, 1, dnsOverTCP(300))))
+		require.Equal(t, uint32(1), k.MissedMessages(), "an answer may begin somewhere in what a server says")
+		drain(t, k)
+	})
 }
 
 // Whatever the cut, both parts are copied, and what comes behind the message is not.

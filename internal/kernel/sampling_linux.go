@@ -157,6 +157,18 @@ func (s *sampling) poll(at time.Time, visit func(*packet.Sample)) (int, error) {
 	}
 }
 
+// MissedMessages grows whenever a packet that is part of a message was not copied: it had no credit, the ring had no room, or it had
+// no slot, so that nobody knows whether it is part of one. It wraps. What was missed before the call is in it.
+func (k *Kernel) MissedMessages() (n uint32) {
+	if k.sampling == nil {
+		return 0
+	}
+	for i := range k.sampling.samplers {
+		n += atomic.LoadUint32(&k.sampling.samplers[i].Missed)
+	}
+	return n
+}
+
 const sampleHead = int(unsafe.Sizeof(bpfSample{}))
 
 // enum sample_bits of bpf/contract.h

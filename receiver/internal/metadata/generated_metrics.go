@@ -653,6 +653,7 @@ const (
 	_ AttributeRequestOutcome = iota
 	AttributeRequestOutcomeAnswered
 	AttributeRequestOutcomeUnanswered
+	AttributeRequestOutcomeUnknown
 	AttributeRequestOutcomeForgotten
 )
 
@@ -663,6 +664,8 @@ func (av AttributeRequestOutcome) String() string {
 		return "answered"
 	case AttributeRequestOutcomeUnanswered:
 		return "unanswered"
+	case AttributeRequestOutcomeUnknown:
+		return "unknown"
 	case AttributeRequestOutcomeForgotten:
 		return "forgotten"
 	}
@@ -673,6 +676,7 @@ func (av AttributeRequestOutcome) String() string {
 var MapAttributeRequestOutcome = map[string]AttributeRequestOutcome{
 	"answered":   AttributeRequestOutcomeAnswered,
 	"unanswered": AttributeRequestOutcomeUnanswered,
+	"unknown":    AttributeRequestOutcomeUnknown,
 	"forgotten":  AttributeRequestOutcomeForgotten,
 }
 
