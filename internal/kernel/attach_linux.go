@@ -55,7 +55,7 @@ func (n *Namespace) Attach(i iface.Interface, d flow.Direction) error {
 
 // way names how programs are attached.
 func (k *Kernel) way() string {
-	if k.cfg.clsact {
+	if k.cfg.Clsact {
 		return "clsact"
 	}
 	return "tcx"
@@ -81,10 +81,10 @@ func (n *Namespace) attach(i iface.Interface, d flow.Direction) (a attached, err
 
 // attachHere must run in the network namespace of the interface.
 func (k *Kernel) attachHere(i iface.Interface, d flow.Direction, program *ebpf.Program) (attached, error) {
-	if !k.cfg.clsact {
+	if !k.cfg.Clsact {
 		return attachTCX(i.Index, d, program, k.cfg.AttachLast)
 	}
-	c, err := attachClsact(i.Index, d, program, k.cfg.AttachLast)
+	c, err := attachClsact(i.Index, d, program, k.cfg.AttachLast, &k.patience)
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,7 @@ const (
 // clsact is one filter of ours.
 type clsact struct {
 	rtnl      *rtnl
+	patience  *patience
 	alive     *claim
 	ifindex   uint32
 	direction flow.Direction
@@ -46,12 +47,12 @@ type clsact struct {
 }
 
 // attachClsact must run in the network namespace of the interface. What predecessors left there goes when the filter has come.
-func attachClsact(ifindex uint32, d flow.Direction, program *ebpf.Program, last bool) (*clsact, error) {
+func attachClsact(ifindex uint32, d flow.Direction, program *ebpf.Program, last bool, p *patience) (*clsact, error) {
 	r, err := openRTNL()
 	if err != nil {
 		return nil, err
 	}
-	c := &clsact{rtnl: r, ifindex: ifindex, direction: d}
+	c := &clsact{rtnl: r, patience: p, ifindex: ifindex, direction: d}
 	lock, err := c.lock()
 	if err == nil {
 		err = errors.Join(c.add(program, last), lock.release())
@@ -66,7 +67,7 @@ func attachClsact(ifindex uint32, d flow.Direction, program *ebpf.Program, last 
 // lock keeps others of us from this interface: whoever removes a qdisc must know that nobody adds a filter meanwhile. It is nil if
 // that lasts too long, for whoever is in the namespace may take a name.
 func (c *clsact) lock() (*claim, error) {
-	l, err := awaitClaim(fmt.Sprintf("%s.%d", filterName, c.ifindex))
+	l, err := c.patience.await(fmt.Sprintf("%s.%d", filterName, c.ifindex))
 	if err != nil && !errors.Is(err, unix.EADDRINUSE) {
 		return nil, fmt.Errorf("lock the interface: %w", err)
 	}

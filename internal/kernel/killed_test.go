@@ -56,7 +56,7 @@ func beChild(text string) error {
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
 		return err
 	}
-	k, err := Load(Config{clsact: c.Clsact, lease: c.Lease, Notice: func(n string) { fmt.Println(n) }})
+	k, err := Load(Config{Clsact: c.Clsact, lease: c.Lease, Notice: func(n string) { fmt.Println(n) }})
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func TestAKilledProcessLeavesAFilterThatStopsAndIsReplaced(t *testing.T) {
 	}
 	other.seen()
 
-	k := load(t, Config{clsact: true})
+	k := load(t, Config{Clsact: true})
 	k.attachEnd(t, at.End, at.direction)
 	ours, _, others := split(t, filtersAt(t, at)) // one only
 	require.NotEqual(t, left, ours)
@@ -253,7 +253,7 @@ func TestAStoppedProcessCountsAgain(t *testing.T) {
 	r.send()
 	require.Zero(t, countedBy(t, ebpf.ProgramID(theirs.program)))
 
-	k := load(t, Config{clsact: true})
+	k := load(t, Config{Clsact: true})
 	k.attachEnd(t, at.End, at.direction)
 	require.Contains(t, filtersAt(t, at), theirs, "it lives")
 	require.NoError(t, k.Close())

@@ -225,7 +225,7 @@ func TestAClosedNamespaceLeavesNothing(t *testing.T) {
 			for _, id := range programs {
 				require.Eventually(t, func() bool { return gone(programError(id)) == nil && programError(id) != nil }, 5*time.Second, time.Millisecond, "program %d", id)
 			}
-			if cfg.clsact {
+			if cfg.Clsact {
 				requireQdisc(t, at.End, "")
 			}
 			r.send()
@@ -242,14 +242,20 @@ func programError(id ebpf.ProgramID) error {
 	return err
 }
 
+// killChild returns when nothing is left of the process but what it left behind.
+func killChild(t *testing.T, at site, c child) {
+	t.Helper()
+	p, _ := startChild(t, at, c)
+	require.NoError(t, p.Kill())
+	require.Eventually(t, func() bool { return syscall.Kill(p.Pid, 0) != nil }, 10*time.Second, time.Millisecond, "it is still there")
+}
+
 // What a killed predecessor left in a namespace goes when its successor attaches there.
 func TestLeftoversGoInEveryNamespace(t *testing.T) {
 	r := newCrossing(t)
 	at := r.sites()[0]
-	p, _ := startChild(t, at, child{Clsact: true, Lease: time.Minute})
-	require.NoError(t, p.Kill())
-	require.Eventually(t, func() bool { return syscall.Kill(p.Pid, 0) != nil }, 10*time.Second, time.Millisecond, "it is still there")
-	k := load(t, Config{clsact: true})
+	killChild(t, at, child{Clsact: true, Lease: time.Minute})
+	k := load(t, Config{Clsact: true})
 	n := k.observe(t, 1, at.NetNS)
 	n.attachSite(t, at)
 	split(t, filtersAt(t, at)) // one of ours
@@ -257,6 +263,16 @@ func TestLeftoversGoInEveryNamespace(t *testing.T) {
 	require.Equal(t, uint64(packetsSent), drain(t, k).Ledger.Seen.Packets)
 	require.NoError(t, n.Close())
 	requireQdisc(t, at.End, "")
+}
+
+// lockOf takes the lock of an interface, as one of us does that is about to attach, or anybody else.
+func lockOf(t *testing.T, e *testenv.End) (release func()) {
+	t.Helper()
+	var lock *claim
+	var err error
+	e.Do(func() { lock, err = newClaim(fmt.Sprintf("%s.%d", filterName, e.Index)) })
+	require.NoError(t, err)
+	return func() { require.NoError(t, lock.release()) }
 }
 
 // BenchmarkInstance is what one more namespace costs: time to load the programs for interfaces with a link header, and their memory.
@@ -283,23 +299,44 @@ func BenchmarkInstance(b *testing.B) {
 
 // A qdisc is removed under a lock that lies in its namespace, as the programs of others of us do.
 func TestFiltersAreReleasedInTheirNamespace(t *testing.T) {
-	k, r := load(t, Config{clsact: true}), newCrossing(t)
+	k, r := load(t, Config{Clsact: true}), newCrossing(t)
 	at := r.sites()[0]
 	n := k.observe(t, 1, at.NetNS)
 	n.attachSite(t, at)
-	var lock *claim
-	var err error
-	at.Do(func() { lock, err = newClaim(fmt.Sprintf("%s.%d", filterName, at.Index)) }) // somebody is about to attach
-	require.NoError(t, err)
+	release := lockOf(t, at.End)
 	require.NoError(t, n.Detach(uint32(at.Index)))
-	require.NoError(t, lock.release())
+	release()
 	require.Empty(t, filtersAt(t, at))
 	requireQdisc(t, at.End, "clsact")
 }
 
+// Names that somebody keeps cost a second in all, not one for each hook, and none of them anything but the qdisc.
+func TestNamesThatAreTakenDelayLittle(t *testing.T) {
+	k, ns := load(t, Config{Clsact: true}), testenv.NewNetNS(t)
+	n := k.observe(t, 1, ns)
+	var ends []*testenv.End
+	for i := range 10 {
+		pair := ns.AddVeth(fmt.Sprint("left", i), fmt.Sprint("right", i))
+		ends = append(ends, pair[0], pair[1])
+		defer lockOf(t, pair[0])() // those between are free
+	}
+	began := time.Now()
+	for _, e := range ends {
+		for _, d := range bothDirections {
+			n.attachSite(t, site{e, d})
+		}
+	}
+	require.NoError(t, n.Close())
+	require.Less(t, time.Since(began), 10*time.Second, "of 40 hooks, attached and detached, half of which had to wait")
+	for i, e := range ends {
+		require.Empty(t, filtersAt(t, site{e, flow.DirectionEgress}))
+		requireQdisc(t, e, []string{"clsact", ""}[i%2])
+	}
+}
+
 // A filter is taken back even where nobody can go any more; the qdisc stays, since its lock lies there.
 func TestFiltersAreReleasedFromOutside(t *testing.T) {
-	k, r := load(t, Config{clsact: true}), newCrossing(t)
+	k, r := load(t, Config{Clsact: true}), newCrossing(t)
 	at := r.sites()[0]
 	found, err := netns.Find([]string{at.Path()})
 	require.NoError(t, err)
