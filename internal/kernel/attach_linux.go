@@ -143,6 +143,24 @@ func (n *Namespace) DropLost(ifindex uint32) (lost int, err error) {
 	return lost, errors.Join(errs...)
 }
 
+// Sweep removes the filters, and the qdisc, that killed predecessors left at an interface, and returns how many filters it were. Attach does so
+// where it attaches. With tcx nothing is ever left.
+func (n *Namespace) Sweep(i iface.Interface) (filters int, err error) {
+	if !n.k.cfg.Clsact {
+		return 0, nil
+	}
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
+	err = n.handle.Do(func() (err error) {
+		filters, err = sweepClsact(i.Index, &n.k.patience)
+		return err
+	})
+	if err != nil {
+		return filters, fmt.Errorf("remove what a killed process left at %q (ifindex %d): %w", i.Name, i.Index, err)
+	}
+	return filters, nil
+}
+
 // Detach stops counting at an interface, both directions.
 func (n *Namespace) Detach(ifindex uint32) error {
 	n.k.mu.Lock()

@@ -132,7 +132,7 @@ func (c *clsact) addFilter(program *ebpf.Program, last, addedQdisc bool) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("add a filter: %w", err), c.alive.release())
 	}
-	if err := c.sweep(all); err != nil {
+	if _, err := c.sweep(all); err != nil {
 		_, removeErr := c.remove()
 		return errors.Join(err, removeErr, c.alive.release())
 	}
@@ -205,7 +205,7 @@ func (c *clsact) claimOf(d flow.Direction, f *tcFilter) string {
 }
 
 // sweep removes those of ours that nobody claims: their process is gone.
-func (c *clsact) sweep(all []placed) error {
+func (c *clsact) sweep(all []placed) (swept []placed, err error) {
 	var errs []error
 	for _, f := range all {
 		if !f.ours() {
@@ -220,9 +220,35 @@ func (c *clsact) sweep(all []placed) error {
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("remove a filter whose process is gone: %w", err))
+			continue
 		}
+		swept = append(swept, f)
 	}
-	return errors.Join(errs...)
+	return swept, errors.Join(errs...)
+}
+
+// sweepClsact removes what killed predecessors left at an interface, and returns how many filters that was. It must run in the network
+// namespace of the interface.
+func sweepClsact(ifindex uint32, p *patience) (filters int, err error) {
+	r, err := openRTNL()
+	if err != nil {
+		return 0, err
+	}
+	defer r.close()
+	c := &clsact{rtnl: r, patience: p, ifindex: ifindex}
+	all, err := c.list()
+	if err != nil || !slices.ContainsFunc(all, func(f placed) bool { return f.ours() }) {
+		return 0, err
+	}
+	lock, err := c.lock()
+	if err != nil {
+		return 0, err
+	}
+	swept, err := c.sweep(all)
+	if lock != nil && slices.ContainsFunc(swept, func(f placed) bool { return f.name == filterAndQdisc }) {
+		err = errors.Join(err, c.removeQdisc())
+	}
+	return len(swept), errors.Join(err, lock.release())
 }
 
 // Close removes the filter, unless somebody else has already or it is no longer ours, and a qdisc that one of us added, if

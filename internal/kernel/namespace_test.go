@@ -265,6 +265,66 @@ func TestLeftoversGoInEveryNamespace(t *testing.T) {
 	requireQdisc(t, at.End, "")
 }
 
+// What it left where no successor attaches goes, too, and the qdisc if one of us added it and nobody uses it. What others have stays, and so does what
+// a process of ours has that lives.
+func TestLeftoversGoWhereNobodyAttaches(t *testing.T) {
+	r := newCrossing(t)
+	left := r.sites()[0]
+	hooks := func(ends [2]*testenv.End) (a, b site) {
+		return site{ends[0], flow.DirectionEgress}, site{ends[1], flow.DirectionEgress}
+	}
+	shared, theirs := hooks(left.AddVeth("shared0", "theirs0"))
+	alive, never := hooks(left.AddVeth("alive0", "never0"))
+	killed := child{Clsact: true, Lease: time.Minute}
+
+	killChild(t, left, child{Clsact: true, Lease: time.Minute, Both: []uint32{uint32(left.Index)}})
+	killChild(t, shared, killed)
+	newStranger(t, tcxNext32).addFilter(shared, 7, 1)
+	_, _, others := split(t, filtersAt(t, shared))
+	addQdisc(t, theirs.End)
+	killChild(t, theirs, killed)
+	killChild(t, alive, killed)
+	startChild(t, alive, killed)
+	living, _, _ := split(t, filtersAt(t, alive))
+
+	k := load(t, Config{Clsact: true})
+	n := k.observe(t, 1, left.NetNS)
+	for _, c := range []struct {
+		site
+		swept  int
+		qdisc  string
+		leaves []tcFilter
+	}{
+		{left, 2, "", nil},
+		{shared, 1, "clsact", others},
+		{theirs, 1, "clsact", nil},
+		{alive, 0, "clsact", []tcFilter{living}},
+		{never, 0, "", nil},
+	} {
+		swept, err := n.Sweep(iface.Interface{Index: uint32(c.Index), Name: c.Name})
+		require.NoError(t, err, c.Name)
+		require.Equal(t, c.swept, swept, c.Name)
+		require.Equal(t, c.leaves, filtersAt(t, c.site), c.Name)
+		require.Empty(t, filtersAt(t, site{c.End, flow.DirectionIngress}), c.Name)
+		requireQdisc(t, c.End, c.qdisc)
+	}
+}
+
+// A leftover whose interface somebody holds the lock of goes, but its qdisc stays: a filter may be about to come.
+func TestLeftoversGoWithoutTheLock(t *testing.T) {
+	r := newCrossing(t)
+	at := r.sites()[0]
+	killChild(t, at, child{Clsact: true, Lease: time.Minute})
+	k := load(t, Config{Clsact: true})
+	n := k.observe(t, 1, at.NetNS)
+	defer lockOf(t, at.End)()
+	swept, err := n.Sweep(iface.Interface{Index: uint32(at.Index), Name: at.Name})
+	require.NoError(t, err)
+	require.Equal(t, 1, swept)
+	require.Empty(t, filtersAt(t, at))
+	requireQdisc(t, at.End, "clsact")
+}
+
 // lockOf takes the lock of an interface, as one of us does that is about to attach, or anybody else.
 func lockOf(t *testing.T, e *testenv.End) (release func()) {
 	t.Helper()
