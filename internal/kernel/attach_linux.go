@@ -9,7 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -161,24 +164,30 @@ func (n *Namespace) Sweep(i iface.Interface) (filters int, err error) {
 	return filters, nil
 }
 
+// detachPause is after each hook, without a lock: a tcx link holds RTNL for a grace period, and whoever waits for that gets it now.
+const detachPause = time.Millisecond
+
 // Detach stops counting at an interface, both directions.
 func (n *Namespace) Detach(ifindex uint32) error {
-	n.k.mu.Lock()
-	defer n.k.mu.Unlock()
+	return n.detachEach([]hook{{ifindex, flow.DirectionIngress}, {ifindex, flow.DirectionEgress}})
+}
+
+// detachEach must be called without the lock, so that those who attach elsewhere come in between.
+func (n *Namespace) detachEach(hooks []hook) error {
 	var errs []error
-	for _, d := range []flow.Direction{flow.DirectionIngress, flow.DirectionEgress} {
-		errs = append(errs, n.detach(hook{ifindex, d}))
+	for _, h := range hooks {
+		n.k.mu.Lock()
+		_, ok := n.links[h]
+		errs = append(errs, n.detach(h))
+		n.k.mu.Unlock()
+		if ok {
+			time.Sleep(detachPause)
+		}
 	}
 	return errors.Join(errs...)
 }
 
-func (n *Namespace) detachAll() error {
-	var errs []error
-	for h := range n.links {
-		errs = append(errs, n.detach(h))
-	}
-	return errors.Join(errs...)
-}
+func (n *Namespace) hooks() []hook { return slices.Collect(maps.Keys(n.links)) }
 
 func (n *Namespace) detach(h hook) error {
 	a, ok := n.links[h]

@@ -234,6 +234,34 @@ func TestAClosedNamespaceLeavesNothing(t *testing.T) {
 	}
 }
 
+// While one namespace is let go of, whose links go one after the other, another one can be attached to.
+func TestLettingGoLetsOthersAttach(t *testing.T) {
+	k, ns := load(t, Config{}), testenv.NewNetNS(t)
+	n, err := k.Observe(1, handleOf(t, ns))
+	require.NoError(t, err)
+	for i := range 10 {
+		for _, e := range ns.AddVeth(fmt.Sprint("left", i), fmt.Sprint("right", i)) {
+			for _, d := range bothDirections {
+				n.attachSite(t, site{e, d})
+			}
+		}
+	}
+	r := newCrossing(t)
+	other := k.observe(t, 2, r.left.NetNS)
+	links := func() int {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return len(n.links)
+	}
+	closed := make(chan error)
+	go func() { closed <- n.Close() }()
+	require.Eventually(t, func() bool { return links() < 40 }, 10*time.Second, time.Millisecond)
+	other.attachSite(t, r.sites()[0])
+	require.NotZero(t, links())
+	require.NoError(t, <-closed)
+	require.Zero(t, links())
+}
+
 func programError(id ebpf.ProgramID) error {
 	p, err := ebpf.NewProgramFromID(id)
 	if err == nil {
@@ -275,17 +303,18 @@ func TestLeftoversGoWhereNobodyAttaches(t *testing.T) {
 	}
 	shared, theirs := hooks(left.AddVeth("shared0", "theirs0"))
 	alive, never := hooks(left.AddVeth("alive0", "never0"))
-	killed := child{Clsact: true, Lease: time.Minute}
 
-	killChild(t, left, child{Clsact: true, Lease: time.Minute, Both: []uint32{uint32(left.Index)}})
-	killChild(t, shared, killed)
+	addQdisc(t, theirs.End)
+	startChild(t, alive, child{Clsact: true, Lease: time.Minute})
+	living, _, _ := split(t, filtersAt(t, alive))
+	all := child{Clsact: true, Lease: time.Minute}
+	for _, s := range []site{left, shared, theirs, alive} {
+		all.Both = append(all.Both, uint32(s.Index))
+	}
+	killChild(t, left, all)
 	newStranger(t, tcxNext32).addFilter(shared, 7, 1)
 	_, _, others := split(t, filtersAt(t, shared))
-	addQdisc(t, theirs.End)
-	killChild(t, theirs, killed)
-	killChild(t, alive, killed)
-	startChild(t, alive, killed)
-	living, _, _ := split(t, filtersAt(t, alive))
+	require.Len(t, filtersAt(t, alive), 2)
 
 	k := load(t, Config{Clsact: true})
 	n := k.observe(t, 1, left.NetNS)
@@ -296,9 +325,9 @@ func TestLeftoversGoWhereNobodyAttaches(t *testing.T) {
 		leaves []tcFilter
 	}{
 		{left, 2, "", nil},
-		{shared, 1, "clsact", others},
-		{theirs, 1, "clsact", nil},
-		{alive, 0, "clsact", []tcFilter{living}},
+		{shared, 2, "clsact", others},
+		{theirs, 2, "clsact", nil},
+		{alive, 2, "clsact", []tcFilter{living}},
 		{never, 0, "", nil},
 	} {
 		swept, err := n.Sweep(iface.Interface{Index: uint32(c.Index), Name: c.Name})
