@@ -64,6 +64,21 @@ func (s sourceElsewhere) Attach(i iface.Interface, d flow.Direction) (err error)
 	return err
 }
 
+func (s sourceElsewhere) Sweep(i iface.Interface) (programs int, err error) {
+	s.ns.Do(func() { programs, err = s.source.Sweep(i) })
+	return programs, err
+}
+
+func (s sourceElsewhere) Detach(ifindex uint32) (err error) {
+	s.ns.Do(func() { err = s.source.Detach(ifindex) })
+	return err
+}
+
+func (s sourceElsewhere) Close() (err error) {
+	s.ns.Do(func() { err = s.source.Close() })
+	return err
+}
+
 // crowd is traffic of so many flows that take turns, each of them active all the time.
 type crowd struct {
 	flows    int

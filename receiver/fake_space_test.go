@@ -144,6 +144,7 @@ func (o fakeObservation) Attach(i iface.Interface, _ flow.Direction) error {
 }
 
 func (o fakeObservation) DropLost(uint32) (int, error)          { return 0, nil }
+func (o fakeObservation) Sweep(iface.Interface) (int, error)    { return 0, nil }
 func (o fakeObservation) Stack(map[uint32]iface.Stacking) error { return nil }
 func (o fakeObservation) Detach(index uint32) error {
 	o.host.do(func() { delete(o.attached, index) })

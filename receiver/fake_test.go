@@ -62,6 +62,8 @@ type fakeHost struct {
 	lost       map[uint32]int            // hooks by ifindex that somebody else emptied
 	stacks     map[uint32]iface.Stacking // what the programs were told last
 	stackErr   error
+	swept      []string // names of interfaces
+	sweepErr   error
 	pressure   chan struct{}
 	stopped    bool
 	closed     int
@@ -196,6 +198,13 @@ func (s fakeSource) Detach(index uint32) error {
 	defer s.mu.Unlock()
 	delete(s.attached, index)
 	return nil
+}
+
+func (s fakeSource) Sweep(i iface.Interface) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.swept = append(s.swept, i.Name)
+	return 0, s.sweepErr
 }
 
 func (s fakeSource) Stack(all map[uint32]iface.Stacking) error {

@@ -87,6 +87,7 @@ type interfaces struct {
 	unstack string                // why the programs do not know how interfaces are joined; empty: they do
 	looked  time.Time
 	unknown bool // listing failed, or was not complete: the host may be another one
+	swept   bool // nothing of killed predecessors is left
 	current atomic.Pointer[spaceView]
 	counts  [stateCount]atomic.Int64
 }
@@ -295,6 +296,30 @@ func (s *interfaces) attachHook(ctx context.Context, a *attachment, d flow.Direc
 	return s.source.Attach(a.Interface, d)
 }
 
+// sweep removes, once, what killed predecessors left at interfaces that are not attached to; where they are, attaching has.
+func (s *interfaces) sweep(ctx context.Context) {
+	if s.swept || s.unknown {
+		return
+	}
+	for _, i := range s.all {
+		if a := s.byIndex[i.Index]; a != nil && a.state == stateAttached {
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		programs, err := s.source.Sweep(i)
+		if programs > 0 {
+			s.log.Info("Removed what a killed predecessor left at an interface", zap.String("interface", i.Name), zap.Int("programs", programs))
+			time.Sleep(attachPause)
+		}
+		if err != nil {
+			s.log.Warn("Removing what a killed predecessor left at an interface failed", zap.String("interface", i.Name), zap.Error(err))
+		}
+	}
+	s.swept = true
+}
+
 // warn says which other receivers count at a, once for each of them.
 func (s *interfaces) warn(a *attachment) {
 	for _, other := range s.observers.add(s.observed(a.Index), s.receiver) {
@@ -393,6 +418,7 @@ func (s *interfaces) run(ctx context.Context, changed <-chan struct{}, ticks <-c
 	for {
 		pending := s.attach(ctx, s.clock().Add(attachSlice))
 		if !pending {
+			s.sweep(ctx)
 			s.wait(ctx, changed, ticks)
 		}
 		if ctx.Err() != nil {

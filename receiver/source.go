@@ -20,6 +20,8 @@ type attacher interface {
 	// DropLost forgets the programs that are no longer at an interface, and returns how many. Attach attaches them again.
 	DropLost(ifindex uint32) (int, error)
 	Detach(ifindex uint32) error
+	// Sweep removes what killed predecessors left at an interface that is not attached to, and returns how many programs that was.
+	Sweep(i iface.Interface) (int, error)
 	// Stack says which interfaces share packets.
 	Stack(all map[uint32]iface.Stacking) error
 }

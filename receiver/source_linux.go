@@ -15,9 +15,11 @@ import (
 )
 
 // linux is the host as it is.
-type linux struct{}
+type linux struct {
+	clsact bool // for tests: even if the kernel has tcx
+}
 
-func (linux) load(c sourceConfig, notice func(string)) (source, error) {
+func (l linux) load(c sourceConfig, notice func(string)) (source, error) {
 	k, err := kernel.Load(kernel.Config{
 		Filters:      c.filters,
 		Tunnels:      c.tunnels,
@@ -34,6 +36,7 @@ func (linux) load(c sourceConfig, notice func(string)) (source, error) {
 		AttachLast:   c.last,
 		Namespaces:   c.enter,
 		Notice:       notice,
+		Clsact:       l.clsact,
 	})
 	if err != nil {
 		return nil, err

@@ -9,7 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -55,7 +58,7 @@ func (n *Namespace) Attach(i iface.Interface, d flow.Direction) error {
 
 // way names how programs are attached.
 func (k *Kernel) way() string {
-	if k.cfg.clsact {
+	if k.cfg.Clsact {
 		return "clsact"
 	}
 	return "tcx"
@@ -81,10 +84,10 @@ func (n *Namespace) attach(i iface.Interface, d flow.Direction) (a attached, err
 
 // attachHere must run in the network namespace of the interface.
 func (k *Kernel) attachHere(i iface.Interface, d flow.Direction, program *ebpf.Program) (attached, error) {
-	if !k.cfg.clsact {
+	if !k.cfg.Clsact {
 		return attachTCX(i.Index, d, program, k.cfg.AttachLast)
 	}
-	c, err := attachClsact(i.Index, d, program, k.cfg.AttachLast)
+	c, err := attachClsact(i.Index, d, program, k.cfg.AttachLast, &k.patience)
 	if err != nil {
 		return nil, err
 	}
@@ -143,24 +146,48 @@ func (n *Namespace) DropLost(ifindex uint32) (lost int, err error) {
 	return lost, errors.Join(errs...)
 }
 
-// Detach stops counting at an interface, both directions.
-func (n *Namespace) Detach(ifindex uint32) error {
+// Sweep removes the filters, and the qdisc, that killed predecessors left at an interface, and returns how many filters it were. Attach does so
+// where it attaches. With tcx nothing is ever left.
+func (n *Namespace) Sweep(i iface.Interface) (filters int, err error) {
+	if !n.k.cfg.Clsact {
+		return 0, nil
+	}
 	n.k.mu.Lock()
 	defer n.k.mu.Unlock()
+	err = n.handle.Do(func() (err error) {
+		filters, err = sweepClsact(i.Index, &n.k.patience)
+		return err
+	})
+	if err != nil {
+		return filters, fmt.Errorf("remove what a killed process left at %q (ifindex %d): %w", i.Name, i.Index, err)
+	}
+	return filters, nil
+}
+
+// detachPause is after each hook, without a lock: a tcx link holds RTNL for a grace period, and whoever waits for that gets it now.
+const detachPause = time.Millisecond
+
+// Detach stops counting at an interface, both directions.
+func (n *Namespace) Detach(ifindex uint32) error {
+	return n.detachEach([]hook{{ifindex, flow.DirectionIngress}, {ifindex, flow.DirectionEgress}})
+}
+
+// detachEach must be called without the lock, so that those who attach elsewhere come in between.
+func (n *Namespace) detachEach(hooks []hook) error {
 	var errs []error
-	for _, d := range []flow.Direction{flow.DirectionIngress, flow.DirectionEgress} {
-		errs = append(errs, n.detach(hook{ifindex, d}))
+	for _, h := range hooks {
+		n.k.mu.Lock()
+		_, ok := n.links[h]
+		errs = append(errs, n.detach(h))
+		n.k.mu.Unlock()
+		if ok {
+			time.Sleep(detachPause)
+		}
 	}
 	return errors.Join(errs...)
 }
 
-func (n *Namespace) detachAll() error {
-	var errs []error
-	for h := range n.links {
-		errs = append(errs, n.detach(h))
-	}
-	return errors.Join(errs...)
-}
+func (n *Namespace) hooks() []hook { return slices.Collect(maps.Keys(n.links)) }
 
 func (n *Namespace) detach(h hook) error {
 	a, ok := n.links[h]

@@ -25,7 +25,7 @@ import (
 func attachWays(t *testing.T) map[string]Config {
 	t.Helper()
 	testenv.Privileged(t)
-	ways := map[string]Config{"tcx": {}, "clsact": {clsact: true}}
+	ways := map[string]Config{"tcx": {}, "clsact": {Clsact: true}}
 	tcx, err := haveTCX()
 	require.NoError(t, err)
 	if !tcx {
@@ -264,7 +264,7 @@ func TestOrderDecidesWhatOthersHide(t *testing.T) {
 				var theirs []*stranger
 				for _, s := range r.sites() {
 					other := newStranger(t, tcxPass)
-					if cfg.clsact {
+					if cfg.Clsact {
 						addQdisc(t, s.End)
 						other.addFilter(s, 10, 1)
 					} else {

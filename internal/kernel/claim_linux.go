@@ -29,12 +29,30 @@ func newClaim(name string) (*claim, error) {
 	return &claim{fd}, nil
 }
 
-// awaitClaim takes the name as soon as it is free, and gives up after a second.
-func awaitClaim(name string) (c *claim, err error) {
-	for began := time.Now(); time.Since(began) < time.Second; time.Sleep(time.Millisecond) {
+// patience is with whoever has a name that we wait for. Another of us is done with it within some ten milliseconds; but anybody who is in
+// the namespace can take all names, and keep them. So it is long once in a minute, and short for all other names in that.
+type patience struct{ lost time.Time }
+
+const (
+	patienceLong    = time.Second
+	patienceShort   = 5 * time.Millisecond
+	patienceReturns = time.Minute
+)
+
+// await takes the name as soon as it is free, or returns unix.EADDRINUSE.
+func (p *patience) await(name string) (c *claim, err error) {
+	long := time.Since(p.lost) > patienceReturns
+	limit := patienceShort
+	if long {
+		limit = patienceLong
+	}
+	for began := time.Now(); time.Since(began) < limit; time.Sleep(time.Millisecond) {
 		if c, err = newClaim(name); !errors.Is(err, unix.EADDRINUSE) {
 			return c, err
 		}
+	}
+	if long {
+		p.lost = time.Now()
 	}
 	return nil, err
 }

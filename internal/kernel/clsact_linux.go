@@ -38,6 +38,7 @@ const (
 // clsact is one filter of ours.
 type clsact struct {
 	rtnl      *rtnl
+	patience  *patience
 	alive     *claim
 	ifindex   uint32
 	direction flow.Direction
@@ -46,12 +47,12 @@ type clsact struct {
 }
 
 // attachClsact must run in the network namespace of the interface. What predecessors left there goes when the filter has come.
-func attachClsact(ifindex uint32, d flow.Direction, program *ebpf.Program, last bool) (*clsact, error) {
+func attachClsact(ifindex uint32, d flow.Direction, program *ebpf.Program, last bool, p *patience) (*clsact, error) {
 	r, err := openRTNL()
 	if err != nil {
 		return nil, err
 	}
-	c := &clsact{rtnl: r, ifindex: ifindex, direction: d}
+	c := &clsact{rtnl: r, patience: p, ifindex: ifindex, direction: d}
 	lock, err := c.lock()
 	if err == nil {
 		err = errors.Join(c.add(program, last), lock.release())
@@ -66,7 +67,7 @@ func attachClsact(ifindex uint32, d flow.Direction, program *ebpf.Program, last 
 // lock keeps others of us from this interface: whoever removes a qdisc must know that nobody adds a filter meanwhile. It is nil if
 // that lasts too long, for whoever is in the namespace may take a name.
 func (c *clsact) lock() (*claim, error) {
-	l, err := awaitClaim(fmt.Sprintf("%s.%d", filterName, c.ifindex))
+	l, err := c.patience.await(fmt.Sprintf("%s.%d", filterName, c.ifindex))
 	if err != nil && !errors.Is(err, unix.EADDRINUSE) {
 		return nil, fmt.Errorf("lock the interface: %w", err)
 	}
@@ -131,7 +132,7 @@ func (c *clsact) addFilter(program *ebpf.Program, last, addedQdisc bool) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("add a filter: %w", err), c.alive.release())
 	}
-	if err := c.sweep(all); err != nil {
+	if _, err := c.sweep(all); err != nil {
 		_, removeErr := c.remove()
 		return errors.Join(err, removeErr, c.alive.release())
 	}
@@ -204,7 +205,7 @@ func (c *clsact) claimOf(d flow.Direction, f *tcFilter) string {
 }
 
 // sweep removes those of ours that nobody claims: their process is gone.
-func (c *clsact) sweep(all []placed) error {
+func (c *clsact) sweep(all []placed) (swept []placed, err error) {
 	var errs []error
 	for _, f := range all {
 		if !f.ours() {
@@ -219,9 +220,35 @@ func (c *clsact) sweep(all []placed) error {
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("remove a filter whose process is gone: %w", err))
+			continue
 		}
+		swept = append(swept, f)
 	}
-	return errors.Join(errs...)
+	return swept, errors.Join(errs...)
+}
+
+// sweepClsact removes what killed predecessors left at an interface, and returns how many filters that was. It must run in the network
+// namespace of the interface.
+func sweepClsact(ifindex uint32, p *patience) (filters int, err error) {
+	r, err := openRTNL()
+	if err != nil {
+		return 0, err
+	}
+	defer r.close()
+	c := &clsact{rtnl: r, patience: p, ifindex: ifindex}
+	all, err := c.list()
+	if err != nil || !slices.ContainsFunc(all, func(f placed) bool { return f.ours() }) {
+		return 0, err
+	}
+	lock, err := c.lock()
+	if err != nil {
+		return 0, err
+	}
+	swept, err := c.sweep(all)
+	if lock != nil && slices.ContainsFunc(swept, func(f placed) bool { return f.name == filterAndQdisc }) {
+		err = errors.Join(err, c.removeQdisc())
+	}
+	return len(swept), errors.Join(err, lock.release())
 }
 
 // Close removes the filter, unless somebody else has already or it is no longer ours, and a qdisc that one of us added, if

@@ -114,7 +114,7 @@ func TestFiltersOfOthersStay(t *testing.T) {
 				want[s] = filtersAt(t, s)
 			}
 			for range 2 {
-				k := load(t, Config{clsact: true, AttachLast: last})
+				k := load(t, Config{Clsact: true, AttachLast: last})
 				r.attach(k)
 				r.send()
 				r.requireSeen(k, packetsSent)
@@ -142,7 +142,7 @@ func TestOurQdiscStaysWhileOthersUseIt(t *testing.T) {
 	r := newCrossing(t)
 	at := r.sites()[0]
 	for _, stays := range []bool{false, true} {
-		k := load(t, Config{clsact: true})
+		k := load(t, Config{Clsact: true})
 		k.attachEnd(t, at.End, at.direction)
 		ours, _, _ := split(t, filtersAt(t, at))
 		require.Equal(t, filterAndQdisc, ours.name)
@@ -163,7 +163,7 @@ func TestOurQdiscStaysWhileOthersUseIt(t *testing.T) {
 // The older qdisc "ingress" is in the place of clsact: what comes in can be counted, what goes out cannot, and must not be taken
 // for it.
 func TestAnIngressQdiscHasNoEgress(t *testing.T) {
-	k, r := load(t, Config{clsact: true}), newCrossing(t)
+	k, r := load(t, Config{Clsact: true}), newCrossing(t)
 	require.NoError(t, r.right.Link().QdiscAdd(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: r.right.Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS,
 	}}))
@@ -183,7 +183,7 @@ func TestAnIngressQdiscHasNoEgress(t *testing.T) {
 func TestTwoOfUsWithClsact(t *testing.T) {
 	for _, first := range []int{0, 1} {
 		r := newCrossing(t)
-		both := []*Kernel{load(t, Config{clsact: true}), load(t, Config{clsact: true})}
+		both := []*Kernel{load(t, Config{Clsact: true}), load(t, Config{Clsact: true})}
 		r.attach(both[0])
 		r.attach(both[1])
 		r.send()
@@ -210,7 +210,7 @@ func TestARefusedFilterLeavesNothing(t *testing.T) {
 	defer program.Close()
 	before := whatIsOpen(t)
 	r.left.Do(func() {
-		_, err := attachClsact(uint32(r.left.Index), flow.DirectionEgress, program, false)
+		_, err := attachClsact(uint32(r.left.Index), flow.DirectionEgress, program, false, new(patience))
 		require.ErrorContains(t, err, "add a filter: ")
 		require.ErrorIs(t, err, unix.EINVAL)
 	})
@@ -228,7 +228,7 @@ func TestManyOfUsComeAndGo(t *testing.T) {
 		running.Go(func() {
 			at.Do(func() {
 				for range 20 {
-					c, err := attachClsact(uint32(at.Index), at.direction, program, false)
+					c, err := attachClsact(uint32(at.Index), at.direction, program, false, new(patience))
 					if err != nil {
 						t.Error(err)
 						return
@@ -254,7 +254,7 @@ func TestManyOfUsComeAndGo(t *testing.T) {
 
 // What is not ours any more is left alone: a filter that somebody replaced, an interface that is gone.
 func TestCloseTakesNothingOfOthers(t *testing.T) {
-	k, r := load(t, Config{clsact: true}), newCrossing(t)
+	k, r := load(t, Config{Clsact: true}), newCrossing(t)
 	at := r.sites()[0]
 	k.attachEnd(t, at.End, at.direction)
 	ours, _, _ := split(t, filtersAt(t, at))
@@ -275,7 +275,7 @@ func TestCloseTakesNothingOfOthers(t *testing.T) {
 // Where no priority is left before a filter that is no program, ours is behind it, and a notice says so.
 func TestNoRoomBeforeOthersIsNoticed(t *testing.T) {
 	var notices []string
-	k, r := load(t, Config{clsact: true, Notice: func(n string) { notices = append(notices, n) }}), newCrossing(t)
+	k, r := load(t, Config{Clsact: true, Notice: func(n string) { notices = append(notices, n) }}), newCrossing(t)
 	at := r.sites()[0]
 	addQdisc(t, at.End)
 	addU32(t, at, 1)
@@ -288,10 +288,10 @@ func TestNoRoomBeforeOthersIsNoticed(t *testing.T) {
 // Neither files nor goroutines are left of a load that attaches with clsact.
 func TestClsactLeavesNothing(t *testing.T) {
 	r := newCrossing(t)
-	load(t, Config{clsact: true}) // what the library keeps open for good is open now
+	load(t, Config{Clsact: true}) // what the library keeps open for good is open now
 	before := whatIsOpen(t)
 	for range 5 {
-		k := load(t, Config{clsact: true})
+		k := load(t, Config{Clsact: true})
 		r.attach(k)
 		require.NoError(t, k.Close())
 	}
@@ -301,7 +301,7 @@ func TestClsactLeavesNothing(t *testing.T) {
 // A lease that nobody renews ends, and with it counting; the next renewal says for how long, and counting goes on.
 func TestAnExpiredLeaseIsNoticed(t *testing.T) {
 	notices := make(chan string, 100)
-	k, r := load(t, Config{clsact: true, lease: time.Hour, Notice: func(n string) { notices <- n }}), newCrossing(t)
+	k, r := load(t, Config{Clsact: true, lease: time.Hour, Notice: func(n string) { notices <- n }}), newCrossing(t)
 	r.attach(k)
 	r.send()
 	r.requireSeen(k, packetsSent)
@@ -325,7 +325,7 @@ func TestTCXNeedsNoLease(t *testing.T) {
 	require.Empty(t, k.Missing())
 	require.Zero(t, leaseTicks(k.cfg, k.clock.tick))
 	require.Zero(t, k.control.ValidUntil)
-	require.Equal(t, []string{"no tcx, which Linux 6.6 has: programs are attached as filters of clsact qdiscs"}, load(t, Config{clsact: true}).Missing())
+	require.Equal(t, []string{"no tcx, which Linux 6.6 has: programs are attached as filters of clsact qdiscs"}, load(t, Config{Clsact: true}).Missing())
 }
 
 func TestThisKernelHasTCXAndWhatIsRequired(t *testing.T) {

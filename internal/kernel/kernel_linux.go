@@ -40,6 +40,7 @@ type Config struct {
 	FirstIdle time.Duration // without a packet after which a flow is a new one to FirstPerFlow; 0: DefaultFirstIdle
 
 	// For tests:
+	Clsact    bool           // even if this kernel has tcx; Load sets it where there is none
 	cpus      []int          // that get a region; nil: those online
 	loaded    func(*objects) // what to spoil before the objects are opened
 	fragments time.Duration  // how long a first fragment is remembered; 0: fragmentTime, negative: not at all
@@ -48,7 +49,6 @@ type Config struct {
 	flowSeed  uint64         // 0: that of bpf/config.h
 	ring      int            // bytes of the ring of samples; 0: sampleRing
 	firsts    int            // beginnings of flows remembered; 0: firstFlows
-	clsact    bool           // even if this kernel has tcx; Load sets it where there is none
 	lease     time.Duration  // of a clsact filter; 0: defaultLease
 	version   string         // of the kernel, uname(2); "": that of this one
 }
@@ -92,9 +92,10 @@ type Kernel struct {
 	watching sync.WaitGroup
 	ending   chan struct{} // closed by Close
 
-	mu     sync.Mutex
-	closed bool // no more links
-	others map[uint16]*Namespace
+	mu       sync.Mutex
+	closed   bool // no more links
+	others   map[uint16]*Namespace
+	patience patience
 
 	failed atomic.Pointer[error] // of the pressure ring
 
@@ -120,7 +121,7 @@ func Load(cfg Config) (*Kernel, error) {
 		return nil, errors.Join(fmt.Errorf("load programs: %w", explain(err)), k.Close())
 	}
 	k.watching.Go(k.watchPressure)
-	if k.cfg.clsact {
+	if k.cfg.Clsact {
 		k.watching.Go(k.renewLeases)
 	}
 	return k, nil
@@ -128,7 +129,7 @@ func Load(cfg Config) (*Kernel, error) {
 
 // Missing says which optional features this kernel lacks, and what is done instead.
 func (k *Kernel) Missing() []string {
-	if !k.cfg.clsact {
+	if !k.cfg.Clsact {
 		return nil
 	}
 	return []string{"no tcx, which Linux 6.6 has: programs are attached as filters of clsact qdiscs"}

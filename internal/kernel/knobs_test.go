@@ -49,7 +49,7 @@ var (
 		turn(setting{"protocols", func(c *Config) { c.Protocols = allProtocols }}),
 		turn(setting{"tunnels", func(c *Config) { c.Tunnels = true }}),
 		turn(setting{"deduplicate", func(c *Config) { c.Deduplicate = true }}),
-		turn(setting{"clsact", func(c *Config) { c.clsact = true }}),
+		turn(setting{"clsact", func(c *Config) { c.Clsact = true }}),
 	)
 
 	// details are bounds and parts of what the switches have switched on.

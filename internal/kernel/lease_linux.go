@@ -22,7 +22,7 @@ const (
 
 // leaseTicks is the lease in jiffies, 0 if nothing needs one.
 func leaseTicks(c Config, tick int64) uint32 {
-	if !c.clsact {
+	if !c.Clsact {
 		return 0
 	}
 	return uint32(min(int64(c.lease)/tick, math.MaxInt32))

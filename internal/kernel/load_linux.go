@@ -44,12 +44,12 @@ func (k *Kernel) load(cfg Config) error {
 	if k.cfg, err = fit(cfg); err != nil {
 		return err
 	}
-	if !k.cfg.clsact {
+	if !k.cfg.Clsact {
 		tcx, err := haveTCX()
 		if err != nil {
 			return err
 		}
-		k.cfg.clsact = !tcx
+		k.cfg.Clsact = !tcx
 	}
 	if err := k.loadObjects(); err != nil {
 		return errors.Join(append([]error{err}, lacking(required)...)...)
@@ -152,7 +152,7 @@ func (c *Config) choose(version uint32) object {
 	switch {
 	case c.object != objectAny:
 		return c.object
-	case !c.clsact && !c.Tunnels && !c.Deduplicate && c.FlowOneIn == 0 && c.FirstPerFlow == 0 && c.Protocols == 0:
+	case !c.Clsact && !c.Tunnels && !c.Deduplicate && c.FlowOneIn == 0 && c.FirstPerFlow == 0 && c.Protocols == 0:
 		return objectPlain
 	case version < addsAndFetches:
 		return objectOld
@@ -338,7 +338,7 @@ func (k *Kernel) open() error {
 	if err := k.readClock(); err != nil {
 		return err
 	}
-	if k.cfg.clsact {
+	if k.cfg.Clsact {
 		if err := k.renewLease(); err != nil {
 			return err
 		}

@@ -44,7 +44,7 @@ func TestFormFollowsKernelAndConfiguration(t *testing.T) {
 		require.Equal(t, objectPlain, plain.choose(version))
 	}
 	for name, cfg := range map[string]Config{
-		"clsact": {clsact: true}, "tunnels": {Tunnels: true}, "deduplicate": {Deduplicate: true}, "flows": {FlowOneIn: 2},
+		"clsact": {Clsact: true}, "tunnels": {Tunnels: true}, "deduplicate": {Deduplicate: true}, "flows": {FlowOneIn: 2},
 		"first": {FirstPerFlow: 1}, "protocols": {Protocols: ProtocolDNS},
 	} {
 		for version, want := range map[uint32]object{untold: objectOld, v510: objectOld, v517: objectOld, v518: objectFull} {

@@ -76,7 +76,7 @@ func TestWhatOthersTakeIsAttachedAnew(t *testing.T) {
 
 // A qdisc takes both filters along. The next one that we add goes with us.
 func TestALostQdiscIsAddedAnew(t *testing.T) {
-	k, r := load(t, Config{clsact: true}), newCrossing(t)
+	k, r := load(t, Config{Clsact: true}), newCrossing(t)
 	at := r.sites()[0]
 	k.attachEnd(t, at.End, bothDirections...)
 	require.NoError(t, rtnlIn(t, at.End).deleteClsact(uint32(at.Index)))
@@ -132,7 +132,7 @@ func TestAnInterfaceThatComesBack(t *testing.T) {
 func BenchmarkDropLost(b *testing.B) {
 	for _, clsact := range []bool{false, true} {
 		b.Run(map[bool]string{false: "tcx", true: "clsact"}[clsact], func(b *testing.B) {
-			k, n := load(b, Config{clsact: clsact}), testenv.NewNetNS(b)
+			k, n := load(b, Config{Clsact: clsact}), testenv.NewNetNS(b)
 			e := n.AddVeth("left0", "right0")[0]
 			n.Do(func() {
 				for _, d := range bothDirections {

@@ -8,7 +8,9 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -52,16 +54,19 @@ func (k *Kernel) Observe(number uint16, handle *netns.Namespace) (*Namespace, er
 // Close detaches everything in the namespace and frees its programs. It is idempotent.
 func (n *Namespace) Close() error {
 	n.k.mu.Lock()
-	defer n.k.mu.Unlock()
-	return n.close()
-}
-
-func (n *Namespace) close() error {
-	if n.closed {
+	closed, hooks := n.closed, n.hooks()
+	n.closed = true
+	n.k.mu.Unlock()
+	if closed {
 		return nil
 	}
-	n.closed = true
-	errs := []error{n.detachAll()}
+	return errors.Join(n.detachEach(hooks), n.free())
+}
+
+func (n *Namespace) free() error {
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
+	var errs []error
 	if len(n.stacks) > 0 {
 		errs = append(errs, n.stack(nil))
 	}
@@ -75,13 +80,14 @@ func (n *Namespace) close() error {
 // closeNamespaces lets go of all interfaces.
 func (k *Kernel) closeNamespaces() error {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.closed = true
+	others, hooks := slices.Collect(maps.Values(k.others)), k.hooks()
+	k.mu.Unlock()
 	var errs []error
-	for _, n := range k.others {
-		errs = append(errs, n.close())
+	for _, n := range others {
+		errs = append(errs, n.Close())
 	}
-	return errors.Join(append(errs, k.detachAll())...)
+	return errors.Join(append(errs, k.detachEach(hooks))...)
 }
 
 // hookPrograms are the programs for interfaces with one kind of link header.

@@ -225,13 +225,41 @@ func TestAClosedNamespaceLeavesNothing(t *testing.T) {
 			for _, id := range programs {
 				require.Eventually(t, func() bool { return gone(programError(id)) == nil && programError(id) != nil }, 5*time.Second, time.Millisecond, "program %d", id)
 			}
-			if cfg.clsact {
+			if cfg.Clsact {
 				requireQdisc(t, at.End, "")
 			}
 			r.send()
 			require.Zero(t, drain(t, k).Ledger.Seen.Packets)
 		})
 	}
+}
+
+// While one namespace is let go of, whose links go one after the other, another one can be attached to.
+func TestLettingGoLetsOthersAttach(t *testing.T) {
+	k, ns := load(t, Config{}), testenv.NewNetNS(t)
+	n, err := k.Observe(1, handleOf(t, ns))
+	require.NoError(t, err)
+	for i := range 10 {
+		for _, e := range ns.AddVeth(fmt.Sprint("left", i), fmt.Sprint("right", i)) {
+			for _, d := range bothDirections {
+				n.attachSite(t, site{e, d})
+			}
+		}
+	}
+	r := newCrossing(t)
+	other := k.observe(t, 2, r.left.NetNS)
+	links := func() int {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return len(n.links)
+	}
+	closed := make(chan error)
+	go func() { closed <- n.Close() }()
+	require.Eventually(t, func() bool { return links() < 40 }, 10*time.Second, time.Millisecond)
+	other.attachSite(t, r.sites()[0])
+	require.NotZero(t, links())
+	require.NoError(t, <-closed)
+	require.Zero(t, links())
 }
 
 func programError(id ebpf.ProgramID) error {
@@ -242,14 +270,20 @@ func programError(id ebpf.ProgramID) error {
 	return err
 }
 
+// killChild returns when nothing is left of the process but what it left behind.
+func killChild(t *testing.T, at site, c child) {
+	t.Helper()
+	p, _ := startChild(t, at, c)
+	require.NoError(t, p.Kill())
+	require.Eventually(t, func() bool { return syscall.Kill(p.Pid, 0) != nil }, 10*time.Second, time.Millisecond, "it is still there")
+}
+
 // What a killed predecessor left in a namespace goes when its successor attaches there.
 func TestLeftoversGoInEveryNamespace(t *testing.T) {
 	r := newCrossing(t)
 	at := r.sites()[0]
-	p, _ := startChild(t, at, child{Clsact: true, Lease: time.Minute})
-	require.NoError(t, p.Kill())
-	require.Eventually(t, func() bool { return syscall.Kill(p.Pid, 0) != nil }, 10*time.Second, time.Millisecond, "it is still there")
-	k := load(t, Config{clsact: true})
+	killChild(t, at, child{Clsact: true, Lease: time.Minute})
+	k := load(t, Config{Clsact: true})
 	n := k.observe(t, 1, at.NetNS)
 	n.attachSite(t, at)
 	split(t, filtersAt(t, at)) // one of ours
@@ -257,6 +291,77 @@ func TestLeftoversGoInEveryNamespace(t *testing.T) {
 	require.Equal(t, uint64(packetsSent), drain(t, k).Ledger.Seen.Packets)
 	require.NoError(t, n.Close())
 	requireQdisc(t, at.End, "")
+}
+
+// What it left where no successor attaches goes, too, and the qdisc if one of us added it and nobody uses it. What others have stays, and so does what
+// a process of ours has that lives.
+func TestLeftoversGoWhereNobodyAttaches(t *testing.T) {
+	r := newCrossing(t)
+	left := r.sites()[0]
+	hooks := func(ends [2]*testenv.End) (a, b site) {
+		return site{ends[0], flow.DirectionEgress}, site{ends[1], flow.DirectionEgress}
+	}
+	shared, theirs := hooks(left.AddVeth("shared0", "theirs0"))
+	alive, never := hooks(left.AddVeth("alive0", "never0"))
+
+	addQdisc(t, theirs.End)
+	startChild(t, alive, child{Clsact: true, Lease: time.Minute})
+	living, _, _ := split(t, filtersAt(t, alive))
+	all := child{Clsact: true, Lease: time.Minute}
+	for _, s := range []site{left, shared, theirs, alive} {
+		all.Both = append(all.Both, uint32(s.Index))
+	}
+	killChild(t, left, all)
+	newStranger(t, tcxNext32).addFilter(shared, 7, 1)
+	_, _, others := split(t, filtersAt(t, shared))
+	require.Len(t, filtersAt(t, alive), 2)
+
+	k := load(t, Config{Clsact: true})
+	n := k.observe(t, 1, left.NetNS)
+	for _, c := range []struct {
+		site
+		swept  int
+		qdisc  string
+		leaves []tcFilter
+	}{
+		{left, 2, "", nil},
+		{shared, 2, "clsact", others},
+		{theirs, 2, "clsact", nil},
+		{alive, 2, "clsact", []tcFilter{living}},
+		{never, 0, "", nil},
+	} {
+		swept, err := n.Sweep(iface.Interface{Index: uint32(c.Index), Name: c.Name})
+		require.NoError(t, err, c.Name)
+		require.Equal(t, c.swept, swept, c.Name)
+		require.Equal(t, c.leaves, filtersAt(t, c.site), c.Name)
+		require.Empty(t, filtersAt(t, site{c.End, flow.DirectionIngress}), c.Name)
+		requireQdisc(t, c.End, c.qdisc)
+	}
+}
+
+// A leftover whose interface somebody holds the lock of goes, but its qdisc stays: a filter may be about to come.
+func TestLeftoversGoWithoutTheLock(t *testing.T) {
+	r := newCrossing(t)
+	at := r.sites()[0]
+	killChild(t, at, child{Clsact: true, Lease: time.Minute})
+	k := load(t, Config{Clsact: true})
+	n := k.observe(t, 1, at.NetNS)
+	defer lockOf(t, at.End)()
+	swept, err := n.Sweep(iface.Interface{Index: uint32(at.Index), Name: at.Name})
+	require.NoError(t, err)
+	require.Equal(t, 1, swept)
+	require.Empty(t, filtersAt(t, at))
+	requireQdisc(t, at.End, "clsact")
+}
+
+// lockOf takes the lock of an interface, as one of us does that is about to attach, or anybody else.
+func lockOf(t *testing.T, e *testenv.End) (release func()) {
+	t.Helper()
+	var lock *claim
+	var err error
+	e.Do(func() { lock, err = newClaim(fmt.Sprintf("%s.%d", filterName, e.Index)) })
+	require.NoError(t, err)
+	return func() { require.NoError(t, lock.release()) }
 }
 
 // BenchmarkInstance is what one more namespace costs: time to load the programs for interfaces with a link header, and their memory.
@@ -283,23 +388,44 @@ func BenchmarkInstance(b *testing.B) {
 
 // A qdisc is removed under a lock that lies in its namespace, as the programs of others of us do.
 func TestFiltersAreReleasedInTheirNamespace(t *testing.T) {
-	k, r := load(t, Config{clsact: true}), newCrossing(t)
+	k, r := load(t, Config{Clsact: true}), newCrossing(t)
 	at := r.sites()[0]
 	n := k.observe(t, 1, at.NetNS)
 	n.attachSite(t, at)
-	var lock *claim
-	var err error
-	at.Do(func() { lock, err = newClaim(fmt.Sprintf("%s.%d", filterName, at.Index)) }) // somebody is about to attach
-	require.NoError(t, err)
+	release := lockOf(t, at.End)
 	require.NoError(t, n.Detach(uint32(at.Index)))
-	require.NoError(t, lock.release())
+	release()
 	require.Empty(t, filtersAt(t, at))
 	requireQdisc(t, at.End, "clsact")
 }
 
+// Names that somebody keeps cost a second in all, not one for each hook, and none of them anything but the qdisc.
+func TestNamesThatAreTakenDelayLittle(t *testing.T) {
+	k, ns := load(t, Config{Clsact: true}), testenv.NewNetNS(t)
+	n := k.observe(t, 1, ns)
+	var ends []*testenv.End
+	for i := range 10 {
+		pair := ns.AddVeth(fmt.Sprint("left", i), fmt.Sprint("right", i))
+		ends = append(ends, pair[0], pair[1])
+		defer lockOf(t, pair[0])() // those between are free
+	}
+	began := time.Now()
+	for _, e := range ends {
+		for _, d := range bothDirections {
+			n.attachSite(t, site{e, d})
+		}
+	}
+	require.NoError(t, n.Close())
+	require.Less(t, time.Since(began), 10*time.Second, "of 40 hooks, attached and detached, half of which had to wait")
+	for i, e := range ends {
+		require.Empty(t, filtersAt(t, site{e, flow.DirectionEgress}))
+		requireQdisc(t, e, []string{"clsact", ""}[i%2])
+	}
+}
+
 // A filter is taken back even where nobody can go any more; the qdisc stays, since its lock lies there.
 func TestFiltersAreReleasedFromOutside(t *testing.T) {
-	k, r := load(t, Config{clsact: true}), newCrossing(t)
+	k, r := load(t, Config{Clsact: true}), newCrossing(t)
 	at := r.sites()[0]
 	found, err := netns.Find([]string{at.Path()})
 	require.NoError(t, err)

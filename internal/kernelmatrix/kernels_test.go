@@ -40,6 +40,10 @@ var (
 		"TestEachWayOfAttachingIsExact", "TestEachWayOfAttachingIsExact/clsact", "TestFiltersOfOthersStay",
 		"TestAKilledProcessLeavesAFilterThatStopsAndIsReplaced",
 	}
+	attachTestsOfFloor = []string{
+		"TestNamespacesNeverMix", "TestNamespacesNeverMix/clsact", "TestLeftoversGoWhereNobodyAttaches",
+		"TestInterfacesComeAndGoUnderTraffic", "TestInterfacesComeAndGoUnderTraffic/clsact",
+	}
 	privilegeTests   = []string{"TestAMissingPrivilegeIsNamed", "TestOtherCapabilitiesStandForThem", "TestAUserNamespaceIsNamed"}
 	attachTestsOfTCX = []string{
 		"TestEachWayOfAttachingIsExact", "TestEachWayOfAttachingIsExact/tcx", "TestEachWayOfAttachingIsExact/clsact",
@@ -55,7 +59,7 @@ var kernels = []row{
 	{ // the floor
 		name: "5.10", suite: "bullseye", security: true, arch: "amd64", pkg: "linux-image-cloud-amd64",
 		tests:  []string{"TestLoad", "TestACPUThatComesLaterIsCounted", "TestRealTimeKernelsAreRefused", "TestDevices", "TestDevicesThatAreNot"},
-		attach: slices.Concat(attachTests, privilegeTests, []string{"TestNamespacesNeverMix", "TestNamespacesNeverMix/clsact"}), built: builtTests,
+		attach: slices.Concat(attachTests, privilegeTests, attachTestsOfFloor), built: builtTests,
 		modules: slices.Concat(deviceModules, attachModules, builtModules),
 	},
 	{
