@@ -29,7 +29,9 @@ receivers:
 	testenv.Echo(left, right, false, 3, 100)
 	c.awaitLog("network.flow.packets{")
 	c.awaitLog("icmp client 10.77.0.1 > server 10.77.0.2 type 8 code 0 left0: 3 packets 426 bytes, back 3 packets 426 bytes")
-	sampled := func() bool { return strings.Contains(c.log.String(), "left0 Out IP 10.77.0.1 > 10.77.0.2: ICMP echo request") }
+	sampled := func() bool {
+		return strings.Contains(c.log.String(), "left0 Out IP 10.77.0.1 > 10.77.0.2: ICMP echo request")
+	}
 	for began := time.Now(); !sampled(); time.Sleep(200 * time.Millisecond) { // of the first packets a budget of 10 a second may take none
 		require.Less(t, time.Since(began), patience, "the collector never said a sampled packet")
 		testenv.Echo(left, right, false, 1, 100)
