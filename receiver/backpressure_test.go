@@ -262,7 +262,7 @@ func TestWaitingRecordsTakeTheMemoryThatTheReadmeSays(t *testing.T) {
 		largest = max(largest, float64(heap(10, func() plog.Logs { return w.write(r.batch) }))/10/1e6)
 	}
 	t.Logf("%.2f MB as pdata", largest)
-	assert.InEpsilon(t, largest, number(7), 0.1) // with the race detector allocations are larger: 5.7 instead of 5.4 MB
+	assert.InEpsilon(t, largest, number(7), 0.06) // with the race detector allocations are larger: 5.71 instead of 5.39 MB
 }
 
 // "Shutdown flushes within its bound", even if the consumer never returns, and counts what was lost.

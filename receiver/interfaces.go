@@ -196,9 +196,12 @@ func (s *interfaces) check(a *attachment, now iface.Interface) {
 	if a.state != stateAttached {
 		return
 	}
-	lost, err := s.source.DropLost(a.Index)
-	if err != nil {
-		s.log.Debug("Looking for the programs at an interface failed", zap.String("interface", a.Name), zap.Error(err))
+	lost := 0
+	if !s.unknown { // else it may have gone, and its programs with it, which is no loss
+		var err error
+		if lost, err = s.source.DropLost(a.Index); err != nil {
+			s.log.Debug("Looking for the programs at an interface failed", zap.String("interface", a.Name), zap.Error(err))
+		}
 	}
 	switch {
 	case lost > 0:

@@ -152,9 +152,11 @@ func TestAnIncompleteListLetsNothingGo(t *testing.T) {
 	h.do(func() {
 		h.ifaces = []iface.Interface{ppp0, ethernet(3, "veth1")}
 		h.listErr = fmt.Errorf("list: %w", iface.ErrIncomplete)
+		h.lost = map[uint32]int{2: 2} // veth0 has gone, and its programs with it
 	})
 	b.step(time.Second)
 	assert.Equal(t, map[uint32]int{1: 2, 2: 2, 3: 2}, h.attached)
+	assert.NotEmpty(t, h.lost, "nobody takes that for a loss")
 	assert.Len(t, b.interfaces.all, 3)
 	assert.True(t, b.interfaces.lookDue())
 
