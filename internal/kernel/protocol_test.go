@@ -251,7 +251,7 @@ func TestMissedMessagesAreCounted(t *testing.T) {
 	cfg = messages(ProtocolDNS)
 	cfg.Slots = MinSlots
 	eachForm(t, cfg, func(t *testing.T, k *Kernel) {
-		for i := range uint32(MinSlots) {
+		for i := range uint32(4 * MinSlots) { // some find no room while there is any
 			inject(t, k.objects.EgressL2, udpFrame(0x0a000000+i, 1, 1, 2, 60), nil)
 		}
 		before := k.MissedMessages()
