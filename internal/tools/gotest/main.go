@@ -30,7 +30,7 @@ func main() {
 		}
 	}
 	run.report(os.Stdout)
-	if broken || run.failed > 0 || run.passed == 0 {
+	if broken || run.failed > 0 || run.empty() {
 		os.Exit(1)
 	}
 }
@@ -145,6 +145,9 @@ func (a *account) endPackage(e event, output []string, passed int) {
 		fmt.Printf("-    %-60s no test ran\n", e.Package)
 	}
 }
+
+// empty reports whether there was no test: the packages and flags name none.
+func (a *account) empty() bool { return a.passed == 0 && len(a.skipped) == 0 }
 
 func (a *account) report(w io.Writer) {
 	left := 0

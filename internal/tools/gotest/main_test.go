@@ -36,6 +36,17 @@ func TestAccount(t *testing.T) {
 	}
 }
 
+func TestNoTestAtAllIsAFailure(t *testing.T) {
+	a := newAccount()
+	if !a.empty() {
+		t.Error("nothing ran")
+	}
+	a.read(strings.NewReader(line("00:00", "skip", "TestLeftOut")))
+	if a.empty() {
+		t.Error("one was left out, which is reported")
+	}
+}
+
 func TestModules(t *testing.T) {
 	dirs, rest := modules([]string{"-C", "a", "-C", "b", "-race", "./..."})
 	if got := strings.Join(dirs, " ") + " | " + strings.Join(rest, " "); got != "a b | -race ./..." {
