@@ -36,6 +36,7 @@ import (
 // of a pair is the node, the right one the pod. A fake API server knows the pod, and refuses what the cluster role does not
 // allow. Only the addresses of services differ, and what the gateway sends is written to a file.
 func TestFlowsGetTheirPod(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testenv.Privileged(t)
 	c := manifests(t)
 	node, pod := testenv.Pair(t, testenv.PairConfig{})

@@ -115,6 +115,7 @@ func TestAFragmentedDNSAnswer(t *testing.T) {
 
 // TestAnAnsweredQuestionIsNoTimeout whatever keeps its answer from being read.
 func TestAnAnsweredQuestionIsNoTimeout(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for name, tt := range map[string]struct {
 		settings string
 		answered bool // some are seen
@@ -269,6 +270,7 @@ func (q *question) requireTold(t *testing.T, out result, left, right *testenv.En
 
 // TestAQuestionWithoutAnAnswerIsToldAgain asks a server that hears and never says anything.
 func TestAQuestionWithoutAnAnswerIsToldAgain(t *testing.T) {
+	t.Parallel() // it mostly waits
 	left, right := testenv.Pair(t, testenv.PairConfig{})
 	c := start(t, left.NetNS, messageSettings)
 	for _, v6 := range []bool{false, true} {

@@ -33,6 +33,7 @@ var consoleBlock = regexp.MustCompile("(?ms)^```console( stays)?\n(.*?)^```$")
 // TestGettingStarted does what docs/getting-started.md says, as root in a namespace without any network, in a clone of the sources as
 // they are here.
 func TestGettingStarted(t *testing.T) {
+	t.Parallel() // beside tests that mostly wait
 	testenv.Privileged(t)
 	for _, tool := range []string{"bash", "git", "make", "curl", "ping"} {
 		testenv.Tool(t, tool)
