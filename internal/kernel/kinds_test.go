@@ -294,7 +294,7 @@ func TestFirstPacketsAtEachInterface(t *testing.T) {
 
 // A flow that was silent for long begins anew, as it does in the table of flows; so does one that others pushed out.
 func TestFirstPacketsAreForgotten(t *testing.T) {
-	const idle = 200 * time.Millisecond
+	const idle = time.Second
 	there, _ := conversation(0)
 	once := func(k *Kernel) int {
 		inject(t, k.objects.EgressL2, there, nil)
@@ -304,9 +304,9 @@ func TestFirstPacketsAreForgotten(t *testing.T) {
 	k := load(t, flows(Config{FirstPerFlow: 1, FirstIdle: idle}))
 	pin(t, 0)
 	require.Equal(t, 1, once(k))
-	for range 4 {
+	for range 6 {
 		require.Equal(t, 0, once(k))
-		time.Sleep(idle / 2)
+		time.Sleep(idle / 4)
 	}
 	time.Sleep(idle)
 	require.Equal(t, 1, once(k))
