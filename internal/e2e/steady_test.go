@@ -43,7 +43,7 @@ metrics:
 const (
 	steadyRounds  = 10
 	flowsARound   = 1000
-	roundsToJudge = 300 // from so many on the heap's median says whether more lives
+	roundsToJudge = 300 // from so many on the heap's median says whether more lives; of 100 rounds it was 15 to 20 MB
 )
 
 // TestNothingGrows has conversations of all kinds, messages of all protocols, interfaces and network namespaces come and go, in rounds.
@@ -74,7 +74,7 @@ func TestNothingGrows(t *testing.T) {
 	}
 	assert.EventuallyWithT(t, func(r *assert.CollectT) { assert.Equal(r, first, c.holds()) }, patience, time.Second, "after %d rounds", len(heaps)+1)
 	if third := len(heaps) / 3; third >= roundsToJudge/3 {
-		assert.Less(t, float64(median(heaps[2*third:])), 1.1*float64(median(heaps[third:2*third])), "the heap in the last third, and in the second")
+		assert.Less(t, float64(median(heaps[2*third:])), 1.25*float64(median(heaps[third:2*third])), "the heap in the last third, and in the second")
 	}
 	c.terminate()
 	require.NotContains(t, c.log.String(), `"level":"error"`)
