@@ -97,15 +97,15 @@ test: $(COLLECTOR) $(FULL) ## run every test that the caller's privileges allow,
 
 .PHONY: soak
 soak: $(COLLECTOR) ## for FOR (30m) let traffic, interfaces and namespaces come and go, and see that nothing of the collector grows (root)
-	@EBPFPACKETS_SOAK=$(or $(FOR),30m) go -C internal/e2e test -count=1 -timeout 0 -v -run '^TestNothingGrows$$' .
+	@EBPFPACKETS_PRIVILEGED=1 EBPFPACKETS_SOAK=$(or $(FOR),30m) go -C internal/e2e test -count=1 -timeout 0 -v -run '^TestNothingGrows$$' .
 
 .PHONY: kernels
 kernels: $(COLLECTOR) ## load, attach and count on the kernels of the matrix, under qemu; KERNELS="6.1 backports" chooses some
 	@EBPFPACKETS_KERNELS="$(KERNELS)" go test -count=1 -v -run '^TestKernels$$' ./internal/kernelmatrix
 
 .PHONY: fuzz
-fuzz: ## fuzz each decoder for FUZZTIME (10s)
-	@.ci/fuzz $(or $(FUZZTIME),10s)
+fuzz: ## fuzz each decoder for FUZZTIME (20s)
+	@.ci/fuzz $(or $(FUZZTIME),20s)
 
 .PHONY: bench
 bench: ## print what a packet costs, beside a reference of the usual design, in one run (root)

@@ -102,7 +102,7 @@ func chosen(t *testing.T) (rows []row) {
 	return rows
 }
 
-// guestTimeout ends a guest that hangs; one takes 50 to 160 seconds of a core, of which .ci/test leaves it but a part.
+// guestTimeout ends a guest that hangs. Four, one by one on what other tests leave of two cores (.ci/test), took 425 and 512 s.
 const guestTimeout = 15 * time.Minute
 
 // TestKernels boots each kernel and runs its tests there.
