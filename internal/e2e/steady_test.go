@@ -43,7 +43,7 @@ metrics:
 const (
 	steadyRounds  = 10
 	flowsARound   = 1000
-	roundsToJudge = 300 // from so many on the heap's median says whether more lives
+	roundsToJudge = 200 // from so many on the heap's median says whether more lives
 )
 
 // TestNothingGrows has conversations of all kinds, messages of all protocols, interfaces and network namespaces come and go, in rounds.
